@@ -1,0 +1,1 @@
+"""softprompt: soft-prompt tuning of frozen language models."""

@@ -1,0 +1,9 @@
+"""The frozen models. A backbone can be asked (pose, loss, answer, rank); it knows no method."""
+
+from softprompt.backbones.backbone import Backbone, Batch, Losses
+from softprompt.backbones.causal import Causal
+from softprompt.backbones.embedded import EMBEDDED
+from softprompt.backbones.load import load
+from softprompt.backbones.seq2seq import Seq2Seq
+
+__all__ = ["EMBEDDED", "Backbone", "Batch", "Causal", "Losses", "Seq2Seq", "load"]

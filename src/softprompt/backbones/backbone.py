@@ -1,0 +1,270 @@
+"""What every backbone is: a frozen model, its tokenizer, and four verbs."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from softprompt.backbones.generation import reads_soft_ids
+from softprompt.embedding import Layout, install
+from softprompt.errors import BadData, BadInput
+from softprompt.soft import Bank
+from softprompt.tasks.task import Example
+
+IGNORED = -100  # the label of positions that are not learned (PyTorch's own default)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Examples posed to a backbone: padded ids with their prompts' soft ids in place."""
+
+    ids: Int[Tensor, "b n"]
+    mask: Bool[Tensor, "b n"]
+    layout: Layout
+    labels: Int[Tensor, "b t"] | None
+    """Target ids, IGNORED elsewhere; None when the batch was posed without targets."""
+    truncated: tuple[bool, ...]
+    """Whether each source lost tokens to the length limit."""
+
+
+class Losses(NamedTuple):
+    nll: Float[Tensor, " b"]
+    """Negative log-likelihood of each row's target, in nats, summed over its tokens."""
+    tokens: Int[Tensor, " b"]
+    """Target tokens of each row."""
+
+
+class Backbone:
+    """A frozen model that can be asked. `using(bank)` says which soft prompts its rows may name."""
+
+    kind: Literal["causal", "seq2seq"]
+
+    def __init__(self, model: nn.Module, tokenizer: Any, name: str, *, max_source: int = 256, dropout: bool = False):
+        self.model, self.tokenizer, self.name, self.max_source = model, tokenizer, name, max_source
+        model.requires_grad_(False)
+        model.train(dropout)  # eval by default: no dropout inside the frozen network
+        table: nn.Module = model.get_input_embeddings()  # type: ignore
+        assert isinstance(table.weight, Tensor)
+        self.v, self._width = table.weight.shape
+        self.pad: int = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+        self.embedding = install(model, Bank(), self.pad)
+
+    @property
+    def d(self) -> int:
+        return int(self._width)
+
+    @property
+    def device(self) -> torch.device:
+        return self.embedding.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.embedding.weight.dtype
+
+    @property
+    def context(self) -> int | None:
+        """Positions there are for soft tokens, source and (causal) target together; None when unlimited."""
+        config = self.model.config
+        return getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
+
+    @contextmanager
+    def using(self, bank: Bank) -> Iterator[None]:
+        """Let rows name the prompts of `bank` inside the block."""
+        before, self.embedding.bank = self.embedding.bank, bank
+        try:
+            yield
+        finally:
+            self.embedding.bank = before
+
+    # What a start needs to know of the tokens (softprompt.start.Vocabulary)
+
+    def ordinary_ids(self) -> list[int]:
+        special = set(self.tokenizer.all_special_ids)
+        return [i for i in range(min(len(self.tokenizer), self.v)) if i not in special]
+
+    def tokens(self, text: str) -> list[int]:
+        return list(self.tokenizer(text, add_special_tokens=False).input_ids)
+
+    def embed(self, ids: Sequence[int]) -> Tensor:
+        with torch.no_grad():
+            made: Tensor = self.embedding.table(torch.tensor(list(ids), dtype=torch.long, device=self.device))
+            return made.float().cpu().reshape(-1, self.d)
+
+    def scale(self) -> float:
+        """Root mean square of the embedding entries, as the network receives them: the unit of learning rates."""
+        return float(self.embed(self.ordinary_ids()[:5000]).square().mean().sqrt())
+
+    # The four verbs
+
+    def pose(self, examples: Sequence[Example], prompts: Sequence[int], *, targets: bool = False) -> Batch:
+        """Lay out examples, row i with prompt `prompts[i]` of the bank (-1: none), with targets to learn or without."""
+        return self._pose(examples, prompts, [self.target_ids(e.target) for e in examples] if targets else None)
+
+    def loss(self, batch: Batch) -> Losses:
+        """Score a batch posed with targets; gradients reach the bank."""
+        raise NotImplementedError
+
+    def answer(
+        self, examples: Sequence[Example], prompts: Sequence[int], *, max_new_tokens: int = 20, **options: Any
+    ) -> list[str]:
+        """Generate an answer to each example; `options` are transformers' generation options (greedy without any)."""
+        batch = self.pose(examples, prompts)
+        nothing = self.v + self.embedding.bank.size
+        reading = reads_soft_ids(self.model, ~batch.mask, nothing)
+        with torch.no_grad(), self.embedding.laid_out(batch.layout), reading:
+            made = self.model.generate(  # type: ignore[operator]
+                input_ids=batch.ids,
+                attention_mask=batch.mask.long(),
+                **{"max_new_tokens": max_new_tokens, "do_sample": False, "pad_token_id": self.pad, **options},
+            )
+        texts = self.tokenizer.batch_decode(self._generated(made, batch), skip_special_tokens=True)
+        return [text.strip() for text in texts]
+
+    def rank(self, examples: Sequence[Example], prompts: Sequence[int]) -> Float[Tensor, "b choices"]:
+        """Log-probability of each choice of each example, in nats; all examples must have equally many choices.
+
+        The score is that of the choice's tokens alone. Only where one choice is the beginning of another
+        does the end-of-sequence token count too: without it the shorter could never lose. One forward serves
+        all choices that differ in their last token only; others take one row a choice.
+        """
+        choices = [self.choice_ids(e.choices) for e in examples]
+        with torch.no_grad():
+            if all(_differ_in_last_token(group) for group in choices):
+                return self._rank_last_token(examples, prompts, choices)
+            return self._rank_rows(examples, prompts, choices)
+
+    # Tokens
+
+    def target_ids(self, target: str) -> list[int]:
+        """Ids of a target as it is learned: the text and the end-of-sequence token."""
+        return [*self.continuation(target), self._eos()]
+
+    def choice_ids(self, choices: Sequence[str]) -> list[list[int]]:
+        """Ids of each choice as it is scored. Raises BadInput for one without tokens and for two that are the same."""
+        ids = [self.continuation(choice) for choice in choices]
+        for choice, tokens in zip(choices, ids, strict=True):
+            if not tokens:
+                raise BadInput(
+                    f"The choice {choice!r} has no tokens for {self.name}; give it a label word that can be written."
+                )
+        for i, one in enumerate(ids):
+            for j, other in enumerate(ids):
+                if i != j and one == other:
+                    raise BadInput(
+                        f"The choices {choices[i]!r} and {choices[j]!r} are the same tokens for {self.name}."
+                    )
+        nested = any(a is not b and b[: len(a)] == a for a in ids for b in ids)
+        return [[*tokens, self._eos()] for tokens in ids] if nested else ids
+
+    def continuation(self, text: str) -> list[int]:
+        """Ids of `text` as it continues a source."""
+        raise NotImplementedError
+
+    def source_ids(self, example: Example, room: int) -> tuple[list[int], bool]:
+        """Ids of the source and its cue, at most `room` of them, and whether any were cut.
+
+        The cut falls on the source's end, before the cue, so a template keeps its last words.
+        """
+        ids = self._encode(example.source + example.cue)
+        if len(ids) <= room:
+            return ids, False
+        cue = self.tokens(example.cue) + self._closing()
+        kept = room - len(cue)
+        if kept < 1:
+            raise BadInput(f"A source limit of {room} tokens leaves no room beside the cue {example.cue!r}.")
+        opening = self._encode(example.source)
+        return opening[: min(kept, len(opening) - len(self._closing()))] + cue, True
+
+    def room(self, length: int, target: int) -> int:
+        """Source tokens there is room for beside `length` soft tokens and `target` target tokens.
+
+        Raises BadInput when there is none, saying what to shorten.
+        """
+        raise NotImplementedError
+
+    def _encode(self, text: str) -> list[int]:
+        # verbose=False: sources over the model's limit are cut and counted by us, not warned about.
+        return list(self.tokenizer(text, verbose=False).input_ids)
+
+    def _closing(self) -> list[int]:
+        """Special tokens that the tokenizer puts at the end of a source."""
+        return []
+
+    def _eos(self) -> int:
+        eos: int | None = self.tokenizer.eos_token_id
+        if eos is None:
+            raise BadInput(f"The tokenizer of {self.name} has no end-of-sequence token, so a target cannot end.")
+        return eos
+
+    def _sources(
+        self, examples: Sequence[Example], prompts: Sequence[int], target: int
+    ) -> tuple[list[list[int]], tuple[bool, ...]]:
+        bank = self.embedding.bank
+        limit = min(self.max_source, self.room(bank.longest(prompts), target))
+        found = [self.source_ids(example, limit) for example in examples]
+        for example, (ids, _) in zip(examples, found, strict=True):
+            if not ids:
+                raise BadData(f"The example {example.id or example.source!r} has no source tokens.")
+        return [ids for ids, _ in found], tuple(cut for _, cut in found)
+
+    def _fill(self, rows: Sequence[Sequence[int]], value: int, *, left: bool) -> Int[Tensor, "b n"]:
+        """Pad rows to their longest with `value`."""
+        n = max(len(row) for row in rows)
+        pads = [[value] * (n - len(row)) for row in rows]
+        made = [[*pad, *row] if left else [*row, *pad] for row, pad in zip(rows, pads, strict=True)]
+        return torch.tensor(made, dtype=torch.long, device=self.device)
+
+    def _pose(
+        self, examples: Sequence[Example], prompts: Sequence[int], targets: Sequence[Sequence[int]] | None
+    ) -> Batch:
+        raise NotImplementedError
+
+    def _generated(self, made: Tensor, batch: Batch) -> Tensor:
+        """The answers' ids among what generate returned."""
+        return made
+
+    def _rank_last_token(
+        self, examples: Sequence[Example], prompts: Sequence[int], choices: list[list[list[int]]]
+    ) -> Tensor:
+        """Rank choices that share all tokens but the last: one row an example."""
+        batch = self._pose(examples, prompts, [group[0] for group in choices])
+        scores = self._log_probabilities(batch)  # (b, t, v)
+        made = []
+        for row, group in enumerate(choices):
+            columns = slice(scores.shape[1] - len(group[0]), None) if self._left() else slice(0, len(group[0]))
+            own = scores[row, columns]  # (t of this row, v)
+            shared = own[:-1].gather(1, torch.tensor(group[0][:-1], device=own.device).long().unsqueeze(1)).sum()
+            made.append(shared + own[-1, [ids[-1] for ids in group]])
+        return torch.stack(made)
+
+    def _rank_rows(self, examples: Sequence[Example], prompts: Sequence[int], choices: list[list[list[int]]]) -> Tensor:
+        """Rank any choices: one row for each choice of each example."""
+        width = len(choices[0])
+        rows = [example for example in examples for _ in range(width)]
+        owners = [prompt for prompt in prompts for _ in range(width)]
+        batch = self._pose(rows, owners, [ids for group in choices for ids in group])
+        return -self.loss(batch).nll.reshape(len(examples), width)
+
+    def _log_probabilities(self, batch: Batch) -> Float[Tensor, "b t v"]:
+        """float32 log-probabilities at the label positions."""
+        raise NotImplementedError
+
+    def _left(self) -> bool:
+        """Whether labels stand at the right end of their row."""
+        return False
+
+    def _losses(self, batch: Batch) -> Losses:
+        assert batch.labels is not None
+        real = batch.labels != IGNORED
+        scores = self._log_probabilities(batch)
+        picked = scores.gather(2, batch.labels.masked_fill(~real, 0).unsqueeze(2)).squeeze(2)  # (b, t)
+        return Losses(-picked.masked_fill(~real, 0).sum(1), real.sum(1))
+
+
+def _differ_in_last_token(choices: list[list[int]]) -> bool:
+    first = choices[0]
+    return all(len(ids) == len(first) and ids[:-1] == first[:-1] for ids in choices)

@@ -1,0 +1,95 @@
+"""load(): a name becomes a backbone, of the class that its config asks for."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from softprompt.backbones.backbone import Backbone
+from softprompt.backbones.causal import Causal
+from softprompt.backbones.embedded import EMBEDDED, prepare
+from softprompt.backbones.seq2seq import Seq2Seq
+from softprompt.errors import BadInput, UnknownName
+from softprompt.quiet import quiet_loading
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def find_device(name: str | None = None) -> torch.device:
+    """The device named, or the best there is: cuda, then mps, then cpu."""
+    if name is None:
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise BadInput(f"The device {name!r} cannot be used here: {str(error).splitlines()[0]}") from None
+    return device
+
+
+def load(
+    name: str,
+    *,
+    dtype: str = "float32",
+    device: str | None = None,
+    max_source: int = 256,
+    dropout: bool = False,
+) -> Backbone:
+    """Load a frozen backbone.
+
+    `name` is an embedded name (see EMBEDDED), a folder, or a hub id ("google-t5/t5-base"). `max_source` is
+    the most source tokens read of an example; `dropout` leaves the backbone's own dropout on.
+    """
+    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
+
+    if dtype not in DTYPES:
+        raise UnknownName("dtype", dtype, DTYPES)
+    where = find_device(device)
+    kind, place = resolve(name)
+    auto = AutoModelForSeq2SeqLM if kind == "seq2seq" else AutoModelForCausalLM
+    with quiet_loading():
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(place)
+            model = auto.from_pretrained(place, dtype=DTYPES[dtype])
+        except (OSError, ValueError) as error:
+            raise BadInput(f"The backbone {name!r} cannot be loaded: {_first_line(error)}") from None
+    made = Seq2Seq if kind == "seq2seq" else Causal
+    return made(model.to(where), tokenizer, name, max_source=max_source, dropout=dropout)
+
+
+def resolve(name: str) -> tuple[str, str]:
+    """The kind of backbone `name` is ("causal", "seq2seq") and where transformers finds it; reads no weights."""
+    place = str(prepare(EMBEDDED[name])) if name in EMBEDDED else name
+    config = _config(name, place)
+    if config.is_encoder_decoder:
+        return "seq2seq", place
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    if config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and not _masked(config):
+        return "causal", place
+    raise BadInput(
+        f"The backbone {name!r} is of type {config.model_type!r}; expected an encoder-decoder (T5, BART) or a "
+        "decoder-only language model (Llama, Qwen, Gemma, GPT-2)."
+    )
+
+
+def _masked(config: Any) -> bool:
+    architectures = config.architectures or []
+    return any("MaskedLM" in a for a in architectures) and not any("CausalLM" in a for a in architectures)
+
+
+def _config(name: str, place: str) -> Any:
+    from transformers import AutoConfig
+
+    if Path(place).is_dir() and not (Path(place) / "config.json").is_file():
+        raise BadInput(f"The folder {name!r} holds no config.json; expected a model saved by transformers.")
+    try:
+        with quiet_loading():
+            return AutoConfig.from_pretrained(place)
+    except (OSError, ValueError) as error:
+        hint = f"It is no embedded backbone, no folder, and the hub says: {_first_line(error)}"
+        raise UnknownName("backbone", name, EMBEDDED, hint) from None
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

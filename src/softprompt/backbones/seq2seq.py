@@ -1,0 +1,88 @@
+"""Encoder-decoder backbones (T5, BART, ...).
+
+The encoder reads [soft tokens][source][padding]; the decoder, untouched, writes the target.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from softprompt.backbones.backbone import IGNORED, Backbone, Batch, Losses
+from softprompt.embedding import Layout
+from softprompt.errors import BadInput
+from softprompt.tasks.task import Example
+
+
+class Seq2Seq(Backbone):
+    kind: Literal["causal", "seq2seq"] = "seq2seq"
+
+    def loss(self, batch: Batch) -> Losses:
+        return self._losses(batch)
+
+    def _encoded(self, batch: Batch) -> Tensor:
+        with self.embedding.laid_out(batch.layout):
+            encoder: Any = self.model.get_encoder()  # type: ignore[operator]
+            states: Tensor = encoder(input_ids=batch.ids, attention_mask=batch.mask.long()).last_hidden_state
+        return states  # (b, n, d)
+
+    def _log_probabilities(self, batch: Batch) -> Tensor:
+        return self._decoded(self._encoded(batch), batch)
+
+    def _decoded(self, states: Tensor, batch: Batch) -> Tensor:
+        """Log-probabilities (b, t, v) of targets over encoder states (b, n, d)."""
+        assert batch.labels is not None
+        labels = batch.labels.masked_fill(batch.labels == IGNORED, self.pad)
+        start: int = self.model.config.decoder_start_token_id  # type: ignore
+        inputs = torch.cat([labels.new_full((len(labels), 1), start), labels[:, :-1]], dim=1)
+        logits = self.model(
+            encoder_outputs=(states,), attention_mask=batch.mask.long(), decoder_input_ids=inputs, use_cache=False
+        ).logits
+        return torch.log_softmax(logits.float(), -1)
+
+    def continuation(self, text: str) -> list[int]:
+        return self.tokens(text)
+
+    def _closing(self) -> list[int]:
+        empty = self._encode("")
+        return empty[-1:] if empty[-1:] == [self.tokenizer.eos_token_id] else []
+
+    def room(self, length: int, target: int) -> int:
+        # T5's positions are relative: its encoder has no limit of its own.
+        if self.context is None:
+            return self.max_source
+        left = self.context - length
+        if left < 1:
+            raise BadInput(
+                f"{self.name} has {self.context} encoder positions; a prompt of {length} rows leaves none for the "
+                "source. Shorten the prompt."
+            )
+        return left
+
+    def _pose(
+        self, examples: Sequence[Example], prompts: Sequence[int], targets: Sequence[Sequence[int]] | None
+    ) -> Batch:
+        sources, truncated = self._sources(examples, prompts, 0)
+        soft = [self.embedding.bank.soft_ids(i, self.v) for i in prompts]
+        rows = [[*a, *b] for a, b in zip(soft, sources, strict=True)]
+        ranks = [[*[-1] * len(a), *range(len(b))] for a, b in zip(soft, sources, strict=True)]
+        real = self._fill([[1] * len(row) for row in rows], 0, left=False).bool()
+        layout = Layout(torch.tensor(list(prompts), device=self.device), self._fill(ranks, -1, left=False))
+        labels = None if targets is None else self._fill(targets, IGNORED, left=False)
+        return Batch(self._fill(rows, self.pad, left=False), real, layout, labels, truncated)
+
+    def _rank_rows(self, examples: Sequence[Example], prompts: Sequence[int], choices: list[list[list[int]]]) -> Tensor:
+        # The encoder runs once an example; its states serve all choices.
+        width = len(choices[0])
+        batch = self._pose(examples, prompts, None)
+        states = self._encoded(batch).repeat_interleave(width, 0)
+        labels = self._fill([ids for group in choices for ids in group], IGNORED, left=False)
+        layout = Layout(batch.layout.prompt.repeat_interleave(width), batch.layout.position.repeat_interleave(width, 0))
+        rows = Batch(
+            batch.ids.repeat_interleave(width, 0), batch.mask.repeat_interleave(width, 0), layout, labels,
+            batch.truncated,
+        )  # fmt: skip
+        real = labels != IGNORED
+        picked = self._decoded(states, rows).gather(2, labels.masked_fill(~real, 0).unsqueeze(2)).squeeze(2)
+        return picked.masked_fill(~real, 0).sum(1).reshape(len(examples), width)

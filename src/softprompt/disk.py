@@ -1,0 +1,61 @@
+"""Writing files that never look finished when they are not: write beside, then rename."""
+
+import json
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor
+
+from softprompt.errors import CannotWrite
+
+
+def write_text(path: Path, text: str) -> None:
+    _replace(path, lambda beside: beside.write_text(text, encoding="utf-8"))
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_lines(path: Path, values: Iterable[Any]) -> None:
+    """JSON Lines."""
+    write_text(path, "".join(json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n" for value in values))
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    """safetensors."""
+    whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    _replace(path, lambda beside: save_file(whole, beside, metadata=metadata))
+
+
+def write_with(path: Path, write: Callable[[Path], object]) -> None:
+    """Whatever `write` writes to the path it is given."""
+    _replace(path, write)
+
+
+def make_folder(folder: Path) -> None:
+    """Create `folder` and make sure that files can be written there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CannotWrite(f"The folder {folder} cannot be made: {error.strerror}. Choose another --output.") from None
+    if not os.access(folder, os.W_OK):
+        raise CannotWrite(f"The folder {folder} cannot be written. Choose another --output.")
+
+
+def _replace(path: Path, write: Callable[[Path], object]) -> None:
+    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        write(beside)
+        os.replace(beside, path)
+    except (OSError, SafetensorError) as error:
+        raise CannotWrite(
+            f"{path} cannot be written: {getattr(error, 'strerror', None) or error}. What was saved there before is "
+            "untouched; free space or choose another folder."
+        ) from None
+    finally:
+        beside.unlink(missing_ok=True)

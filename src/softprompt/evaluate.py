@@ -1,0 +1,172 @@
+"""Evaluation: a record for each example first, scores from the records."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from softprompt.backbones import Backbone
+from softprompt.metrics import get_metric
+from softprompt.tasks import Example, Task
+
+CHUNK_TOKENS = 2048
+
+
+@dataclass(frozen=True)
+class Record:
+    """What happened to one example."""
+
+    id: str
+    source: str
+    target: str
+    prediction: str
+    """The choice or the generated text; "" where a generated text is none of the choices."""
+    correct: bool
+    truncated: bool
+    empty: bool
+    """The source, or the generated answer, was empty."""
+    parsed: bool
+    text: str | None = None
+    """The generated text as it was, where there was generation."""
+    scores: dict[str, float] | None = None
+    """Log-probability of each choice, in nats, where the choices were ranked."""
+    references: tuple[str, ...] = ()
+
+    def as_json(self) -> dict[str, Any]:
+        return {key: value for key, value in asdict(self).items() if value is not None and key != "references"}
+
+
+@dataclass(frozen=True)
+class Scores:
+    metrics: dict[str, float]
+    n: int
+    truncated: int = 0
+    empty: int = 0
+    unparsable: int = 0
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def notes(self) -> str:
+        """What was counted beside the score, in words; "" when nothing was."""
+        counts = {"truncated": self.truncated, "empty": self.empty, "unparsable": self.unparsable}
+        return ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+
+
+def evaluate(
+    backbone: Backbone,
+    examples: Sequence[Example],
+    prompt: int = -1,
+    *,
+    generate: bool = False,
+    max_new_tokens: int = 20,
+) -> list[Record]:
+    """Ask `backbone` every example with prompt `prompt` of the bank it is using (-1: with none).
+
+    Examples with choices are ranked (the answer is the likeliest choice) unless `generate`; others are
+    generated, greedily. Records come in the order of the examples.
+    """
+    records: dict[int, Record] = {}
+    for chunk in chunks(backbone, examples, [prompt] * len(examples)):
+        asked = [examples[i] for i in chunk]
+        truncated = backbone.pose(asked, [prompt] * len(asked)).truncated
+        made = _generated(backbone, asked, prompt, max_new_tokens) if generate or not asked[0].choices else None
+        ranked = made or _ranked(backbone, asked, prompt)
+        for i, example, record, cut in zip(chunk, asked, ranked, truncated, strict=True):
+            records[i] = _record(example, record, cut)
+    return [records[i] for i in range(len(examples))]
+
+
+def score(records: Sequence[Record], metrics: Sequence[str]) -> Scores:
+    """Scores of records by metric name, with the counts that must stand beside them."""
+    predictions = [record.prediction for record in records]
+    references = [record.references for record in records]
+    return Scores(
+        {name: get_metric(name)(predictions, references) for name in metrics},
+        len(records),
+        sum(record.truncated for record in records),
+        sum(record.empty for record in records),
+        sum(not record.parsed for record in records),
+    )
+
+
+def mean_loss(records: Sequence[Record]) -> float:
+    """Mean negative log-probability of the right choice among the choices, in nats; nan without ranking."""
+    losses = []
+    for record in records:
+        if record.scores is None:
+            return float("nan")
+        values = torch.tensor(list(record.scores.values()), dtype=torch.float64)
+        gold = list(record.scores).index(record.references[0])
+        losses.append(float(torch.logsumexp(values, 0) - values[gold]))
+    return sum(losses) / len(losses)
+
+
+def majority(task: Task, examples: Sequence[Example]) -> Scores:
+    """The floor that needs no model: always the commonest target of train."""
+    commonest = Counter(example.target for example in task.examples["train"]).most_common(1)[0][0]
+    predictions = [commonest] * len(examples)
+    references = [example.golds() for example in examples]
+    return Scores({name: get_metric(name)(predictions, references) for name in task.metrics}, len(examples))
+
+
+def chunks(
+    backbone: Backbone, examples: Sequence[Example], prompts: Sequence[int], tokens: int = CHUNK_TOKENS
+) -> Iterator[list[int]]:
+    """Indices of examples in groups of like length, each of at most about `tokens` tokens with its padding."""
+    bank = backbone.embedding.bank
+    lengths = [
+        min(len(backbone.tokens(e.source + e.cue)), backbone.max_source) + bank.longest([p]) + 2
+        for e, p in zip(examples, prompts, strict=True)
+    ]
+    group: list[int] = []
+    for i in sorted(range(len(examples)), key=lambda i: lengths[i]):
+        if group and (len(group) + 1) * lengths[i] > tokens:
+            yield group
+            group = []
+        group.append(i)
+    if group:
+        yield group
+
+
+@dataclass(frozen=True)
+class _Answer:
+    prediction: str
+    parsed: bool = True
+    text: str | None = None
+    scores: dict[str, float] | None = None
+
+
+def _ranked(backbone: Backbone, examples: Sequence[Example], prompt: int) -> list[_Answer]:
+    scores = backbone.rank(examples, [prompt] * len(examples)).double().cpu()
+    return [
+        _Answer(example.choices[int(row.argmax())], scores=dict(zip(example.choices, row.tolist(), strict=True)))
+        for example, row in zip(examples, scores, strict=True)
+    ]
+
+
+def _generated(backbone: Backbone, examples: Sequence[Example], prompt: int, max_new_tokens: int) -> list[_Answer]:
+    texts = backbone.answer(examples, [prompt] * len(examples), max_new_tokens=max_new_tokens)
+    answers = []
+    for example, text in zip(examples, texts, strict=True):
+        parsed = not example.choices or text in example.choices
+        answers.append(_Answer(text if parsed else "", parsed, text))
+    return answers
+
+
+def _record(example: Example, answer: _Answer, truncated: bool) -> Record:
+    return Record(
+        id=example.id,
+        source=example.source + example.cue,
+        target=example.target,
+        prediction=answer.prediction,
+        correct=answer.prediction in example.golds(),
+        truncated=truncated,
+        empty=not example.source.strip() or answer.text == "",
+        parsed=answer.parsed,
+        text=answer.text,
+        scores=answer.scores,
+        references=example.golds(),
+    )

@@ -1,0 +1,136 @@
+"""Scores as pure functions of predictions and references. All lie in [-1, 1] or [0, 1]; none touches a file.
+
+Every metric takes n predictions and n tuples of references (the answers that count as right; metrics of
+classes and numbers read the first). A prediction of "" means that no answer could be read.
+"""
+
+import re
+import string
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from softprompt.errors import BadInput, UnknownName
+
+References = Sequence[tuple[str, ...]]
+Metric = Callable[[Sequence[str], References], float]
+
+
+def accuracy(predictions: Sequence[str], references: References) -> float:
+    """Share of predictions that equal a reference."""
+    _check(predictions, references)
+    return float(np.mean([p in golds for p, golds in zip(predictions, references, strict=True)]))
+
+
+def macro_f1(predictions: Sequence[str], references: References) -> float:
+    """Mean F1 of the classes that occur, each class counting the same; an unread answer is no class."""
+    _check(predictions, references)
+    golds = [answers[0] for answers in references]
+    scores = []
+    for label in sorted({*golds, *predictions} - {""}):
+        hits = sum(p == g == label for p, g in zip(predictions, golds, strict=True))
+        said, true = sum(p == label for p in predictions), sum(g == label for g in golds)
+        scores.append(2 * hits / (said + true))
+    return float(np.mean(scores))
+
+
+def matthews(predictions: Sequence[str], references: References) -> float:
+    """Matthews correlation, for any number of classes (Gorodkin 2004); 0 where it is not defined."""
+    _check(predictions, references)
+    golds = [answers[0] for answers in references]
+    labels = sorted({*golds, *predictions})
+    said = np.array([[p == label for label in labels] for p in predictions], dtype=float)
+    true = np.array([[g == label for label in labels] for g in golds], dtype=float)
+    said_c, true_c = said - said.mean(0), true - true.mean(0)
+    spread = np.sqrt((said_c * said_c).sum() * (true_c * true_c).sum())
+    return float((said_c * true_c).sum() / spread) if spread > 0 else 0.0
+
+
+def pearson(predictions: Sequence[str], references: References) -> float:
+    """Linear correlation of numbers; an answer that is no number counts as 0; 0 where it is not defined."""
+    _check(predictions, references)
+    return _correlation(_numbers(predictions), _numbers([golds[0] for golds in references]))
+
+
+def spearman(predictions: Sequence[str], references: References) -> float:
+    """Correlation of ranks, ties sharing their mean rank; read as `pearson` reads."""
+    _check(predictions, references)
+    return _correlation(_ranks(_numbers(predictions)), _ranks(_numbers([golds[0] for golds in references])))
+
+
+def exact_match(predictions: Sequence[str], references: References) -> float:
+    """Share of predictions equal to a reference after SQuAD's normalisation (Rajpurkar et al. 2016)."""
+    _check(predictions, references)
+    return float(
+        np.mean([max(_plain(p) == _plain(g) for g in golds) for p, golds in zip(predictions, references, strict=True)])
+    )
+
+
+def token_f1(predictions: Sequence[str], references: References) -> float:
+    """Mean over examples of the best word-overlap F1 with a reference, after SQuAD's normalisation."""
+    _check(predictions, references)
+    return float(
+        np.mean([max(_overlap(p, g) for g in golds) for p, golds in zip(predictions, references, strict=True)])
+    )
+
+
+METRICS: dict[str, Metric] = {
+    metric.__name__: metric for metric in (accuracy, macro_f1, matthews, pearson, spearman, exact_match, token_f1)
+}
+
+
+def get_metric(name: str) -> Metric:
+    if name not in METRICS:
+        raise UnknownName("metric", name, METRICS)
+    return METRICS[name]
+
+
+def _check(predictions: Sequence[str], references: References) -> None:
+    if len(predictions) != len(references) or not predictions:
+        raise BadInput(
+            f"{len(predictions)} predictions for {len(references)} references: expected equally many, not 0."
+        )
+    if not all(references):
+        raise BadInput("A reference without any answer: every example needs at least one.")
+
+
+def _numbers(texts: Sequence[str]) -> NDArray[np.float64]:
+    def number(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            return 0.0
+        return value if np.isfinite(value) else 0.0
+
+    return np.array([number(text) for text in texts])
+
+
+def _correlation(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
+    x, y = x - x.mean(), y - y.mean()
+    spread = np.sqrt((x * x).sum() * (y * y).sum())
+    return float((x * y).sum() / spread) if spread > 0 else 0.0
+
+
+def _ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)
+    return np.asarray(((last - counts + 1 + last) / 2)[place], dtype=np.float64)
+
+
+_ARTICLES = re.compile(r"\b(a|an|the)\b")
+_PUNCTUATION = str.maketrans("", "", string.punctuation)
+
+
+def _plain(text: str) -> str:
+    """Lower case, no punctuation, no articles, single blanks: the SQuAD evaluation script's rule."""
+    return " ".join(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split())
+
+
+def _overlap(prediction: str, gold: str) -> float:
+    said, true = _plain(prediction).split(), _plain(gold).split()
+    if not said or not true:
+        return float(said == true)
+    common = sum((Counter(said) & Counter(true)).values())
+    return 2 * common / (len(said) + len(true))

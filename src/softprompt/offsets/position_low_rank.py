@@ -1,0 +1,91 @@
+"""DePT's offset. Shi & Lipani, ICLR 2024, https://arxiv.org/abs/2309.05173.
+
+Delta = (alpha / sqrt r) A B, with A (s,r) and B (r,d), is added to the embeddings of the source: row i to
+its i-th real token. The factor with alpha = 8 is what the authors' code computes and what all their
+released runs used; the paper writes A B alone, which is `alpha=None` here. A ~ U(+-1/sqrt r), B = 0.
+
+Ours and not theirs: a row is chosen by the rank of the real source token, not by the padded column, so
+any padding agrees; and rows of A that no training input reached are still at their random start while B
+is not, so they would add noise to longer inputs: they count as zero outside training and when folded.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from softprompt.errors import BadInput
+from softprompt.offsets.position_table import read
+from softprompt.soft import Kind, OffsetPart, Text
+
+
+class PositionLowRank(OffsetPart):
+    """Offset for the first `positions` source tokens, of rank `rank`, in `d` dimensions."""
+
+    kind: Kind = "prompt+position"
+    reached: Bool[Tensor, " s"]
+
+    def __init__(
+        self, positions: int, rank: int, d: int, *, alpha: float | None = 8.0, generator: torch.Generator | None = None
+    ) -> None:
+        super().__init__()
+        if min(positions, rank) < 1:
+            raise BadInput(f"positions={positions} and rank={rank}: both must be at least 1.")
+        bound = 1 / math.sqrt(rank)
+        self.scale = 1.0 if alpha is None else alpha / math.sqrt(rank)
+        self.a = nn.Parameter(torch.rand(positions, rank, generator=generator) * 2 * bound - bound)
+        self.b = nn.Parameter(torch.zeros(rank, d))
+        self.register_buffer("reached", torch.zeros(positions, dtype=torch.bool))
+
+    def forward(self, text: Text) -> Float[Tensor, "b s d"]:
+        s = self.a.shape[0]
+        if self.training:
+            self.reached[text.position[(text.position >= 0) & (text.position < s)]] = True
+        deepest = min(max(int(text.position.max()), 0) + 1, s)  # rows past it are not computed
+        return read(self._rows(deepest), text.position)
+
+    def _rows(self, s: int) -> Float[Tensor, "s d"]:
+        return self.scale * (self.a[:s] @ self.b) * self.reached[:s].unsqueeze(-1)
+
+    def groups(self) -> dict[str, list[nn.Parameter]]:
+        return {"offset": [self.a, self.b]}
+
+    def fold(self) -> tuple[Tensor, int]:
+        return self._rows(self.a.shape[0]).detach().clone(), int((~self.reached).sum())
+
+
+@dataclass(frozen=True)
+class Budget:
+    """A division of a parameter budget between prompt and offset."""
+
+    length: int
+    rank: int
+    used: int
+    remainder: int
+    """Parameters of the budget that no whole length and rank can use."""
+
+
+def solve_budget(
+    parameters: int, d: int, positions: int, *, length: int | None = None, rank: int | None = None
+) -> Budget:
+    """Divide `parameters` = length * d + (positions + d) * rank, given one of length and rank.
+
+    The other is the largest that fits. T5-base, 76,800 parameters, 256 positions (paper, section 4):
+    (length, rank) = (0,75) (20,60) (40,45) (60,30) (80,15), all without remainder.
+    """
+    if (length is None) == (rank is None):
+        raise BadInput("Give exactly one of length and rank; the budget decides the other.")
+    if length is not None:
+        rank = (parameters - length * d) // (positions + d)
+    else:
+        assert rank is not None
+        length = (parameters - rank * (positions + d)) // d
+    used = length * d + (positions + d) * rank
+    if min(length, rank) < 0 or used == 0:
+        raise BadInput(
+            f"A budget of {parameters} parameters has no room for length={length}, rank={rank} "
+            f"at d={d} and {positions} positions: a prompt row costs {d}, a rank costs {positions + d}."
+        )
+    return Budget(length, rank, used, parameters - used)

@@ -1,0 +1,6 @@
+"""How the learned rows are made: one file a way."""
+
+from softprompt.prompts.free import Free
+from softprompt.prompts.superposition import Superposition
+
+__all__ = ["Free", "Superposition"]

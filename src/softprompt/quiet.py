@@ -1,0 +1,21 @@
+"""Other libraries' progress bars and notices, kept off the terminal while a model loads."""
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr
+
+
+@contextmanager
+def quiet_loading() -> Iterator[None]:
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        with redirect_stderr(io.StringIO()):  # bars that ask nobody; what goes wrong arrives as an exception
+            yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()

@@ -1,0 +1,181 @@
+"""The contract: what a soft prompt is, whatever its method.
+
+A soft prompt is two independent parts. The *prompt part* makes the rows that stand in front of the
+input; the *offset part*, if any, makes what is added to the token embeddings of the source. A part
+sees frozen embeddings and masks and returns tensors; it knows no model, tokenizer or file.
+
+Letters (the same everywhere): b batch rows, l prompt length, s source tokens, d hidden size, r rank,
+v vocabulary size, k prompts in a bank.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import Literal, NamedTuple
+
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from softprompt.errors import BadInput
+
+Kind = Literal["prompt", "prompt+position", "prompt+token", "input"]
+"""What a soft prompt folds to: kinds A, B, C and D of the documentation, in this order."""
+
+
+class Text(NamedTuple):
+    """The real tokens of a batch, as a part may look at them."""
+
+    ids: Int[Tensor, "b s"]
+    embeds: Float[Tensor, "b s d"]
+    """Frozen, as the backbone's own table gives them (scaled where the table scales)."""
+    mask: Bool[Tensor, "b s"]
+    """True at real source tokens: not at padding, soft tokens or target tokens."""
+    position: Int[Tensor, "b s"]
+    """Rank of each real source token in its own example, -1 elsewhere: the side of the padding does not matter."""
+    context: object = None
+    """What a backbone offers beside the text (task id, image features), or None."""
+
+
+class Soft(NamedTuple):
+    """What a soft prompt contributes to a batch."""
+
+    prompt: Float[Tensor, "l d"] | Float[Tensor, "b l d"]
+    offset: Float[Tensor, "b s d"] | None = None
+    """Added to real source tokens only; its values elsewhere are ignored."""
+    penalty: Float[Tensor, ""] | None = None
+    """Added to the loss."""
+
+
+class Folded(NamedTuple):
+    """The deployable form: plain tensors, no method left in them."""
+
+    kind: Kind
+    prompt: Float[Tensor, "l d"]
+    offset: Float[Tensor, "s d"] | None = None
+    """Kind "prompt+position": what is added at each source position."""
+    zeroed: int = 0
+    """Offset rows that training never reached and that were therefore set to zero."""
+
+
+class PromptPart(nn.Module):
+    """Makes the learned rows. Subclasses define `length`, `forward`, `groups` and, when they can, `fold`."""
+
+    length: int
+    kind: Kind = "prompt"
+
+    def forward(self, text: Text | None) -> Tensor:
+        """Return the rows (l, d), or (b, l, d) when they depend on the input."""
+        raise NotImplementedError
+
+    def groups(self) -> dict[str, list[nn.Parameter]]:
+        """Trainable tensors by the name under which a recipe sets their learning rate and weight decay."""
+        raise NotImplementedError
+
+    def undecayed(self) -> set[str]:
+        """Names of groups that never get weight decay, whatever the recipe says."""
+        return set()
+
+
+class OffsetPart(nn.Module):
+    """Makes what is added to the source's token embeddings."""
+
+    kind: Kind
+
+    def forward(self, text: Text) -> Tensor:
+        """Return the offset (b, s, d)."""
+        raise NotImplementedError
+
+    def groups(self) -> dict[str, list[nn.Parameter]]:
+        raise NotImplementedError
+
+    def fold(self) -> tuple[Tensor, int]:
+        """Return the table that the offset folds to, and how many of its rows were zeroed as never trained."""
+        raise NotImplementedError
+
+
+class SoftPrompt(nn.Module):
+    """A prompt part and, for some methods, an offset part."""
+
+    def __init__(self, prompt: PromptPart, offset: OffsetPart | None = None) -> None:
+        super().__init__()
+        self.prompt, self.offset = prompt, offset
+
+    @property
+    def length(self) -> int:
+        return self.prompt.length
+
+    @property
+    def kind(self) -> Kind:
+        """What this folds to. A part that looks at the input makes the whole look at the input."""
+        parts = (self.prompt.kind,) if self.offset is None else (self.prompt.kind, self.offset.kind)
+        return "input" if "input" in parts else parts[-1]
+
+    def forward(self, text: Text) -> Soft:
+        return Soft(self.prompt(text), None if self.offset is None else self.offset(text))
+
+    def groups(self) -> dict[str, list[nn.Parameter]]:
+        """Trainable tensors by group name, the parts' groups side by side."""
+        found = dict(self.prompt.groups())
+        for name, tensors in ({} if self.offset is None else self.offset.groups()).items():
+            if name in found:
+                raise BadInput(f"Both parts of the soft prompt name a group {name!r}; group names must differ.")
+            found[name] = tensors
+        return found
+
+    def fold(self) -> Folded:
+        """Reduce to plain tensors. Folded and unfolded give the same embeddings.
+
+        Raises BadInput when the soft prompt depends on the input (kind "input").
+        """
+        if self.kind == "input":
+            raise BadInput("This soft prompt looks at its input, so it cannot be folded to tensors.")
+        rows = self.prompt(None).detach().clone()
+        if self.offset is None:
+            return Folded(self.kind, rows)
+        table, zeroed = self.offset.fold()
+        return Folded(self.kind, rows, table, zeroed)
+
+    def trainable(self) -> int:
+        """Number of trainable values."""
+        return sum(tensor.numel() for tensors in self.groups().values() for tensor in tensors)
+
+
+class Bank(nn.Module):
+    """k named soft prompts that share one frozen backbone; each row of a batch names its own.
+
+    Row i of prompt j is the soft token with id v + starts[j] + i, so an id alone says which learned row
+    it stands for.
+    """
+
+    def __init__(self, prompts: dict[str, SoftPrompt] | None = None) -> None:
+        super().__init__()
+        self.names: list[str] = []
+        self.prompts = nn.ModuleList()
+        self.starts: list[int] = []
+        self.size = 0  # soft tokens in all
+        for name, prompt in (prompts or {}).items():
+            self.add(name, prompt)
+
+    def add(self, name: str, prompt: SoftPrompt) -> None:
+        if name in self.names:
+            raise BadInput(f"The bank already holds a prompt named {name!r}; names must differ.")
+        self.names.append(name)
+        self.prompts.append(prompt)
+        self.starts.append(self.size)
+        self.size += prompt.length
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __iter__(self) -> Iterator[SoftPrompt]:
+        return iter(self.prompts)  # type: ignore[arg-type]  # a ModuleList does not know what it holds
+
+    def __getitem__(self, index: int) -> SoftPrompt:
+        prompt = self.prompts[index]
+        assert isinstance(prompt, SoftPrompt)
+        return prompt
+
+    def soft_ids(self, index: int, v: int) -> list[int]:
+        """Ids of prompt `index`'s soft tokens over a vocabulary of v; index -1 is no prompt at all."""
+        return [] if index < 0 else list(range(v + self.starts[index], v + self.starts[index] + self[index].length))
+
+    def longest(self, indices: Iterable[int]) -> int:
+        return max((self[i].length for i in indices if i >= 0), default=0)

@@ -1,0 +1,153 @@
+"""Tasks from the user's own files: which columns, which words, which rows train."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+
+from softprompt.errors import BadData, BadInput
+from softprompt.tasks.rows import Row, read_rows
+from softprompt.tasks.task import SPLITS, Example, Split, Task
+from softprompt.tasks.template import Template
+
+LABEL_COLUMNS = ("label", "labels", "target", "answer", "class", "category", "intent", "team", "sentiment", "output")
+TEXT_COLUMNS = (
+    "text", "sentence", "sentence1", "sentence2", "premise", "hypothesis", "question", "question1", "question2",
+    "context", "passage", "message", "review", "title", "subject", "content", "body", "document", "source", "input",
+    "utterance", "comment", "query",
+)  # fmt: skip
+MOST_CHOICES = 64
+
+
+def from_files(
+    data: Path,
+    *,
+    dev: Path | None = None,
+    test: Path | None = None,
+    template: str | None = None,
+    label: str | None = None,
+    words: Mapping[str, str] | None = None,
+    open_ended: bool | None = None,
+    metrics: Sequence[str] | None = None,
+    fractions: tuple[float, float] = (0.1, 0.1),
+    seed: int = 0,
+    name: str | None = None,
+) -> Task:
+    """Read a task. What is not said is found out: the label column, the template, the label words.
+
+    `dev` and `test` are files; a missing one is a fraction of `data` (`fractions`: dev, test), drawn with
+    `seed`. `words` maps a label of the file to the word the model shall say. `open_ended` True means free
+    text answers, False a fixed set of choices, None: choices where the labels repeat.
+
+    Raises BadData or BadInput, with file and line where one is at fault.
+    """
+    files = {"train": data, "dev": dev, "test": test}
+    rows = {split: read_rows(path) for split, path in files.items() if path is not None}
+    label = label or _label_column(data, rows["train"])
+    template = template or _template(rows["train"], label)
+    form = Template(template)
+    for split, found in rows.items():
+        _check_columns(files[split], found, [*form.fields, label], template)
+    parts = _split(rows, fractions, seed)
+    targets = [row.values[label] for row in parts["train"]]
+    choices = _choices(data, targets, words, open_ended)
+    examples: dict[Split, Sequence[Example]] = {}
+    for split in SPLITS:
+        path = files[split] or data
+        examples[split] = [
+            _example(path, row, form, label, words, choices, f"{path.stem}:{row.line}") for row in parts[split]
+        ]
+    origin: dict[str, object] = {
+        "data": str(data), "dev": dev and str(dev), "test": test and str(test), "template": template, "label": label,
+        "words": dict(words) if words else None, "open_ended": not choices, "fractions": list(fractions), "seed": seed,
+    }  # fmt: skip
+    named = tuple(metrics) if metrics else (("accuracy", "macro_f1") if choices else ("exact_match", "token_f1"))
+    return Task(name or data.stem, examples, choices, named, template, origin)
+
+
+def evaluation_examples(task: Task, path: Path, label: str, words: Mapping[str, str] | None = None) -> list[Example]:
+    """Examples of another file, read as `task` was: for evaluating a finished run on new data."""
+    rows, form = read_rows(path), Template(task.template)
+    _check_columns(path, rows, [*form.fields, label], task.template)
+    return [_example(path, row, form, label, words, task.choices, f"{path.stem}:{row.line}") for row in rows]
+
+
+def _label_column(path: Path, rows: list[Row]) -> str:
+    columns = _columns(rows)
+    for name in LABEL_COLUMNS:
+        for column in columns:
+            if column.lower() == name:
+                return column
+    if len(columns) == 2:
+        return columns[1]
+    raise BadData(f"has the columns {', '.join(columns)}; say which one holds the label: --label COLUMN", path)
+
+
+def _template(rows: list[Row], label: str) -> str:
+    others = [column for column in _columns(rows) if column != label]
+    fields = [column for column in others if column.lower() in TEXT_COLUMNS] or others
+    lines = [f"{column.replace('_', ' ').capitalize()}: {{{column}}}" for column in fields]
+    return "\n".join([*lines, f"{label.replace('_', ' ').capitalize()}:"])
+
+
+def _columns(rows: list[Row]) -> list[str]:
+    return list(dict.fromkeys(column for row in rows for column in row.values))
+
+
+def _check_columns(path: Path | None, rows: list[Row], needed: Sequence[str], template: str) -> None:
+    for row in rows:
+        for column in needed:
+            if column not in row.values:
+                there = ", ".join(row.values) or "none"
+                raise BadData(f"no column {column!r}; the columns are {there}; template {template!r}", path, row.line)
+
+
+def _split(rows: dict[str, list[Row]], fractions: tuple[float, float], seed: int) -> dict[Split, list[Row]]:
+    """Rows by split: from files where there are files, else drawn from the training file with `seed`."""
+    whole = rows["train"]
+    if not all(0 < f < 0.5 for f in fractions):
+        raise BadInput(f"Split fractions {fractions}: expected two numbers between 0 and 0.5, for dev and test.")
+    order = torch.randperm(len(whole), generator=torch.Generator().manual_seed(seed)).tolist()
+    drawn: dict[Split, list[Row]] = {}
+    wanted: tuple[tuple[Split, float], ...] = (("dev", fractions[0]), ("test", fractions[1]))
+    for split, fraction in wanted:
+        if split in rows:
+            drawn[split] = rows[split]
+        else:
+            count = max(1, round(fraction * len(whole)))
+            taken, order = order[:count], order[count:]
+            drawn[split] = [whole[i] for i in sorted(taken)]
+    if not order:
+        raise BadInput(
+            f"{len(whole)} rows are too few to draw dev and test from; give more, or --dev and --test files."
+        )
+    return {"train": [whole[i] for i in sorted(order)], **drawn}
+
+
+def _choices(
+    path: Path, targets: list[str], words: Mapping[str, str] | None, open_ended: bool | None
+) -> tuple[str, ...]:
+    counts = Counter(target.strip() for target in targets)
+    if len(counts) == 1 and open_ended is not True:
+        raise BadData(f"every training row has the label {next(iter(counts))!r}; expected at least two labels", path)
+    repeats = len(counts) <= MOST_CHOICES and len(counts) * 2 <= len(targets)
+    if open_ended or (open_ended is None and not words and not repeats):
+        return ()
+    if words:
+        return tuple(dict.fromkeys(words.values()))
+    return tuple(sorted(counts))
+
+
+def _example(
+    path: Path, row: Row, form: Template, label: str, words: Mapping[str, str] | None, choices: tuple[str, ...], id: str
+) -> Example:
+    said = row.values[label].strip()
+    if not said:
+        raise BadData(f"the label (column {label!r}) is empty", path, row.line)
+    if words and said not in words:
+        raise BadData(f"the label {said!r} is not among the label words {', '.join(words)}", path, row.line)
+    target = words[said] if words else said
+    if choices and target not in choices:
+        raise BadData(f"the label {said!r} is not among the labels to learn: {', '.join(choices)}", path, row.line)
+    return Example(form.source(row.values), target, form.cue, choices, (), id)

@@ -1,0 +1,126 @@
+"""Rows of the user's own files: JSONL, CSV, TSV and Parquet, read whole, each value as text."""
+
+import csv
+import io
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from softprompt.errors import BadData
+
+
+class Row(NamedTuple):
+    line: int
+    """Line of the file (of Parquet: row), counted from 1."""
+    values: dict[str, str]
+
+
+def read_rows(path: Path) -> list[Row]:
+    """Read a file by its ending. Raises BadData with file and line for anything that cannot be used."""
+    readers: dict[str, Callable[[Path], list[Row]]] = {
+        ".jsonl": _jsonl, ".ndjson": _jsonl, ".csv": _csv, ".tsv": _tsv, ".parquet": _parquet,
+    }  # fmt: skip
+    if path.suffix.lower() not in readers:
+        raise BadData(f"unknown kind of file {path.suffix!r}; expected one of {', '.join(readers)}", path)
+    if path.is_dir():
+        raise BadData("is a folder; expected a file", path)
+    if not path.is_file():
+        raise BadData("there is no such file", path)
+    try:
+        rows = readers[path.suffix.lower()](path)
+    except OSError as error:
+        raise BadData(f"cannot be read: {error.strerror or error}", path) from None
+    if not rows:
+        raise BadData("has no rows", path)
+    return rows
+
+
+def _text(path: Path) -> str:
+    data = path.read_bytes()
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        byte = data[error.start]
+        raise BadData(f"is not UTF-8 (byte 0x{byte:02x}); convert it, for instance with iconv", path, line) from None
+
+
+def _jsonl(path: Path) -> list[Row]:
+    rows = []
+    for line, text in enumerate(_text(path).split("\n"), 1):
+        if not text.strip():
+            continue
+        try:
+            value = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise BadData(f"is not JSON: {error.msg}", path, line) from None
+        if not isinstance(value, dict):
+            raise BadData(f"expected a JSON object, found {type(value).__name__}", path, line)
+        rows.append(Row(line, {key: as_text(item) for key, item in value.items() if item is not None}))
+    return rows
+
+
+def _csv(path: Path) -> list[Row]:
+    return _delimited(path, delimiter=",", quoting=csv.QUOTE_MINIMAL, strict=True)
+
+
+def _tsv(path: Path) -> list[Row]:
+    # A quotation mark in TSV is a character like others (IANA text/tab-separated-values; GLUE's files too).
+    return _delimited(path, delimiter="\t", quoting=csv.QUOTE_NONE)
+
+
+def _delimited(path: Path, **dialect: Any) -> list[Row]:
+    csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
+    reader = csv.reader(io.StringIO(_text(path), newline=""), **dialect)
+    header: list[str] | None = None
+    rows: list[Row] = []
+    end = 0
+    try:
+        for values in reader:
+            line, end = end + 1, reader.line_num
+            if not values:
+                continue
+            if header is None:
+                header = _header(path, values)
+            elif len(values) != len(header):
+                expected = f"expected {len(header)} columns ({', '.join(header)}), found {len(values)}"
+                raise BadData(expected, path, line)
+            else:
+                rows.append(Row(line, dict(zip(header, values, strict=True))))
+    except csv.Error as error:
+        raise BadData(f"is malformed: {error}", path, end + 1) from None
+    return rows
+
+
+def _header(path: Path, values: list[str]) -> list[str]:
+    names = [value.strip() for value in values]
+    if len(set(names)) != len(names) or "" in names:
+        raise BadData(f"the first line must name the columns, each once; found {names}", path, 1)
+    return names
+
+
+def _parquet(path: Path) -> list[Row]:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        table = pyarrow.parquet.read_table(path)
+    except pyarrow.ArrowException as error:
+        raise BadData(f"is not Parquet: {str(error).splitlines()[0]}", path) from None
+    return [
+        Row(line, {key: as_text(item) for key, item in row.items() if item is not None})
+        for line, row in enumerate(table.to_pylist(), 1)
+    ]
+
+
+def as_text(value: object) -> str:
+    """A value as a template or label shows it."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, (list, dict)) else str(value)

@@ -1,0 +1,42 @@
+"""What a task is: examples with a source and a target, in three splits."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+Split = Literal["train", "dev", "test"]
+SPLITS: tuple[Split, ...] = ("train", "dev", "test")
+
+
+@dataclass(frozen=True)
+class Example:
+    """One thing to ask a backbone.
+
+    `source` is the text, `cue` what must stand at its end even when the source is cut ("\\nTeam:").
+    `choices` are the answers allowed, all of them, when there is a fixed set; `references` the right answers
+    when there is more than one.
+    """
+
+    source: str
+    target: str = ""
+    cue: str = ""
+    choices: tuple[str, ...] = ()
+    references: tuple[str, ...] = ()
+    id: str = ""
+
+    def golds(self) -> tuple[str, ...]:
+        return self.references or (self.target,)
+
+
+@dataclass(frozen=True)
+class Task:
+    """Named examples by split. `metrics` names functions of softprompt.metrics; the first one selects."""
+
+    name: str
+    examples: dict[Split, Sequence[Example]]
+    choices: tuple[str, ...]
+    metrics: tuple[str, ...]
+    template: str
+    origin: dict[str, object] = field(default_factory=dict)
+    """Where the examples came from, as run.json records it."""
+    version: str = "1"

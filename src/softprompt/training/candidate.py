@@ -1,0 +1,104 @@
+"""One soft prompt in training: its own optimizer, schedule, order of examples, best state and history."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from softprompt.recipes import Recipe
+from softprompt.soft import SoftPrompt
+from softprompt.tasks import Example, Task
+
+
+class Candidate:
+    """A soft prompt, and everything that a separate run of it would have for itself."""
+
+    def __init__(self, name: str, prompt: SoftPrompt, recipe: Recipe, task: Task) -> None:
+        self.name, self.prompt, self.recipe, self.task = name, prompt, recipe, task
+        never = prompt.prompt.undecayed()
+        self.optimizer = torch.optim.AdamW(
+            [
+                {
+                    "name": group,
+                    "params": tensors,
+                    "lr": recipe.rates[group],
+                    "weight_decay": 0.0 if group in never else recipe.decay[group],
+                }
+                for group, tensors in prompt.groups().items()
+            ],
+            eps=recipe.epsilon,
+        )
+        self.step = 0
+        self.best: dict[str, Any] | None = None  # step, metric, loss
+        self.best_state: dict[str, Tensor] = {}
+        self.stale = 0  # evaluations since the best
+        self.stopped: str | None = None  # why it ended before its last step
+        self.history: list[dict[str, Any]] = []
+
+    @property
+    def done(self) -> bool:
+        return self.stopped is not None or self.step >= self.recipe.steps
+
+    def next_examples(self) -> list[Example]:
+        train = self.task.examples["train"]
+        return [train[i] for i in batch_indices(self.step, len(train), self.recipe.batch, self.recipe.seed)]
+
+    def dev_examples(self) -> Sequence[Example]:
+        """The dev examples that choose the checkpoint: all, or a fixed draw of `dev_limit`."""
+        dev, limit = self.task.examples["dev"], self.recipe.dev_limit
+        if limit is None or len(dev) <= limit:
+            return dev
+        drawn = torch.randperm(len(dev), generator=torch.Generator().manual_seed(0))[:limit]
+        return [dev[i] for i in sorted(drawn.tolist())]
+
+    def update(self, loss: float) -> None:
+        """Take one optimizer step with the gradients at hand, clipped to this prompt's own norm."""
+        rates = {}
+        factor = self.recipe.factor(self.step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rates[group["name"]] = self.recipe.rates[group["name"]] * factor
+        if self.recipe.clip is not None:
+            nn.utils.clip_grad_norm_(self.prompt.parameters(), self.recipe.clip)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.step += 1
+        self.history.append({"step": self.step, "loss": loss, "rates": rates})
+
+    def evaluated(self, metric: str, scores: dict[str, float], loss: float) -> None:
+        """Take note of a dev evaluation: keep the state when it is the best, stop when patience is out."""
+        self.history.append({"step": self.step, "dev": scores, "dev_loss": None if math.isnan(loss) else loss})
+        value = scores[metric]
+        # A tie in the metric (dev sets are small) is decided by the loss.
+        if self.best is None or (value, -_last(loss)) > (self.best["value"], -_last(self.best["loss"])):
+            self.best = {"step": self.step, "metric": metric, "value": value, "loss": loss}
+            self.best_state = {name: tensor.detach().clone() for name, tensor in self.prompt.state_dict().items()}
+            self.stale = 0
+        else:
+            self.stale += 1
+            if self.recipe.patience is not None and self.stale >= self.recipe.patience:
+                self.stopped = f"no better dev {metric} in {self.stale} evaluations"
+
+    def restore_best(self) -> None:
+        """Put the best state back into the prompt; without an evaluation, the present one stays."""
+        if self.best_state:
+            self.prompt.load_state_dict(self.best_state)
+
+
+def batch_indices(step: int, size: int, batch: int, seed: int) -> list[int]:
+    """Which of `size` examples step `step` takes: a function of the seed alone, so a resumed run goes on alike.
+
+    Every pass over the data has its own permutation; a step may span two passes.
+    """
+    found: list[int] = []
+    place = step * batch
+    while len(found) < batch:
+        epoch, start = divmod(place + len(found), size)
+        generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+        found += torch.randperm(size, generator=generator)[start : start + batch - len(found)].tolist()
+    return found
+
+
+def _last(loss: float) -> float:
+    return math.inf if math.isnan(loss) else loss

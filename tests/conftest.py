@@ -1,0 +1,29 @@
+"""No network, one thread, a fixed seed, and shapes checked wherever a signature states them."""
+
+import socket
+
+import jaxtyping
+import pytest
+
+# Before softprompt is imported: its annotations become checks.
+jaxtyping.install_import_hook(
+    [f"softprompt.{name}" for name in ("soft", "embedding", "prompts", "offsets", "start")], "beartype.beartype"
+)
+
+import torch  # noqa: E402
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: socket.socket, address: object) -> None:
+        raise OSError(f"a test tried to reach {address}")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")

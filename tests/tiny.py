@@ -1,0 +1,122 @@
+"""Tiny random models and tokenizers, made in memory: nothing is downloaded."""
+
+from functools import cache
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from torch import nn
+from transformers import (
+    BartConfig,
+    BartForConditionalGeneration,
+    Gemma3ForCausalLM,
+    Gemma3TextConfig,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+    T5Config,
+    T5ForConditionalGeneration,
+)
+
+from softprompt.backbones import Backbone, Causal, Seq2Seq
+
+V, D = 64, 16
+PAD, EOS, UNK = 0, 1, 2
+WORDS = (
+    "the parcel is late my invoice wrong where how do i log in good bad really not very yes no maybe team : text "
+    "message label a b c d e f g h hello world red green blue yes sir sure thing"
+)
+
+
+def _t5() -> nn.Module:
+    config = T5Config(
+        vocab_size=V, d_model=D, d_kv=8, d_ff=32, num_layers=2, num_heads=2, decoder_start_token_id=PAD,
+        pad_token_id=PAD, eos_token_id=EOS, dropout_rate=0.1,
+    )  # fmt: skip
+    return T5ForConditionalGeneration(config)
+
+
+def _bart() -> nn.Module:
+    config = BartConfig(
+        vocab_size=V, d_model=D, encoder_layers=2, decoder_layers=2, encoder_attention_heads=2,
+        decoder_attention_heads=2, encoder_ffn_dim=32, decoder_ffn_dim=32, max_position_embeddings=96,
+        scale_embedding=True, pad_token_id=PAD, bos_token_id=EOS, eos_token_id=EOS, decoder_start_token_id=EOS,
+        forced_eos_token_id=None,
+    )  # fmt: skip
+    return BartForConditionalGeneration(config)
+
+
+def _gpt2() -> nn.Module:
+    config = GPT2Config(
+        vocab_size=V,
+        n_embd=D,
+        n_layer=2,
+        n_head=2,
+        n_positions=96,
+        bos_token_id=EOS,
+        eos_token_id=EOS,
+        pad_token_id=PAD,
+    )
+    return GPT2LMHeadModel(config)
+
+
+def _llama() -> nn.Module:
+    config = LlamaConfig(
+        vocab_size=V, hidden_size=D, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=1, max_position_embeddings=96, bos_token_id=EOS, eos_token_id=EOS, pad_token_id=PAD,
+    )  # fmt: skip
+    return LlamaForCausalLM(config)
+
+
+def _gemma3() -> nn.Module:
+    config = Gemma3TextConfig(
+        vocab_size=V, hidden_size=D, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=1, head_dim=8, max_position_embeddings=96, sliding_window=8,
+        layer_types=["sliding_attention", "full_attention"], bos_token_id=EOS, eos_token_id=EOS, pad_token_id=PAD,
+    )  # fmt: skip
+    return Gemma3ForCausalLM(config)
+
+
+MODELS = {"t5": _t5, "bart": _bart, "gpt2": _gpt2, "llama": _llama, "gemma3": _gemma3}
+
+
+def model(name: str) -> nn.Module:
+    """A random model whose weights are large enough for its answers to depend on its input."""
+    torch.manual_seed(0)
+    made = MODELS[name]().eval()
+    with torch.no_grad():
+        for tensor in made.parameters():
+            if tensor.ndim > 1:
+                tensor.normal_(0, 0.3)
+    return made
+
+
+@cache
+def tokenizer(*, eos: bool = False, pad_is_eos: bool = False) -> Any:
+    """Words split at blanks; `eos` puts </s> at the end of every text, as T5 does."""
+    words = list(dict.fromkeys(WORDS.split()))
+    vocabulary = {word: i for i, word in enumerate(["<pad>", "</s>", "<unk>", *words])}
+    assert len(vocabulary) <= V
+    made = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    made.pre_tokenizer = pre_tokenizers.Whitespace()
+    if eos:
+        made.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", EOS)])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=made, unk_token="<unk>", eos_token="</s>", pad_token="</s>" if pad_is_eos else "<pad>"
+    )
+
+
+def backbone(name: str, **settings: Any) -> Backbone:
+    if name in ("t5", "bart"):
+        return Seq2Seq(model(name), tokenizer(eos=True), f"tiny-{name}", **settings)
+    return Causal(model(name), tokenizer(), f"tiny-{name}", **settings)
+
+
+def save_tiny(name: str, folder: Any) -> str:
+    """Write a tiny model and its tokenizer as transformers does; returns the folder as text."""
+    made = model(name)
+    made.save_pretrained(folder)  # type: ignore[operator]
+    tokenizer(eos=name in ("t5", "bart")).save_pretrained(folder)
+    return str(folder)
