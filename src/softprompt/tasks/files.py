@@ -1,12 +1,15 @@
 """Tasks from the user's own files: which columns, which words, which rows train."""
 
+import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from softprompt.errors import BadData, BadInput
+from softprompt.metrics import get_metric
 from softprompt.tasks.rows import Row, read_rows
 from softprompt.tasks.task import SPLITS, Example, Split, Task
 from softprompt.tasks.template import Template
@@ -58,19 +61,44 @@ def from_files(
         examples[split] = [
             _example(path, row, form, label, words, choices, f"{path.stem}:{row.line}") for row in parts[split]
         ]
+    named = tuple(metrics) if metrics else (("accuracy", "macro_f1") if choices else ("exact_match", "token_f1"))
+    for metric in named:
+        get_metric(metric)  # an unknown one is named now, not after training
     origin: dict[str, object] = {
         "data": str(data), "dev": dev and str(dev), "test": test and str(test), "template": template, "label": label,
         "words": dict(words) if words else None, "open_ended": not choices, "fractions": list(fractions), "seed": seed,
+        "metrics": list(named), "sha256": {split: _sha256(path) for split, path in files.items() if path is not None},
     }  # fmt: skip
-    named = tuple(metrics) if metrics else (("accuracy", "macro_f1") if choices else ("exact_match", "token_f1"))
     return Task(name or data.stem, examples, choices, named, template, origin)
 
 
-def evaluation_examples(task: Task, path: Path, label: str, words: Mapping[str, str] | None = None) -> list[Example]:
-    """Examples of another file, read as `task` was: for evaluating a finished run on new data."""
-    rows, form = read_rows(path), Template(task.template)
-    _check_columns(path, rows, [*form.fields, label], task.template)
-    return [_example(path, row, form, label, words, task.choices, f"{path.stem}:{row.line}") for row in rows]
+def evaluation_examples(
+    template: str, choices: tuple[str, ...], path: Path, label: str, words: Mapping[str, str] | None = None
+) -> list[Example]:
+    """Examples of another file, read as a run's own were: for evaluating it on new data."""
+    rows, form = read_rows(path), Template(template)
+    _check_columns(path, rows, [*form.fields, label], template)
+    return [_example(path, row, form, label, words, choices, f"{path.stem}:{row.line}") for row in rows]
+
+
+def from_origin(origin: Mapping[str, Any]) -> Task:
+    """Read again the task that `from_files` recorded. Raises BadData when a file is not the one it was."""
+    for split, sha256 in origin["sha256"].items():
+        path = Path(origin["data"] if split == "train" else origin[split])
+        if not path.is_file() or _sha256(path) != sha256:
+            raise BadData("is missing or not the file that the run began with; a resumed run needs the same data", path)
+    dev, test = (Path(origin[split]) if origin[split] else None for split in ("dev", "test"))
+    dev_share, test_share = origin["fractions"]
+    return from_files(
+        Path(origin["data"]), dev=dev, test=test, template=origin["template"], label=origin["label"],
+        words=origin["words"], open_ended=origin["open_ended"], metrics=origin["metrics"],
+        fractions=(dev_share, test_share), seed=origin["seed"],
+    )  # fmt: skip
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _label_column(path: Path, rows: list[Row]) -> str:

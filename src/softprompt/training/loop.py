@@ -71,7 +71,7 @@ def _gradients(
     examples, owners = [example for example, _ in rows], [i for _, i in rows]
     tokens = dict.fromkeys(alive, 0)
     for example, i in rows:
-        tokens[i] += len(backbone.target_ids(example.target))
+        tokens[i] += len(backbone.target_ids(example))
     losses = dict.fromkeys(alive, 0.0)
     for chunk in chunks(backbone, examples, owners, CHUNK_TOKENS):
         mine = [owners[j] for j in chunk]

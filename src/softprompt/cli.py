@@ -1,0 +1,233 @@
+"""The command line: one function a verb. JSON goes to stdout alone, everything else to stderr."""
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from softprompt import commands, terminal
+from softprompt.errors import BadInput, SoftPromptError
+from softprompt.training.interrupt import raise_interrupted
+
+app = typer.Typer(
+    help="Tune soft prompts on frozen language models.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+err = Console(stderr=True, highlight=False)
+out = Console(highlight=False)
+
+Data = Annotated[Path | None, typer.Option(help="Your own data: .jsonl, .csv, .tsv or .parquet.")]
+TaskName = Annotated[str | None, typer.Option("--task", help="A task that is shipped (`softprompt list tasks`).")]
+BackboneName = Annotated[str, typer.Option(help="Frozen model: smollm2-135m, a folder, or a hub id.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON to stdout.")]
+Dtype = Annotated[str, typer.Option(help="float32, bfloat16 or float16.")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, mps, ...; the best there is when not given.")]
+Template = Annotated[str | None, typer.Option(help="Input text with {columns}, e.g. 'Review: {text}\\nSentiment:'.")]
+Label = Annotated[str | None, typer.Option(help="Column that holds the label; found by its name when not given.")]
+Words = Annotated[list[str] | None, typer.Option("--word", help="What to say for a label, as LABEL=WORD; repeat.")]
+DevFile = Annotated[Path | None, typer.Option("--dev", help="Dev data; else 10 % of --data, drawn with the seed.")]
+TestFile = Annotated[Path | None, typer.Option("--test", help="Test data; else 10 % of --data.")]
+Set = Annotated[
+    list[str] | None, typer.Option("--set", help="Any recipe field or method option, NAME=VALUE (rates.prompt=0.3).")
+]
+MaxSource = Annotated[int, typer.Option(min=1, help="Source tokens read; longer sources are cut, and counted.")]
+
+
+@app.command()
+def train(
+    data: Data = None,
+    task: TaskName = None,
+    backbone: BackboneName = "",
+    output: Annotated[Path | None, typer.Option(help="Folder of the run; it must be new.")] = None,
+    method: Annotated[
+        list[str] | None, typer.Option(help="Method; repeat it to tune several in the same batches.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="Optimizer steps.")] = None,
+    batch: Annotated[int | None, typer.Option(help="Examples a step.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the start, the order of examples and drawn splits.")] = 0,
+    template: Template = None,
+    label: Label = None,
+    word: Words = None,
+    dev: DevFile = None,
+    test: TestFile = None,
+    set_: Set = None,
+    max_source: MaxSource = 256,
+    dtype: Dtype = "float32",
+    device: Device = None,
+    dropout: Annotated[bool, typer.Option("--dropout", help="Leave the frozen model's own dropout on.")] = False,
+    resume: Annotated[list[Path] | None, typer.Option(help="Go on with an interrupted run's folder.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what --output holds.")] = False,
+) -> None:
+    """Tune one prompt, or one a method, and write it to a folder."""
+    if resume:
+        commands.resume(resume, err)
+        return
+    if output is None or not backbone:
+        raise BadInput("train needs --data FILE (or --task NAME), --backbone NAME and --output DIR.")
+    given = commands.parse_settings(set_ or []) | {
+        name: value for name, value in (("steps", steps), ("batch", batch)) if value is not None
+    }
+    commands.train(
+        task=commands.read_task(data, task, dev, test, template, label, word, seed),
+        methods=method or ["prompt_tuning"],
+        given=given,
+        backbone=backbone,
+        output=output,
+        seed=seed,
+        dtype=dtype,
+        device=device,
+        max_source=max_source,
+        dropout=dropout,
+        overwrite=overwrite,
+        console=err,
+    )
+
+
+@app.command()
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
+    data: Annotated[Path, typer.Option(help="Labelled data, with the columns of the training data.")],
+    label: Label = None,
+    generate: Annotated[bool, typer.Option("--generate", help="Score free text, not the likeliest choice.")] = False,
+    predictions: Annotated[Path | None, typer.Option(help="Write a record for each example (JSONL) here.")] = None,
+    backbone: Annotated[str | None, typer.Option(help="Where the run's backbone lies now.")] = None,
+    dtype: Dtype = "float32",
+    device: Device = None,
+    as_json: AsJson = False,
+) -> None:
+    """Score a finished run on labelled data, beside the floors."""
+    found = commands.evaluate_run(run, data, label, generate, predictions, backbone, dtype, device)
+    if as_json:
+        _print_json(found)
+    else:
+        terminal.print_scores(out, found)
+
+
+@app.command()
+def predict(
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
+    text: Annotated[list[str] | None, typer.Argument(help="Texts; without any, stdin is read, a text a line.")] = None,
+    data: Annotated[Path | None, typer.Option(help="A file with the template's columns.")] = None,
+    backbone: Annotated[str | None, typer.Option(help="Where the run's backbone lies now.")] = None,
+    dtype: Dtype = "float32",
+    device: Device = None,
+    as_json: AsJson = False,
+) -> None:
+    """Answer texts with a tuned prompt. Of several columns, a text is a JSON object."""
+    answers = commands.predict_run(run, text, data, backbone, dtype, device)
+    if as_json:
+        _print_json(answers)
+    else:
+        for answer in answers:
+            share = "" if answer["probability"] is None else f"  ({100 * answer['probability']:.0f} %)"
+            print(f"{answer['prediction']}{share}")
+
+
+@app.command()
+def show(
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
+    words: Annotated[int, typer.Option(min=0, help="Nearest words for each prompt row; 0: none.")] = 5,
+    backbone: Annotated[str | None, typer.Option(help="Where the run's backbone lies now.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say what a run is: method, sizes, scores, and the words its rows lie nearest to."""
+    found = commands.show_run(run, words, backbone)
+    if as_json:
+        _print_json(found)
+    else:
+        terminal.print_run(out, found)
+
+
+@app.command("list")
+def list_(
+    what: Annotated[str, typer.Argument(help="methods, backbones or tasks.")],
+    as_json: AsJson = False,
+) -> None:
+    """List what there is."""
+    rows = commands.listed(what)
+    if as_json:
+        _print_json(rows)
+        return
+    table = Table(box=None, pad_edge=False)
+    columns = commands.LIST_COLUMNS[what]
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(str(row[column] if row[column] is not None else "-") for column in columns))
+    out.print(table)
+
+
+@app.command()
+def check(
+    data: Data = None,
+    task: TaskName = None,
+    backbone: BackboneName = "",
+    output: Annotated[Path | None, typer.Option(help="Folder of the run.")] = None,
+    method: Annotated[list[str] | None, typer.Option(help="Method; repeatable.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Optimizer steps.")] = None,
+    batch: Annotated[int | None, typer.Option(help="Examples a step.")] = None,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    template: Template = None,
+    label: Label = None,
+    word: Words = None,
+    dev: DevFile = None,
+    test: TestFile = None,
+    set_: Set = None,
+    max_source: MaxSource = 256,
+    dtype: Dtype = "float32",
+    device: Device = None,
+    as_json: AsJson = False,
+) -> None:
+    """Resolve everything that train would, load no weights, and report all problems at once."""
+    given = {name: value for name, value in (("steps", steps), ("batch", batch)) if value is not None}
+    report = commands.check(
+        lambda: commands.read_task(data, task, dev, test, template, label, word, seed),
+        method or ["prompt_tuning"], set_ or [], given, backbone, dtype, device, max_source, output,
+    )  # fmt: skip
+    if as_json:
+        _print_json(report)
+    else:
+        terminal.print_check(out, report)
+    if report["problems"]:
+        raise typer.Exit(2)
+
+
+@app.command()
+def env(as_json: AsJson = False) -> None:
+    """Say what softprompt runs on here."""
+    found = commands.environment()
+    if as_json:
+        _print_json(found)
+    else:
+        for name, value in found.items():
+            out.print(f"{name:16} {value}", soft_wrap=True)
+
+
+def _print_json(value: Any) -> None:
+    json.dump(value, sys.stdout, indent=2, ensure_ascii=False, allow_nan=False)
+    sys.stdout.write("\n")
+
+
+def main() -> None:
+    """Run the command line; our errors become one line and an exit code (1 failed, 2 bad usage)."""
+    signal.signal(signal.SIGINT, raise_interrupted)
+    try:
+        app()
+    except SoftPromptError as error:
+        text = str(error).replace("[", r"\[")
+        err.print(f"[bold red]error:[/] {text}", soft_wrap=True)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        # The reader went away (`| head`): end quietly, as other tools do.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)

@@ -1,0 +1,466 @@
+"""What the verbs do: the command line and the Python API call the same functions."""
+
+import json
+import platform
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from softprompt.artefact import Prompt, load_prompt
+from softprompt.backbones import EMBEDDED, Backbone, load
+from softprompt.backbones.embedded import cache_folder
+from softprompt.backbones.load import DTYPES, describe, find_device
+from softprompt.disk import write_lines
+from softprompt.errors import BadInput, RunFailed, SoftPromptError, UnknownName
+from softprompt.evaluate import Record, evaluate, score
+from softprompt.methods import METHODS, get_method
+from softprompt.metrics import get_metric
+from softprompt.nearest import nearest_words
+from softprompt.recipes import Recipe, parse_recipe
+from softprompt.soft import Bank
+from softprompt.tasks import (
+    TASKS,
+    Example,
+    Task,
+    Template,
+    evaluation_examples,
+    from_files,
+    from_origin,
+    get_task,
+    read_rows,
+)  # fmt: skip
+from softprompt.terminal import TrainingView, print_result
+from softprompt.training.checkpoint import FILE
+from softprompt.training.interrupt import interruptible
+from softprompt.training.runs import (
+    Run,
+    Setting,
+    begin,
+    check_folder,
+    finish,
+    floors,
+    make_candidate,
+    read_run_card,
+    resume_run,
+    tune_runs,
+    versions,
+)  # fmt: skip
+
+# What a run is told
+
+
+def read_task(
+    data: Path | None,
+    task: str | None,
+    dev: Path | None = None,
+    test: Path | None = None,
+    template: str | None = None,
+    label: str | None = None,
+    words: Iterable[str] | None = None,
+    seed: int = 0,
+) -> Task:
+    """The task that the words of the command line mean; exactly one of `data` and `task` is given."""
+    if (data is None) == (task is None):
+        raise BadInput("Give either --data FILE (your own) or --task NAME (shipped); `softprompt list tasks`.")
+    if task is not None:
+        others = {"--dev": dev, "--test": test, "--template": template, "--label": label, "--word": words}
+        given = [name for name, value in others.items() if value]
+        if given:
+            raise BadInput(f"{', '.join(given)} only go with --data; the task {task!r} brings its own.")
+        return get_task(task)
+    assert data is not None
+    pairs = [word.partition("=") for word in words or ()]
+    for one, equals, said in pairs:
+        if not equals or not one or not said:
+            raise BadInput(f"--word {one}{equals}{said}: expected LABEL=WORD, for instance 1=positive.")
+    return from_files(
+        data, dev=dev, test=test, template=template and unescaped(template), label=label,
+        words={one: said for one, _, said in pairs} or None, seed=seed,
+    )  # fmt: skip
+
+
+def unescaped(text: str) -> str:
+    r"""A template from the shell: \n and \t mean a new line and a tab."""
+    return text.replace("\\n", "\n").replace("\\t", "\t")
+
+
+def parse_settings(pairs: Iterable[str]) -> dict[str, Any]:
+    """NAME=VALUE words as a flat dictionary; values are JSON where they can be, text where not."""
+    found: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals or not name:
+            raise BadInput(f"--set {pair}: expected NAME=VALUE, for instance rates.prompt=0.3.")
+        try:
+            found[name] = json.loads(value)
+        except json.JSONDecodeError:
+            found[name] = value
+    return found
+
+
+def make_recipes(methods: Sequence[str], given: dict[str, Any], seed: int) -> dict[str, Recipe]:
+    """A recipe for each method. A name in `given` is a recipe field, rates.GROUP, decay.GROUP or a method option."""
+    if len(set(methods)) != len(methods):
+        raise BadInput(f"--method names {', '.join(methods)}: each method once.")
+    options = {name for method in methods for name in get_method(method).options.model_fields}
+    common: dict[str, Any] = {"seed": seed, "rates": {}, "decay": {}}
+    own: dict[str, Any] = {}
+    for name, value in given.items():
+        head, dot, group = name.partition(".")
+        if dot and head in ("rates", "decay"):
+            common[head][group] = value
+        elif name in Recipe.model_fields and name not in ("method", "options", "rates", "decay"):
+            common[name] = value
+        elif name in options:
+            own[name] = value
+        else:
+            known = {*options, *Recipe.model_fields, "rates.GROUP", "decay.GROUP"} - {"method", "options"}
+            raise UnknownName("setting", name, known)
+    recipes = {}
+    for method in methods:
+        fields = get_method(method).options.model_fields
+        groups = get_method(method).rates
+        mine = {
+            key: {g: v for g, v in common[key].items() if len(methods) == 1 or g in groups}
+            for key in ("rates", "decay")
+        }
+        chosen = {name: value for name, value in own.items() if name in fields}
+        recipes[method] = parse_recipe({**common, **mine, "method": method, "options": chosen})
+    return recipes
+
+
+# Verbs
+
+
+def train(
+    *,
+    task: Task,
+    backbone: str,
+    output: str | Path,
+    methods: Sequence[str] = ("prompt_tuning",),
+    given: dict[str, Any] | None = None,
+    seed: int = 0,
+    dtype: str = "float32",
+    device: str | None = None,
+    max_source: int = 256,
+    dropout: bool = False,
+    overwrite: bool = False,
+    console: Console | None = None,
+) -> dict[str, Prompt]:
+    """Tune one prompt a method, all in the same batches, and write a folder for each.
+
+    `given` are recipe fields and method options by name (steps, batch, "rates.prompt", length, ...). One
+    method writes to `output`, several write to a folder of their name in it.
+    """
+    console = console or Console(stderr=True, highlight=False)
+    recipes = make_recipes(methods, given or {}, seed)
+    root = Path(output)
+    folders = {method: root if len(recipes) == 1 else root / method for method in recipes}
+    for folder in folders.values():
+        check_folder(folder, overwrite=overwrite)
+    setting = Setting(backbone=backbone, dtype=dtype, device=device, max_source=max_source, dropout=dropout)
+    frozen = _load(setting)
+    console.print(_describe(task, frozen), soft_wrap=True, markup=False)
+    candidates = {
+        method: make_candidate(f"{method}-{task.name}", recipe, frozen, task) for method, recipe in recipes.items()
+    }
+    runs = [begin(candidate, folders[method], setting) for method, candidate in candidates.items()]
+    return _train(frozen, runs, console)
+
+
+def resume(folders: Sequence[Path], console: Console | None = None) -> dict[str, Prompt]:
+    """Go on with interrupted runs: a run's folder, or the folder that several of one call share."""
+    console = console or Console(stderr=True, highlight=False)
+    found = [one for folder in folders for one in _run_folders(folder)]
+    cards = {folder: read_run_card(folder) for folder in found}
+    for folder in found:
+        if (folder / "prompt.json").is_file():
+            raise BadInput(f"{folder} is a finished run; there is nothing to resume.")
+    settings = {card.setting for card in cards.values()}
+    if len(settings) != 1:
+        raise BadInput("The runs to resume have different backbones or settings; resume them one by one.")
+    frozen = _load(settings.pop())
+    runs = []
+    for folder, card in cards.items():
+        task = get_task(card.task["task"]) if "task" in card.task else from_origin(card.task)
+        candidate = make_candidate(card.name, card.recipe, frozen, task)
+        runs.append(resume_run(candidate, folder) if (folder / FILE).is_file() else Run(candidate, folder))
+        console.print(f"{card.name} goes on after step {candidate.step} of {card.recipe.steps}", soft_wrap=True)
+    return _train(frozen, runs, console)
+
+
+def evaluate_run(
+    run: Path,
+    data: Path,
+    label: str | None = None,
+    generate: bool = False,
+    predictions: Path | None = None,
+    backbone: str | None = None,
+    dtype: str = "float32",
+    device: str | None = None,
+) -> dict[str, Any]:
+    """Score a finished run on labelled data, with the floors: the file's commonest answer, and no prompt."""
+    prompt = load_prompt(run)
+    card = prompt.card
+    column = label or card.label
+    if column is None:
+        raise BadInput(f"The run {run} does not know its label column; say which of {data} holds it: --label COLUMN.")
+    examples = evaluation_examples(card.template, tuple(card.choices), data, column, card.words)
+    frozen = _load_for(prompt, backbone, dtype, device)
+    with frozen.using(Bank({card.name: prompt.soft_prompt()}).to(frozen.device)):
+        records = evaluate(frozen, examples, 0, generate=generate)
+        without = score(evaluate(frozen, examples, generate=generate), card.metrics)
+    if predictions is not None:
+        write_lines(predictions, [record.as_json() for record in records])
+    found = score(records, card.metrics)
+    commonest = Counter(example.target for example in examples).most_common(1)[0][0]
+    golds = [example.golds() for example in examples]
+    majority = {metric: get_metric(metric)([commonest] * len(golds), golds) for metric in card.metrics}
+    floor = {"majority": majority, "zero_shot": without.metrics}
+    return {"run": str(run), "name": card.name, "data": str(data), **found.as_json(), "floors": floor}
+
+
+def predict_run(
+    run: Path,
+    texts: Sequence[str] | None = None,
+    data: Path | None = None,
+    backbone: str | None = None,
+    dtype: str = "float32",
+    device: str | None = None,
+) -> list[dict[str, Any]]:
+    """Answer texts (or the rows of a file, or the lines of stdin) with a finished run's prompt."""
+    prompt = load_prompt(run)
+    examples = _questions(prompt, texts, data)
+    frozen = _load_for(prompt, backbone, dtype, device)
+    with frozen.using(Bank({prompt.card.name: prompt.soft_prompt()}).to(frozen.device)):
+        return [_answer(record) for record in evaluate(frozen, examples, 0)]
+
+
+def show_run(run: Path, words: int = 5, backbone: str | None = None) -> dict[str, Any]:
+    """What a run is; with `words` > 0 also the nearest vocabulary words of each prompt row."""
+    prompt = load_prompt(run)
+    found: dict[str, Any] = prompt.card.model_dump()
+    found["words"] = []
+    if words:
+        frozen = _load_for(prompt, backbone, "float32", "cpu")
+        found["words"] = [
+            [{"token": token, "cosine": round(cosine, 4)} for token, cosine in row]
+            for row in nearest_words(frozen, prompt.folded.prompt, words)
+        ]
+    return found
+
+
+LIST_COLUMNS = {
+    "methods": ("name", "kind", "prompt", "offset", "year", "title"),
+    "backbones": ("name", "kind", "about"),
+    "tasks": ("name", "rows", "choices", "about"),
+}
+
+
+def listed(what: str) -> list[dict[str, Any]]:
+    """What `softprompt list methods|backbones|tasks` knows."""
+    if what == "methods":
+        return [method.describe() for method in METHODS.values()]
+    if what == "backbones":
+        return [
+            *({"name": model.name, "kind": "causal", "about": model.about} for model in EMBEDDED.values()),
+            {"name": "FOLDER or hub id", "kind": "causal", "about": "any decoder-only model of transformers"},
+            {"name": "FOLDER or hub id", "kind": "seq2seq", "about": "any encoder-decoder model of transformers"},
+        ]
+    if what == "tasks":
+        return [_task_row(name, get_task(name)) for name in TASKS]
+    raise UnknownName("list", what, LIST_COLUMNS)
+
+
+def check(
+    read: Callable[[], Task],
+    methods: Sequence[str],
+    pairs: Sequence[str],
+    given: dict[str, Any],
+    backbone: str,
+    dtype: str = "float32",
+    device: str | None = None,
+    max_source: int = 256,
+    output: Path | None = None,
+) -> dict[str, Any]:
+    """Resolve what train would, without weights: {"resolved": ..., "problems": [...]}, all problems at once."""
+    resolved: dict[str, Any] = {}
+    problems: list[str] = []
+
+    def attempt(what: str, resolve: Callable[[], Any]) -> Any:
+        try:
+            resolved[what] = found = resolve()
+        except SoftPromptError as error:
+            problems.append(str(error))
+            return None
+        return found
+
+    def task_facts() -> dict[str, Any]:
+        task = read()
+        rows = {split: len(examples) for split, examples in task.examples.items()}
+        return {"name": task.name, "rows": rows, "template": task.template, "choices": list(task.choices)}
+
+    attempt("task", task_facts)
+    facts = attempt("backbone", lambda: _require_backbone(backbone))
+    attempt("dtype", lambda: dtype if dtype in DTYPES else _raise(UnknownName("dtype", dtype, DTYPES)))
+    attempt("device", lambda: str(find_device(device)))
+    for method in methods:
+        recipe = attempt(method, lambda method=method: make_recipes([method], parse_settings(pairs) | given, 0)[method])  # type: ignore[misc]
+        if recipe is not None:
+            resolved[method] = {**recipe.model_dump(), "options": recipe.parsed_options().model_dump()}
+            length = recipe.parsed_options().length
+            if facts and facts["context"] and length >= facts["context"]:
+                problems.append(f"{method}: a prompt of {length} rows fills {backbone}'s {facts['context']} positions.")
+    resolved["max_source"] = max_source
+    if output is not None:
+        attempt("output", lambda: _free(output))
+    return {"resolved": resolved, "problems": problems}
+
+
+def environment() -> dict[str, Any]:
+    """Versions, device, threads, cache."""
+    return {
+        **versions(), "platform": platform.platform(), "device": str(find_device()), "threads": torch.get_num_threads(),
+        "cache": str(cache_folder()),
+    }  # fmt: skip
+
+
+# Their parts
+
+
+def _task_row(name: str, task: Task) -> dict[str, Any]:
+    rows = "/".join(str(len(examples)) for examples in task.examples.values())
+    about = (TASKS[name].__doc__ or "").strip()
+    return {"name": name, "rows": rows, "choices": ", ".join(task.choices), "about": about}
+
+
+def _train(frozen: Backbone, runs: list[Run], console: Console) -> dict[str, Prompt]:
+    candidates = [run.candidate for run in runs]
+    for candidate in candidates:
+        rates = ", ".join(f"{group} {rate:.3g}" for group, rate in candidate.recipe.rates.items())
+        console.print(
+            f"{candidate.name}: {candidate.prompt.trainable():,} trained values; rates {rates}", soft_wrap=True
+        )
+
+    def notice() -> None:
+        console.print("Ctrl-C: ending after this step, then saving. Press again to end at once.", soft_wrap=True)
+
+    with TrainingView(console, candidates) as view, interruptible(notice) as interrupted:
+        tune_runs(frozen, runs, listener=view, interrupted=interrupted)
+    task = candidates[0].task
+    console.print(f"evaluating on {len(task.examples['dev'])} dev and {len(task.examples['test'])} test examples")
+    lowest, _ = floors(frozen, task)
+    rows: list[tuple[str, Any, dict[str, Any]]] = [
+        ("commonest answer", None, lowest["majority"].as_json()),
+        ("no prompt (zero-shot)", None, lowest["zero_shot"].as_json()),
+    ]
+    prompts: dict[str, Prompt] = {}
+    failed: list[RunFailed] = []
+    for run in runs:
+        try:
+            prompts[run.candidate.recipe.method] = finish(frozen, run, lowest)
+        except RunFailed as error:
+            failed.append(error)
+        if run.scores:
+            rows.append((run.candidate.name, run.candidate.prompt.trainable(), run.scores["test"]))
+    print_result(console, task.metrics, rows)
+    for run in runs:
+        console.print(f"{run.candidate.name} is in {run.folder}", soft_wrap=True)
+    if failed:
+        raise RunFailed(" ".join(map(str, failed)))
+    return prompts
+
+
+def _load(setting: Setting) -> Backbone:
+    return load(
+        setting.backbone, dtype=setting.dtype, device=setting.device, max_source=setting.max_source,
+        dropout=setting.dropout,
+    )  # fmt: skip
+
+
+def _load_for(prompt: Prompt, backbone: str | None, dtype: str, device: str | None) -> Backbone:
+    frozen = load(backbone or prompt.card.backbone, dtype=dtype, device=device, max_source=prompt.card.max_source)
+    prompt.check(frozen)
+    return frozen
+
+
+def _describe(task: Task, frozen: Backbone) -> str:
+    rows = "/".join(str(len(examples)) for examples in task.examples.values())
+    answers = ", ".join(task.choices) if task.choices else "free text"
+    dtype = str(frozen.dtype).removeprefix("torch.")
+    return (
+        f"task {task.name}: {rows} train/dev/test examples; template {task.template!r}; answers {answers}\n"
+        f"backbone {frozen.name}: {frozen.kind}, d={frozen.d}, {dtype}, {frozen.device}"
+    )
+
+
+def _run_folders(folder: Path) -> list[Path]:
+    if (folder / "run.json").is_file() or not folder.is_dir():
+        return [folder]
+    inside = sorted(path.parent for path in folder.glob("*/run.json"))
+    return [path for path in inside if not (path / "prompt.json").is_file()] or [folder]
+
+
+def _questions(prompt: Prompt, texts: Sequence[str] | None, data: Path | None) -> list[Example]:
+    form, choices = Template(prompt.card.template), tuple(prompt.card.choices)
+    if data is not None:
+        if texts:
+            raise BadInput("Give texts or --data, not both.")
+        rows = [row.values for row in read_rows(data)]
+    else:
+        lines = texts or [line.rstrip("\n") for line in sys.stdin if line.strip()]
+        if not lines:
+            raise BadInput("Nothing to answer: give texts, --data FILE, or lines on stdin.")
+        rows = [_fields(form, line) for line in lines]
+    for row in rows:
+        for name in form.fields:
+            if name not in row:
+                raise BadInput(f"The template needs the column {name!r}; given: {', '.join(row) or 'none'}.")
+    return [Example(form.source(row), choices[0] if choices else "", form.cue, choices) for row in rows]
+
+
+def _fields(form: Template, line: str) -> dict[str, str]:
+    if len(form.fields) == 1:
+        return {form.fields[0]: line}
+    try:
+        value = json.loads(line)
+    except json.JSONDecodeError:
+        value = None
+    if not isinstance(value, dict):
+        wanted = json.dumps(dict.fromkeys(form.fields, "..."))
+        raise BadInput(f"This prompt reads {len(form.fields)} columns; give each text as JSON: {wanted}.")
+    return {str(key): str(item) for key, item in value.items()}
+
+
+def _answer(record: Record) -> dict[str, Any]:
+    shares = None
+    if record.scores:
+        values = torch.tensor(list(record.scores.values()), dtype=torch.float64).softmax(0).tolist()
+        shares = dict(zip(record.scores, values, strict=True))
+    return {
+        "source": record.source,
+        "prediction": record.prediction,
+        "probability": shares and shares[record.prediction],
+        "probabilities": shares,
+        "truncated": record.truncated,
+    }
+
+
+def _require_backbone(name: str) -> dict[str, Any]:
+    if not name:
+        raise BadInput("No backbone given: --backbone smollm2-135m, a folder or a hub id.")
+    return describe(name)
+
+
+def _raise(error: SoftPromptError) -> Any:
+    raise error
+
+
+def _free(output: Path) -> str:
+    check_folder(output)
+    return str(output)

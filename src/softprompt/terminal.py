@@ -1,0 +1,137 @@
+"""What the command line shows: progress, tables, problems."""
+
+import time
+from collections.abc import Sequence
+from typing import Any, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from softprompt.report import percent
+from softprompt.training.candidate import Candidate
+
+
+class TrainingView:
+    """How training goes: a bar a prompt on a terminal, a line an evaluation elsewhere."""
+
+    def __init__(self, console: Console, candidates: Sequence[Candidate]) -> None:
+        self.console = console
+        self.began = time.monotonic()
+        self.first_step = {candidate.name: candidate.step for candidate in candidates}
+        self.width = max(len(candidate.name) for candidate in candidates)
+        self.bars: Progress | None = None
+        self.ids: dict[str, TaskID] = {}
+        if console.is_terminal:
+            self.bars = Progress(
+                TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(),
+                TextColumn("loss {task.fields[loss]}  dev {task.fields[dev]}"), TimeRemainingColumn(),
+                console=console, speed_estimate_period=600,
+            )  # fmt: skip
+            for candidate in candidates:
+                self.ids[candidate.name] = self.bars.add_task(
+                    candidate.name.ljust(self.width), total=candidate.recipe.steps, completed=candidate.step,
+                    loss="    -", dev="    -",
+                )  # fmt: skip
+
+    def __enter__(self) -> Self:
+        if self.bars:
+            self.bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.bars:
+            self.bars.stop()
+
+    def stepped(self, candidate: Candidate) -> None:
+        if self.bars:
+            self.bars.update(self.ids[candidate.name], completed=candidate.step, loss=f"{recent_loss(candidate):5.3f}")
+
+    def evaluated(self, candidate: Candidate) -> None:
+        metric = candidate.task.metrics[0]
+        value = candidate.history[-1]["dev"][metric]
+        if self.bars:
+            self.bars.update(self.ids[candidate.name], dev=f"{metric} {percent(value):>5}")
+            return
+        taken = time.monotonic() - self.began
+        left = (
+            taken / max(candidate.step - self.first_step[candidate.name], 1) * (candidate.recipe.steps - candidate.step)
+        )
+        self.console.print(
+            f"{candidate.name:{self.width}}  step {candidate.step:>5}/{candidate.recipe.steps}  "
+            f"loss {recent_loss(candidate):.3f}  dev {metric} {percent(value)}  ETA {_clock(left)}",
+            soft_wrap=True,
+        )
+
+    def ended(self, candidate: Candidate) -> None:
+        if candidate.stopped:
+            self.console.print(f"{candidate.name} stopped early: {candidate.stopped}", soft_wrap=True)
+
+
+def recent_loss(candidate: Candidate, count: int = 20) -> float:
+    losses = [entry["loss"] for entry in candidate.history[-2 * count :] if "loss" in entry][-count:]
+    return sum(losses) / len(losses) if losses else float("nan")
+
+
+def _clock(seconds: float) -> str:
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+
+
+def print_result(console: Console, metrics: Sequence[str], rows: Sequence[tuple[str, Any, dict[str, Any]]]) -> None:
+    """A table of scores: `rows` are (what, trainable values or None, scores as JSON)."""
+    table = Table(box=None, pad_edge=False)
+    table.add_column("test")
+    for metric in metrics:
+        table.add_column(metric, justify="right")
+    table.add_column("trained values", justify="right")
+    for what, trainable, scores in rows:
+        values = [percent(scores["metrics"][metric]) for metric in metrics]
+        table.add_row(what, *values, "-" if trainable is None else f"{trainable:,}")
+    console.print(table)
+
+
+def print_scores(console: Console, found: dict[str, Any]) -> None:
+    metrics = list(found["metrics"])
+    table = Table(box=None, pad_edge=False)
+    for column in ("", *metrics):
+        table.add_column(column, justify="right" if column else "left")
+    floors = {"commonest answer": found["floors"]["majority"], "no prompt": found["floors"]["zero_shot"]}
+    for what, metrics_of in (*floors.items(), (found["name"], found["metrics"])):
+        table.add_row(what, *(percent(metrics_of[metric]) for metric in metrics))
+    console.print(table)
+    counted = ", ".join(f"{found[what]} {what}" for what in ("truncated", "empty", "unparsable") if found[what])
+    console.print(f"{found['n']} examples" + (f"; {counted}" if counted else ""))
+
+
+def print_run(console: Console, found: dict[str, Any]) -> None:
+    plain = (
+        "name", "kind", "method", "backbone", "task", "template", "choices", "length", "positions", "zeroed",
+        "trainable", "stored", "seed", "best", "stopped",
+    )  # fmt: skip
+    for key in plain:
+        value = found[key]
+        if value is not None and value != []:
+            shown = ", ".join(map(str, value)) if isinstance(value, list) else value
+            shown = repr(shown)[1:-1] if isinstance(shown, str) else f"{shown:,}" if isinstance(shown, int) else shown
+            if isinstance(shown, dict):
+                shown = ", ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in shown.items())
+            console.print(f"{key:10} {shown}", soft_wrap=True, markup=False)
+    names = {"majority": "commonest", "zero_shot": "no prompt"}
+    for key, scores in found["scores"].items():
+        values = "  ".join(f"{metric} {percent(value)}" for metric, value in scores["metrics"].items())
+        console.print(f"{names.get(key, key):10} {values}  (n={scores['n']})", soft_wrap=True)
+    if found["words"]:
+        console.print("\nnearest words of each row (cosine)")
+        for row, words in enumerate(found["words"]):
+            shown = "  ".join(f"{word['token']!r} {word['cosine']:.2f}" for word in words)
+            console.print(f"{row:>4}  {shown}", soft_wrap=True, markup=False)
+
+
+def print_check(console: Console, report: dict[str, Any]) -> None:
+    for name, value in report["resolved"].items():
+        console.print(
+            f"{name:10} {value!r}" if isinstance(value, str) else f"{name:10} {value}", soft_wrap=True, markup=False
+        )
+    for problem in report["problems"]:
+        console.print(f"[bold red]problem[/]  {problem.replace('[', chr(92) + '[')}", soft_wrap=True)
+    console.print(f"{len(report['problems'])} problems" if report["problems"] else "no problems")

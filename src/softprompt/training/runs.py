@@ -1,0 +1,225 @@
+"""Runs on disk: what a folder says before, during and after tuning.
+
+run.json        everything the run was told, written first
+metrics.jsonl   losses, learning rates and dev scores, step by step
+checkpoint.safetensors   what --resume goes on from; removed when the run is finished
+prompt.json ... the artefact, written last (softprompt.artefact)
+"""
+
+import importlib.metadata
+import json
+import platform
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from softprompt.artefact import Card, Prompt, fingerprint
+from softprompt.backbones import Backbone
+from softprompt.disk import make_folder, write_json, write_lines
+from softprompt.errors import BadArtefact, BadInput, Interrupted, NotFinite
+from softprompt.evaluate import Record, Scores, evaluate, majority, score
+from softprompt.methods import Site, get_method, make
+from softprompt.recipes import Recipe
+from softprompt.report import write_curve, write_model_card
+from softprompt.soft import Bank
+from softprompt.tasks import Task
+from softprompt.training.candidate import Candidate
+from softprompt.training.checkpoint import FILE, load_checkpoint, save_checkpoint
+from softprompt.training.loop import Listener, tune
+
+FORMAT = 1
+
+
+class Setting(BaseModel):
+    """Where prompts are tuned: shared by all runs of one call."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    backbone: str
+    dtype: str = "float32"
+    device: str | None = None
+    max_source: int = 256
+    dropout: bool = False
+
+
+class RunCard(BaseModel):
+    """run.json: enough to do the run again."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format: int = FORMAT
+    name: str
+    recipe: Recipe
+    setting: Setting
+    task: dict[str, Any]
+    versions: dict[str, str]
+
+
+@dataclass
+class Run:
+    """A candidate and its folder."""
+
+    candidate: Candidate
+    folder: Path
+    scores: dict[str, Any] = field(default_factory=dict)
+
+
+def versions() -> dict[str, str]:
+    packages = ("softprompt", "torch", "transformers", "accelerate")
+    return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in packages}
+
+
+def make_candidate(name: str, recipe: Recipe, backbone: Backbone, task: Task) -> Candidate:
+    """A candidate at its start. Raises BadInput when its prompt and targets leave the source no room."""
+    options = recipe.parsed_options()
+    backbone.room(options.length, max(len(backbone.target_ids(e)) for e in task.examples["train"]))
+    if task.choices:
+        backbone.choice_ids(task.choices)
+    site = Site(backbone, backbone.max_source, task.choices, recipe.seed)
+    prompt = make(get_method(recipe.method), options, site)
+    if prompt.trainable() == 0:
+        raise BadInput(
+            f"{recipe.method} with length {options.length} has nothing to train; give it a length of 1 or more."
+        )
+    return Candidate(name, prompt, recipe.resolved(backbone.scale(), set(prompt.groups())), task)
+
+
+def check_folder(folder: Path, *, overwrite: bool = False) -> None:
+    """Raise BadInput for a folder that already holds something, unless it may be overwritten."""
+    if folder.is_file():
+        raise BadInput(f"--output {folder} is a file; give a folder.")
+    if not overwrite and folder.is_dir() and any(folder.iterdir()):
+        what = "a finished run" if (folder / "prompt.json").is_file() else "an unfinished run"
+        what = what if (folder / "run.json").is_file() else "files"
+        raise BadInput(
+            f"--output {folder} already holds {what}. Choose another folder, go on with --resume {folder}, "
+            "or start over with --overwrite."
+        )
+
+
+def begin(candidate: Candidate, folder: Path, setting: Setting) -> Run:
+    """Make the run's folder and write what it was told."""
+    make_folder(folder)
+    for stale in ("prompt.json", FILE, "metrics.jsonl"):  # of an overwritten run: never beside the new one's
+        (folder / stale).unlink(missing_ok=True)
+    card = RunCard(
+        name=candidate.name,
+        recipe=candidate.recipe,
+        setting=setting,
+        task=candidate.task.origin,
+        versions=versions(),
+    )
+    write_json(folder / "run.json", card.model_dump())
+    return Run(candidate, folder)
+
+
+def read_run_card(folder: Path) -> RunCard:
+    path = folder / "run.json"
+    try:
+        return RunCard.model_validate(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise BadArtefact(f"{folder} holds no run.json, so no run to go on with; give the --output of a run.") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise BadArtefact(f"{path} is no run of ours: {'.'.join(map(str, first['loc']))}: {first['msg']}.") from None
+    except (OSError, ValueError) as error:
+        raise BadArtefact(f"{path} cannot be read: {error}.") from None
+
+
+def resume_run(candidate: Candidate, folder: Path) -> Run:
+    """Bring a candidate to where its run was left."""
+    load_checkpoint(candidate, folder)
+    return Run(candidate, folder)
+
+
+def tune_runs(
+    backbone: Backbone,
+    runs: Sequence[Run],
+    *,
+    listener: Listener | None = None,
+    interrupted: Callable[[], bool] = lambda: False,
+) -> None:
+    """Tune runs together, with checkpoints. Raises Interrupted, after saving, when `interrupted` says so."""
+    folders = {run.candidate.name: run.folder for run in runs}
+
+    def save(candidate: Candidate) -> None:
+        write_lines(folders[candidate.name] / "metrics.jsonl", candidate.history)
+        save_checkpoint(candidate, folders[candidate.name])
+
+    tune(backbone, [run.candidate for run in runs], listener=listener, save=save, interrupted=interrupted)
+    left = [run for run in runs if not run.candidate.done]
+    if left:
+        steps = max(run.candidate.step for run in left)
+        raise Interrupted(
+            f"Interrupted after step {steps}; everything is saved. Go on with: "
+            f"softprompt train --resume {' --resume '.join(str(run.folder) for run in left)}"
+        )
+
+
+def finish(backbone: Backbone, run: Run, floors: dict[str, Scores]) -> Prompt:
+    """Evaluate the best state on dev and test and write the artefact. Raises NotFinite after saving."""
+    candidate, task = run.candidate, run.candidate.task
+    candidate.restore_best()
+    bank = Bank({candidate.name: candidate.prompt.eval()})
+    scores: dict[str, Any] = {name: floor.as_json() for name, floor in floors.items()}
+    with backbone.using(bank):
+        for split in ("dev", "test"):
+            records = evaluate(backbone, task.examples[split], 0)
+            scores[split] = score(records, task.metrics).as_json()
+            write_lines(run.folder / f"predictions-{split}.jsonl", [record.as_json() for record in records])
+    run.scores = scores
+    prompt = Prompt(_card(backbone, candidate, scores), candidate.prompt.fold())
+    write_curve(run.folder, candidate.history, candidate.name, task.metrics[0])
+    write_model_card(run.folder, prompt.card)
+    prompt.save(run.folder, candidate.prompt)
+    (run.folder / FILE).unlink(missing_ok=True)
+    if candidate.stopped and "loss was" in candidate.stopped:
+        best = candidate.best
+        kept = f"the best prompt (step {best['step']})" if best else "the last good prompt"
+        raise NotFinite(
+            f"{candidate.name} stopped: {candidate.stopped}. Saved in {run.folder}: {kept}. Lower its learning rates "
+            f"({', '.join(f'{k}={v:g}' for k, v in candidate.recipe.rates.items())}), or use float32."
+        )
+    return prompt
+
+
+def floors(backbone: Backbone, task: Task) -> tuple[dict[str, Scores], list[Record]]:
+    """What a tuned prompt must beat on test: the commonest answer, and the backbone with the template alone."""
+    test = task.examples["test"]
+    records = evaluate(backbone, test)
+    return {"majority": majority(task, test), "zero_shot": score(records, task.metrics)}, records
+
+
+def _card(backbone: Backbone, candidate: Candidate, scores: dict[str, Any]) -> Card:
+    prompt, recipe, task = candidate.prompt, candidate.recipe, candidate.task
+    folded = prompt.fold()
+    stored = folded.prompt.numel() + (0 if folded.offset is None else folded.offset.numel())
+    label, words = task.origin.get("label"), task.origin.get("words")
+    return Card(
+        name=candidate.name,
+        kind=prompt.kind,
+        method=recipe.method,
+        options=recipe.parsed_options().model_dump(),
+        backbone=backbone.name,
+        fingerprint=fingerprint(backbone),
+        length=prompt.length,
+        positions=None if folded.offset is None else folded.offset.shape[0],
+        zeroed=folded.zeroed,
+        max_source=backbone.max_source,
+        task=task.name,
+        template=task.template,
+        choices=list(task.choices),
+        label=label if isinstance(label, str) else None,
+        words=words if isinstance(words, dict) else None,
+        metrics=list(task.metrics),
+        trainable=prompt.trainable(),
+        stored=stored,
+        seed=recipe.seed,
+        scores=scores,
+        best=candidate.best and {k: v for k, v in candidate.best.items() if v == v},
+        stopped=candidate.stopped,
+        versions=versions(),
+    )
