@@ -1,1 +1,41 @@
 """softprompt: soft-prompt tuning of frozen language models."""
+
+from softprompt.artefact import Prompt, load_prompt
+from softprompt.backbones import Backbone, load
+from softprompt.commands import evaluate_run as evaluate
+from softprompt.commands import predict_run as predict
+from softprompt.commands import resume, train
+from softprompt.embedding import SoftEmbedding, attach
+from softprompt.errors import SoftPromptError
+from softprompt.methods import METHODS
+from softprompt.offsets import solve_budget
+from softprompt.recipes import Recipe
+from softprompt.soft import Bank, Folded, Soft, SoftPrompt, Text
+from softprompt.tasks import Example, Task, from_files, get_task
+
+__all__ = [
+    "METHODS",
+    "Backbone",
+    "Bank",
+    "Example",
+    "Folded",
+    "Prompt",
+    "Recipe",
+    "Soft",
+    "SoftEmbedding",
+    "SoftPrompt",
+    "SoftPromptError",
+    "Task",
+    "Text",
+    "attach",
+    "evaluate",
+    "from_files",
+    "get_task",
+    "load",
+    "load_prompt",
+    "predict",
+    "resume",
+    "solve_budget",
+    "train",
+]
+__version__ = "0.1.0"

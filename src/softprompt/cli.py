@@ -9,7 +9,6 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from softprompt import commands, terminal
 from softprompt.errors import BadInput, SoftPromptError
@@ -158,13 +157,7 @@ def list_(
     if as_json:
         _print_json(rows)
         return
-    table = Table(box=None, pad_edge=False)
-    columns = commands.LIST_COLUMNS[what]
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    for row in rows:
-        table.add_row(*(str(row[column] if row[column] is not None else "-") for column in columns))
-    out.print(table)
+    terminal.print_list(out, commands.LIST_COLUMNS[what], rows)
 
 
 @app.command()
@@ -231,3 +224,7 @@ def main() -> None:
         # The reader went away (`| head`): end quietly, as other tools do.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

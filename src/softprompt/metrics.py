@@ -33,7 +33,7 @@ def macro_f1(predictions: Sequence[str], references: References) -> float:
         hits = sum(p == g == label for p, g in zip(predictions, golds, strict=True))
         said, true = sum(p == label for p in predictions), sum(g == label for g in golds)
         scores.append(2 * hits / (said + true))
-    return float(np.mean(scores))
+    return float(np.mean(scores)) if scores else 0.0
 
 
 def matthews(predictions: Sequence[str], references: References) -> float:
@@ -43,9 +43,7 @@ def matthews(predictions: Sequence[str], references: References) -> float:
     labels = sorted({*golds, *predictions})
     said = np.array([[p == label for label in labels] for p in predictions], dtype=float)
     true = np.array([[g == label for label in labels] for g in golds], dtype=float)
-    said_c, true_c = said - said.mean(0), true - true.mean(0)
-    spread = np.sqrt((said_c * said_c).sum() * (true_c * true_c).sum())
-    return float((said_c * true_c).sum() / spread) if spread > 0 else 0.0
+    return _cosine(said - said.mean(0), true - true.mean(0))
 
 
 def pearson(predictions: Sequence[str], references: References) -> float:
@@ -108,9 +106,15 @@ def _numbers(texts: Sequence[str]) -> NDArray[np.float64]:
 
 
 def _correlation(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
-    x, y = x - x.mean(), y - y.mean()
+    if np.ptp(x) == 0 or np.ptp(y) == 0:  # asked before the mean is taken off, whose rounding leaves a remainder
+        return 0.0
+    x, y = x / np.abs(x).max(), y / np.abs(y).max()  # so that no square overflows
+    return _cosine(x - x.mean(), y - y.mean())
+
+
+def _cosine(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
     spread = np.sqrt((x * x).sum() * (y * y).sum())
-    return float((x * y).sum() / spread) if spread > 0 else 0.0
+    return float(np.clip((x * y).sum() / spread, -1, 1)) if spread > 0 else 0.0
 
 
 def _ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -1,21 +1,25 @@
 """Other libraries' progress bars and notices, kept off the terminal while a model loads."""
 
 import io
+import logging as standard_logging
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
 
 
 @contextmanager
 def quiet_loading() -> Iterator[None]:
+    from huggingface_hub.utils import logging as hub_logging
     from transformers.utils import logging
 
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    level, hub_level, bars = logging.get_verbosity(), hub_logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
+    hub_logging.set_verbosity(standard_logging.CRITICAL)
     logging.disable_progress_bar()
     try:
         with redirect_stderr(io.StringIO()):  # bars that ask nobody; what goes wrong arrives as an exception
             yield
     finally:
         logging.set_verbosity(level)
+        hub_logging.set_verbosity(hub_level)
         if bars:
             logging.enable_progress_bar()

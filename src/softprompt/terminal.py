@@ -90,6 +90,15 @@ def print_result(console: Console, metrics: Sequence[str], rows: Sequence[tuple[
     console.print(table)
 
 
+def print_list(console: Console, columns: Sequence[str], rows: Sequence[dict[str, Any]]) -> None:
+    """Aligned columns under their names, never broken: a terminal wraps them, `cut` and `grep` can read them."""
+    cells = [list(columns), *(["-" if row[c] is None else str(row[c]) for c in columns] for row in rows)]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
+    for line in cells:
+        text = "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+        console.print(text.rstrip(), soft_wrap=True, markup=False)
+
+
 def print_scores(console: Console, found: dict[str, Any]) -> None:
     metrics = list(found["metrics"])
     table = Table(box=None, pad_edge=False)

@@ -1,5 +1,6 @@
 """load(): a name becomes a backbone, of the class that its config asks for."""
 
+import difflib
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,8 @@ def _masked(config: Any) -> bool:
 def _config(name: str, place: str) -> Any:
     from transformers import AutoConfig
 
+    if not Path(place).is_dir() and difflib.get_close_matches(name.lower(), EMBEDDED, n=1, cutoff=0.8):
+        raise UnknownName("backbone", name, EMBEDDED, "Or give a folder, or a hub id (owner/name).")
     if Path(place).is_dir() and not (Path(place) / "config.json").is_file():
         raise BadInput(f"The folder {name!r} holds no config.json; expected a model saved by transformers.")
     try:

@@ -50,6 +50,8 @@ def from_files(
     label = label or _label_column(data, rows["train"])
     template = template or _template(rows["train"], label)
     form = Template(template)
+    if label in form.fields:
+        raise BadInput(f"The template {template!r} shows the label, {{{label}}}; leave it out, the model is to say it.")
     for split, found in rows.items():
         _check_columns(files[split], found, [*form.fields, label], template)
     parts = _split(rows, fractions, seed)
@@ -67,7 +69,8 @@ def from_files(
     origin: dict[str, object] = {
         "data": str(data), "dev": dev and str(dev), "test": test and str(test), "template": template, "label": label,
         "words": dict(words) if words else None, "open_ended": not choices, "fractions": list(fractions), "seed": seed,
-        "metrics": list(named), "sha256": {split: _sha256(path) for split, path in files.items() if path is not None},
+        "metrics": list(named), "name": name,
+        "sha256": {split: _sha256(path) for split, path in files.items() if path is not None},
     }  # fmt: skip
     return Task(name or data.stem, examples, choices, named, template, origin)
 
@@ -92,7 +95,7 @@ def from_origin(origin: Mapping[str, Any]) -> Task:
     return from_files(
         Path(origin["data"]), dev=dev, test=test, template=origin["template"], label=origin["label"],
         words=origin["words"], open_ended=origin["open_ended"], metrics=origin["metrics"],
-        fractions=(dev_share, test_share), seed=origin["seed"],
+        fractions=(dev_share, test_share), seed=origin["seed"], name=origin.get("name"),
     )  # fmt: skip
 
 
@@ -157,8 +160,9 @@ def _choices(
     path: Path, targets: list[str], words: Mapping[str, str] | None, open_ended: bool | None
 ) -> tuple[str, ...]:
     counts = Counter(target.strip() for target in targets)
-    if len(counts) == 1 and open_ended is not True:
-        raise BadData(f"every training row has the label {next(iter(counts))!r}; expected at least two labels", path)
+    said = {words.get(target, target) for target in counts} if words else set(counts)
+    if len(said) == 1 and open_ended is not True:
+        raise BadData(f"every training row has the label {next(iter(said))!r}; expected at least two labels", path)
     repeats = len(counts) <= MOST_CHOICES and len(counts) * 2 <= len(targets)
     if open_ended or (open_ended is None and not words and not repeats):
         return ()

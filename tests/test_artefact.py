@@ -1,0 +1,160 @@
+"""The artefact: what is saved answers as what was tuned, and nothing else is accepted in its place."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from softprompt.artefact import Prompt, fingerprint, load_prompt
+from softprompt.errors import BadArtefact, CannotWrite, PromptMismatch
+from softprompt.evaluate import evaluate
+from softprompt.methods import METHODS
+from softprompt.soft import Bank
+from softprompt.training.loop import tune
+from softprompt.training.runs import Setting, begin, finish, floors
+from tests import tiny
+from tests.compare import assert_close
+from tests.test_training import candidate, tiny_task
+
+
+def finished(folder: Path, method: str = "dept", family: str = "llama") -> Prompt:
+    backbone = tiny.backbone(family)
+    one = candidate(backbone, method)
+    run = begin(one, folder, Setting(backbone=backbone.name))
+    tune(backbone, [one])
+    lowest, _ = floors(backbone, one.task)
+    return finish(backbone, run, lowest)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("family", ["llama", "t5"])
+def test_a_loaded_prompt_answers_as_the_tuned_one(family: str, method: str, tmp_path: Path) -> None:
+    backbone = tiny.backbone(family)
+    one = candidate(backbone, method)
+    run = begin(one, tmp_path / "run", Setting(backbone=backbone.name))
+    tune(backbone, [one])
+    finish(backbone, run, {})
+    examples = tiny_task().examples["test"]
+    with torch.no_grad(), backbone.using(Bank({"tuned": one.prompt.eval()})):
+        expected = backbone.rank(examples, [0] * len(examples))
+    loaded = load_prompt(tmp_path / "run")
+    loaded.check(backbone)
+    with torch.no_grad(), backbone.using(Bank({"loaded": loaded.soft_prompt()})):
+        found = backbone.rank(examples, [0] * len(examples))
+        records = evaluate(backbone, examples, 0)
+    assert_close(found, expected)
+    assert [record.prediction for record in records] == [
+        json.loads(line)["prediction"]
+        for line in (tmp_path / "run" / "predictions-test.jsonl").read_text().splitlines()
+    ]
+
+
+def test_a_finished_run_holds_what_the_documentation_says(tmp_path: Path) -> None:
+    finished(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "run.json", "metrics.jsonl", "prompt.json", "prompt.safetensors", "method.safetensors", "README.md",
+        "learning_curve.png", "predictions-dev.jsonl", "predictions-test.jsonl",
+    } - {"metrics.jsonl"}  # written by tune_runs, with the checkpoints  # fmt: skip
+    card = json.loads((tmp_path / "prompt.json").read_text())
+    assert set(card["scores"]) == {"majority", "zero_shot", "dev", "test"}
+    assert card["stored"] == 3 * tiny.D + 256 * tiny.D
+    assert (tmp_path / "learning_curve.png").read_bytes().startswith(b"\x89PNG")
+    assert "base_model: tiny-llama" in (tmp_path / "README.md").read_text()
+
+
+def test_another_backbone_is_refused_with_both_named(tmp_path: Path) -> None:
+    prompt = finished(tmp_path)
+    with pytest.raises(PromptMismatch, match=r"tuned for tiny-llama .* not for tiny-gpt2"):
+        prompt.check(tiny.backbone("gpt2"))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_the_same_backbone_in_another_dtype_is_accepted(tmp_path: Path, dtype: torch.dtype) -> None:
+    prompt = finished(tmp_path)
+    backbone = tiny.backbone("llama")
+    backbone.model.to(dtype)
+    prompt.check(backbone)
+
+
+def test_a_table_that_was_trained_a_little_is_another_backbone() -> None:
+    one, other = tiny.backbone("llama"), tiny.backbone("llama")
+    assert fingerprint(one).agrees(fingerprint(other))
+    with torch.no_grad():
+        other.embedding.weight[5, 3] *= 1.1
+    assert not fingerprint(one).agrees(fingerprint(other))
+
+
+def _truncate(folder: Path) -> None:
+    path = folder / "prompt.safetensors"
+    path.write_bytes(path.read_bytes()[:-40])
+
+
+def _foreign(folder: Path) -> None:
+    save_file({"weight": torch.ones(2, 2)}, folder / "prompt.safetensors")
+
+
+def _wrong_shape(folder: Path) -> None:
+    save_file({"prompt": torch.ones(3, 7), "offset": torch.ones(256, 7)}, folder / "prompt.safetensors")
+
+
+def _not_finite(folder: Path) -> None:
+    rows = {"prompt": torch.full((3, tiny.D), torch.nan), "offset": torch.ones(256, tiny.D)}
+    save_file(rows, folder / "prompt.safetensors")
+
+
+def _edit(**changes: Any) -> Any:
+    def edit(folder: Path) -> None:
+        path = folder / "prompt.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+    return edit
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (_truncate, "truncated"),
+        (_foreign, r"holds \{'weight'"),
+        (_wrong_shape, "prompt.json says"),
+        (_not_finite, "not finite"),
+        (lambda folder: (folder / "prompt.safetensors").unlink(), "is missing"),
+        (lambda folder: (folder / "prompt.safetensors").write_bytes(b"PK pickle"), "no safetensors"),
+        (lambda folder: (folder / "prompt.json").unlink(), "--resume"),
+        (lambda folder: (folder / "prompt.json").write_text("{"), "cannot be read"),
+        (lambda folder: (folder / "prompt.json").write_text("[]"), "cannot be read"),
+        (_edit(format=99), "format 99"),
+        (_edit(kind="magic"), "kind"),
+        (_edit(surprise=1), "surprise"),
+    ],
+)
+def test_a_damaged_or_foreign_artefact_is_one_clear_error(tmp_path: Path, damage: Any, message: str) -> None:
+    finished(tmp_path)
+    load_prompt(tmp_path)
+    damage(tmp_path)
+    with pytest.raises(BadArtefact, match=message):
+        load_prompt(tmp_path)
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadArtefact, match="is no folder"):
+        load_prompt(tmp_path / "nowhere")
+    with pytest.raises(BadArtefact, match=r"no prompt\.json"):
+        load_prompt(tmp_path)
+
+
+def test_a_disk_that_fills_leaves_the_old_file_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    prompt = finished(tmp_path)
+    before = (tmp_path / "prompt.safetensors").read_bytes()
+
+    def full(*args: object, **kwargs: object) -> None:
+        Path(str(args[1])).write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("softprompt.disk.save_file", full)
+    with pytest.raises(CannotWrite, match="No space left on device"):
+        prompt.save(tmp_path)
+    assert (tmp_path / "prompt.safetensors").read_bytes() == before
+    assert not list(tmp_path.glob(".*part"))

@@ -1,0 +1,241 @@
+"""The command line as a user meets it, on tiny models in local folders."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from softprompt.cli import app, main
+from tests import tiny
+from tests.compare import assert_same_tensors
+from tests.test_training import tiny_task
+
+Cli = Callable[..., tuple[int, str, str]]
+QUICK = ("--steps", "4", "--batch", "4", "--set", "evaluate_every=2", "--set", "length=3")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return tiny.save_tiny("llama", tmp_path_factory.mktemp("models") / "llama")
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """A CSV of forty rows, told apart by one word."""
+    path = tmp_path / "messages.csv"
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["text", "label"])
+        for i in range(5):
+            writer.writerows([f"{e.source} {'yes ' * i}".strip(), e.target] for e in tiny_task().examples["train"])
+    return path
+
+
+@pytest.fixture
+def cli(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Cli:
+    def run(*words: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["softprompt", *map(str, words)])
+        with pytest.raises(SystemExit) as exit:
+            main()
+        captured = capsys.readouterr()
+        code = exit.value.code
+        return (code if isinstance(code, int) else 0 if code is None else 1), captured.out, captured.err
+
+    return run
+
+
+def test_the_verbs_are_these() -> None:
+    names = [command.name or command.callback.__name__ for command in app.registered_commands if command.callback]
+    assert names == ["train", "evaluate", "predict", "show", "list", "check", "env"]
+
+
+def test_train_evaluate_predict_show_with_three_flags(cli: Cli, data: Path, model: str, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    code, out, err = cli("train", "--data", data, "--backbone", model, "--output", run, *QUICK)
+    assert (code, out) == (0, ""), err
+    assert "zero-shot" in err
+    assert "commonest answer" in err
+
+    code, out, err = cli("evaluate", run, "--data", data, "--json")
+    assert code == 0, err
+    scores = json.loads(out)
+    assert scores["n"] == 40
+    assert set(scores["metrics"]) == {"accuracy", "macro_f1"}
+    assert set(scores["floors"]) == {"majority", "zero_shot"}
+
+    code, out, err = cli("predict", run, "a red b", "blue f", "--json")
+    assert code == 0, err
+    answers = json.loads(out)
+    assert [answer["prediction"] in ("good", "bad") for answer in answers] == [True, True]
+    assert abs(sum(answers[0]["probabilities"].values()) - 1) < 1e-9
+
+    code, out, err = cli("show", run, "--json")
+    assert code == 0, err
+    shown = json.loads(out)
+    assert shown["method"] == "prompt_tuning"
+    assert [len(row) for row in shown["words"]] == [5, 5, 5]
+    code, out, _ = cli("show", run)
+    assert code == 0
+    assert "nearest words" in out
+    code, out, _ = cli("evaluate", run, "--data", data)
+    assert "no prompt" in out
+
+
+def test_several_methods_are_tuned_in_the_same_batches(cli: Cli, data: Path, model: str, tmp_path: Path) -> None:
+    methods = ("--method", "dept", "--method", "superpos", "--set", "rank=2", "--set", "sampled=8")
+    code, _, err = cli("train", "--data", data, "--backbone", model, "--output", tmp_path / "r", *methods, *QUICK)
+    assert code == 0, err
+    cards = {path.parent.name: json.loads(path.read_text()) for path in (tmp_path / "r").glob("*/prompt.json")}
+    assert {name: card["kind"] for name, card in cards.items()} == {"dept": "prompt+position", "superpos": "prompt"}
+
+
+def test_predict_reads_stdin_and_files(
+    cli: Cli, data: Path, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    cli("train", "--data", data, "--backbone", model, "--output", run, *QUICK)
+    import io
+
+    monkeypatch.setattr(sys, "stdin", io.StringIO("a red b\n\nblue f\n"))
+    code, out, err = cli("predict", run)
+    assert (code, len(out.splitlines())) == (0, 2), err
+    code, out, err = cli("predict", run, "--data", data, "--json")
+    assert (code, len(json.loads(out))) == (0, 40), err
+
+
+def test_a_run_folder_is_never_overwritten_silently(cli: Cli, data: Path, model: str, tmp_path: Path) -> None:
+    words = ("train", "--data", data, "--backbone", model, "--output", tmp_path / "run", *QUICK)
+    assert cli(*words)[0] == 0
+    card = (tmp_path / "run" / "prompt.json").read_text()
+    code, _, err = cli(*words)
+    assert code == 2
+    assert "already holds a finished run" in err
+    assert (tmp_path / "run" / "prompt.json").read_text() == card
+    assert cli(*words, "--overwrite", "--seed", "1")[0] == 0
+    assert (tmp_path / "run" / "prompt.json").read_text() != card
+    code, _, err = cli("train", "--resume", tmp_path / "run")
+    assert code == 2
+    assert "finished" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["train", "--data", "DATA", "--backbone", "MODEL"], "--output DIR"),
+        (["train", "--backbone", "MODEL", "--output", "OUT"], "either --data FILE"),
+        (["train", "--data", "DATA", "--task", "support", "--backbone", "MODEL", "--output", "OUT"], "either --data"),
+        (["train", "--task", "suport", "--backbone", "MODEL", "--output", "OUT"], "Did you mean 'support'"),
+        (["train", "--data", "DATA", "--backbone", "MODEL", "--output", "OUT", "--method", "det"], "'dept'"),
+        (["train", "--data", "DATA", "--backbone", "smollm2-135", "--output", "OUT"], "'smollm2-135m'"),
+        (["train", "--data", "DATA", "--backbone", "MODEL", "--output", "OUT", "--set", "stps=3"], "'steps'"),
+        (["train", "--data", "DATA", "--backbone", "MODEL", "--output", "OUT", "--set", "rates.prmpt=3"], "'prompt'"),
+        (["train", "--data", "DATA", "--backbone", "MODEL", "--output", "OUT", "--set", "steps"], "NAME=VALUE"),
+        (["train", "--data", "DATA", "--backbone", "MODEL", "--output", "OUT", "--steps", "0"], "steps=0"),
+        (["train", "--data", "DATA", "--backbone", "MODEL", "--output", "OUT", "--dtype", "float8"], "float32"),
+        (["train", "--data", "DATA", "--backbone", "MODEL", "--output", "OUT", "--device", "tpux"], "'tpux'"),
+        (["train", "--data", "DATA", "--backbone", "MODEL", "--output", "OUT", "--set", "length=95"], "Shorten"),
+        (["train", "--data", "DATA", "--backbone", "MODEL", "--output", "OUT", "--template", "{txt}"], "'txt'"),
+        (["train", "--data", "DATA", "--backbone", "MODEL", "--output", "OUT", "--word", "good=yes"], "line 8: the"),
+        (["train", "--data", "nowhere.csv", "--backbone", "MODEL", "--output", "OUT"], "no such file"),
+        (["train", "--nonsense"], "No such option"),
+        (["list", "metods"], "'methods'"),
+        (["predict", "nowhere", "text"], "is no folder"),
+        (["nonsense"], "No such command"),
+    ],
+)  # fmt: skip
+def test_bad_usage_is_one_clear_error_with_code_2_and_nothing_written(
+    cli: Cli, data: Path, model: str, tmp_path: Path, words: list[str], message: str
+) -> None:
+    out = tmp_path / "out"
+    names = {"DATA": str(data), "MODEL": model, "OUT": str(out)}
+    code, stdout, err = cli(*(names.get(word, word) for word in words))
+    assert (code, stdout) == (2, "")
+    assert message in " ".join(err.replace("│", " ").split()), err
+    assert "Traceback" not in err
+    assert not out.exists()
+
+
+def test_a_choice_without_tokens_is_named(cli: Cli, data: Path, model: str, tmp_path: Path) -> None:
+    words = ("--word", "good= ", "--word", "bad=bad")
+    code, _, err = cli("train", "--data", data, "--backbone", model, "--output", tmp_path / "out", *words)
+    assert code == 2
+    assert "no tokens" in err
+
+
+def test_a_folder_that_cannot_be_made_fails_before_training(cli: Cli, data: Path, model: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    code, _, err = cli("train", "--data", data, "--backbone", model, "--output", tmp_path / "file" / "run", *QUICK)
+    assert code == 1
+    assert "cannot be made" in err
+
+
+def test_check_reports_all_problems_at_once_and_loads_no_weights(
+    cli: Cli, data: Path, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", None)
+    code, out, _ = cli("check", "--data", data, "--backbone", model, "--method", "dept", "--json")
+    assert code == 0
+    assert json.loads(out)["problems"] == []
+    words = ("--task", "nope", "--backbone", "smollm2", "--method", "det", "--dtype", "int4", "--json")
+    code, out, _ = cli("check", *words)
+    assert code == 2
+    assert len(json.loads(out)["problems"]) == 4
+
+
+def test_list_methods_is_json_with_the_promised_fields(cli: Cli) -> None:
+    code, out, _ = cli("list", "methods", "--json")
+    assert code == 0
+    rows = json.loads(out)
+    assert [row["name"] for row in rows] == ["prompt_tuning", "dept", "superpos", "superpos_dept"]
+    assert all({"name", "kind", "prompt", "offset", "paper", "year"} <= row.keys() for row in rows)
+    for what in ("backbones", "tasks"):
+        code, out, _ = cli("list", what, "--json")
+        assert code == 0
+        assert json.loads(out)
+    for what in ("methods", "backbones", "tasks"):
+        assert cli("list", what)[0] == 0
+    assert cli("env", "--json")[0] == 0
+
+
+def test_ctrl_c_saves_and_resume_ends_where_an_uninterrupted_run_does(data: Path, model: str, tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    command = [sys.executable, "-m", "softprompt.cli", "train", "--data", str(data), "--backbone", model]
+    command += [
+        "--method",
+        "dept",
+        "--set",
+        "rank=2",
+        "--batch",
+        "4",
+        "--set",
+        "length=3",
+        "--set",
+        "evaluate_every=50",
+    ]
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    subprocess.run([*command, "--steps", "400", "--output", str(whole)], check=True, env=environment)
+    process = subprocess.Popen(
+        [*command, "--steps", "400", "--output", str(cut)], stderr=subprocess.PIPE, text=True, env=environment
+    )
+    deadline = time.monotonic() + 60
+    while not (cut / "checkpoint.safetensors").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 1, err
+    assert f"softprompt train --resume {cut}" in err
+    assert not (cut / "prompt.json").exists()
+    resumed = [sys.executable, "-m", "softprompt.cli", "train", "--resume", str(cut)]
+    subprocess.run(resumed, check=True, env=environment, stderr=subprocess.PIPE)
+    for name in ("prompt.safetensors", "method.safetensors"):
+        assert_same_tensors(load_file(cut / name), load_file(whole / name))
+    assert (cut / "metrics.jsonl").read_text() == (whole / "metrics.jsonl").read_text()

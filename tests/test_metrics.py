@@ -1,0 +1,253 @@
+"""Scores against scikit-learn and scipy, and against cases worked by hand."""
+
+import warnings
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pytest
+from scipy import stats
+from sklearn import metrics as sklearn_metrics
+
+from softprompt.errors import BadInput, UnknownName
+from softprompt.metrics import METRICS, accuracy, exact_match, get_metric, macro_f1, matthews, pearson, token_f1
+from tests.compare import assert_close
+
+Case = tuple[list[str], list[str]]
+"""Predictions and the one reference of each."""
+COUNTS = [1, 2, 7, 40]
+CLASSES = [2, 3, 6]
+
+
+def one_each(golds: Sequence[str]) -> list[tuple[str, ...]]:
+    return [(gold,) for gold in golds]
+
+
+def random_labels(seed: int, n: int, classes: int) -> Case:
+    generator = np.random.default_rng(seed)
+    golds = [f"class {i}" for i in generator.integers(classes, size=n)]
+    wrong = generator.random(n) < 0.4
+    others = [f"class {i}" for i in generator.integers(classes, size=n)]
+    return [b if w else a for a, b, w in zip(golds, others, wrong, strict=True)], golds
+
+
+def random_numbers(seed: int, n: int, *, ties: bool) -> tuple[list[float], list[float]]:
+    generator = np.random.default_rng(seed)
+    x = generator.normal(size=n)
+    y = x + generator.normal(size=n)
+    return (x.round().tolist(), y.round().tolist()) if ties else (x.tolist(), y.tolist())
+
+
+def by_sklearn(name: str, predictions: Sequence[str], golds: Sequence[str]) -> float:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # scikit-learn warns of classes that nobody predicted
+        if name == "accuracy":
+            return float(sklearn_metrics.accuracy_score(golds, predictions))
+        if name == "macro_f1":
+            labels = sorted({*golds, *predictions} - {""})
+            return float(sklearn_metrics.f1_score(golds, predictions, labels=labels, average="macro", zero_division=0))
+        return float(sklearn_metrics.matthews_corrcoef(golds, predictions))
+
+
+def by_scipy(name: str, x: Sequence[float], y: Sequence[float]) -> float:
+    found = (stats.pearsonr if name == "pearson" else stats.spearmanr)(x, y)
+    return float(found.statistic)
+
+
+def scored(name: str, x: Sequence[float], y: Sequence[float]) -> float:
+    return get_metric(name)([str(value) for value in x], one_each([str(value) for value in y]))
+
+
+# Classes
+
+
+@pytest.mark.parametrize("classes", CLASSES)
+@pytest.mark.parametrize("n", COUNTS)
+@pytest.mark.parametrize("name", ["accuracy", "macro_f1", "matthews"])
+def test_scores_of_classes_are_those_of_scikit_learn(name: str, n: int, classes: int) -> None:
+    for seed in range(5):
+        predictions, golds = random_labels(seed, n, classes)
+        assert_close(METRICS[name](predictions, one_each(golds)), by_sklearn(name, predictions, golds), 1e-12)
+
+
+@pytest.mark.parametrize(
+    ("predictions", "golds"),
+    [
+        (["a"] * 4, ["a", "b", "c", "a"]),
+        (["a", "b", "c", "a"], ["a"] * 4),
+        (["a"] * 4, ["a"] * 4),
+        (["a"] * 4, ["b"] * 4),
+        (["a", "b", "a", "b"], ["c", "c", "d", "d"]),
+        (["b", "a"], ["a", "b"]),
+    ],
+    ids=["one predicted", "one true", "one, always right", "one, always wrong", "none in common", "swapped"],
+)
+@pytest.mark.parametrize("name", ["accuracy", "macro_f1", "matthews"])
+def test_degenerate_scores_of_classes_are_those_of_scikit_learn(
+    name: str, predictions: list[str], golds: list[str]
+) -> None:
+    assert_close(METRICS[name](predictions, one_each(golds)), by_sklearn(name, predictions, golds), 1e-12)
+
+
+@pytest.mark.parametrize("other", ["accuracy", "matthews"])
+def test_the_comparison_would_notice_another_metric_in_the_place_of_macro_f1(other: str) -> None:
+    predictions, golds = random_labels(0, 40, 3)
+    with pytest.raises(AssertionError, match="largest difference"):
+        assert_close(METRICS[other](predictions, one_each(golds)), by_sklearn("macro_f1", predictions, golds), 1e-12)
+
+
+def test_macro_f1_worked_by_hand() -> None:
+    # a: 1 hit of 2 said and 1 true, 2/3; b: 1 hit of 1 said and 2 true, 2/3; c: never said, 0
+    assert_close(macro_f1(["a", "a", "b", "b"], one_each(["a", "b", "b", "c"])), (2 / 3 + 1 / 2 + 0) / 3)
+
+
+def test_an_unread_answer_is_wrong_but_no_class_of_macro_f1() -> None:
+    predictions, references = ["a", "", "b", ""], one_each(["a", "a", "b", "b"])
+    assert macro_f1(predictions, references) == pytest.approx(2 / 3)  # each class: 1 hit, 1 said, 2 true
+    assert macro_f1(predictions, references) == pytest.approx(by_sklearn("macro_f1", predictions, ["a", "a", "b", "b"]))
+    assert accuracy(predictions, references) == 0.5
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_a_model_that_never_gives_an_answer_scores_nothing(name: str) -> None:
+    assert METRICS[name](["", "", ""], one_each(["1", "2", "2"])) == 0.0
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_empty_references_give_a_number_and_no_warning(name: str) -> None:
+    assert np.isfinite(METRICS[name](["", ""], one_each(["", ""])))
+
+
+def test_accuracy_takes_any_reference_and_the_scores_of_classes_the_first() -> None:
+    predictions, references = ["b", "a"], [("a", "b"), ("a", "c")]
+    assert accuracy(predictions, references) == 1.0
+    assert macro_f1(predictions, references) == pytest.approx(by_sklearn("macro_f1", predictions, ["a", "a"]))
+
+
+def test_matthews_never_leaves_its_range_by_rounding() -> None:
+    for seed in range(20):
+        _, golds = random_labels(seed, 33, 5)
+        assert 1 - 1e-12 < matthews(golds, one_each(golds)) <= 1.0
+
+
+# Numbers
+
+
+@pytest.mark.parametrize("ties", [False, True])
+@pytest.mark.parametrize("n", [3, 8, 50])
+@pytest.mark.parametrize("name", ["pearson", "spearman"])
+def test_correlations_are_those_of_scipy(name: str, n: int, ties: bool) -> None:
+    for seed in range(10):
+        x, y = random_numbers(seed, n, ties=ties)
+        if len(set(x)) > 1 and len(set(y)) > 1:
+            assert_close(scored(name, x, y), by_scipy(name, x, y), 1e-10)
+
+
+def test_the_comparison_would_notice_one_correlation_in_the_place_of_the_other() -> None:
+    x, y = random_numbers(0, 50, ties=False)
+    with pytest.raises(AssertionError, match="largest difference"):
+        assert_close(scored("pearson", x, y), by_scipy("spearman", x, y), 1e-10)
+
+
+def test_the_comparison_would_notice_ties_that_do_not_share_their_rank() -> None:
+    x, y = random_numbers(0, 50, ties=True)
+    order = stats.rankdata(x, method="ordinal").tolist(), stats.rankdata(y, method="ordinal").tolist()
+    with pytest.raises(AssertionError, match="largest difference"):
+        assert_close(scored("pearson", *order), by_scipy("spearman", x, y), 1e-10)
+
+
+@pytest.mark.parametrize(
+    ("x", "y"),
+    [([0.1] * 3, [1.0, 2.0, 4.0]), ([1.0, 2.0, 4.0], [0.1] * 3), ([0.1] * 3, [0.1] * 3), ([0.7] * 6, [-0.3] * 6)],
+    ids=["predictions", "references", "both the same", "both different"],
+)
+@pytest.mark.parametrize("name", ["pearson", "spearman"])
+def test_a_correlation_with_a_constant_is_0(name: str, x: list[float], y: list[float]) -> None:
+    assert scored(name, x, y) == 0.0
+
+
+@pytest.mark.parametrize("scale", [1e-200, 1e200])
+@pytest.mark.parametrize("name", ["pearson", "spearman"])
+def test_a_correlation_does_not_depend_on_the_size_of_the_numbers(name: str, scale: float) -> None:
+    x, y = random_numbers(3, 20, ties=False)
+    assert_close(scored(name, [scale * value for value in x], y), scored(name, x, y), 1e-10)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("name", ["pearson", "spearman"])
+def test_correlations_never_leave_their_range_by_rounding(name: str, sign: int) -> None:
+    for seed in range(20):
+        x, _ = random_numbers(seed, 33, ties=False)
+        found = scored(name, x, [sign * value / 3 for value in x])
+        assert 1 - 1e-12 < sign * found <= 1.0
+
+
+@pytest.mark.parametrize("unread", ["", "about three", "nan", "inf", "-inf"])
+def test_an_answer_that_is_no_number_counts_as_0(unread: str) -> None:
+    references = one_each(["1", "2", "3"])
+    assert pearson([unread, "2", "3.5"], references) == pearson(["0", "2", "3.5"], references)
+
+
+# Texts, by SQuAD's rules
+
+
+@pytest.mark.parametrize(
+    ("prediction", "references", "exact", "f1"),
+    [
+        ("Denver Broncos", ("Denver Broncos", "The Denver Broncos"), 1.0, 1.0),
+        ("the denver  broncos!", ("Denver Broncos",), 1.0, 1.0),
+        ("Broncos", ("Denver Broncos", "Carolina"), 0.0, 2 / 3),  # 1 of 1 and 1 of 2
+        ("the big red barn", ("a red barn", "barn"), 0.0, 4 / 5),  # 2 of 3 and 2 of 2, better than 1 of 3 and 1 of 1
+        ("red red barn", ("red barn barn",), 0.0, 2 / 3),  # each word as often as both have it: 2 of 3 and 2 of 3
+        ("barn red", ("red barn",), 0.0, 1.0),
+        ("U.S.", ("us",), 1.0, 1.0),
+        ("state-of-the-art", ("state of the art",), 0.0, 0.0),  # stateoftheart is one word
+        ("another theory", ("other theory",), 0.0, 1 / 2),  # articles are taken out as words only
+        ("", ("late",), 0.0, 0.0),
+        ("...", ("late",), 0.0, 0.0),
+        ("late", ("the",), 0.0, 0.0),
+        ("a", ("The",), 1.0, 1.0),  # nothing is left of either, as in SQuAD's own script
+        ("late", ("early",), 0.0, 0.0),
+        ("Zürich", ("zürich.",), 1.0, 1.0),
+    ],
+)
+def test_scores_of_texts_worked_by_hand(prediction: str, references: tuple[str, ...], exact: float, f1: float) -> None:
+    assert exact_match([prediction], [references]) == exact
+    assert token_f1([prediction], [references]) == pytest.approx(f1)
+
+
+@pytest.mark.parametrize(("metric", "expected"), [(exact_match, 1 / 3), (token_f1, (1 + 2 / 3 + 0) / 3)])
+def test_scores_of_texts_are_means_over_examples(
+    metric: Callable[[Sequence[str], Sequence[tuple[str, ...]]], float], expected: float
+) -> None:
+    assert_close(metric(["the barn", "barn", ""], one_each(["Barn", "red barn", "barn"])), expected)
+
+
+# What is refused
+
+
+@pytest.mark.parametrize("name", METRICS)
+@pytest.mark.parametrize(
+    ("predictions", "references"), [(["a"], [("a",), ("b",)]), (["a", "b"], [("a",)]), ([], [])], ids=str
+)
+def test_unequal_lengths_and_nothing_at_all_are_refused(
+    name: str, predictions: list[str], references: list[tuple[str, ...]]
+) -> None:
+    with pytest.raises(BadInput, match=f"{len(predictions)} predictions for {len(references)} references"):
+        METRICS[name](predictions, references)
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_an_example_without_a_reference_is_refused(name: str) -> None:
+    with pytest.raises(BadInput, match="without any answer"):
+        METRICS[name](["a", "b"], [("a",), ()])
+
+
+def test_metrics_are_found_by_their_names() -> None:
+    assert get_metric("macro_f1") is macro_f1
+    assert all(get_metric(name).__name__ == name for name in METRICS)
+
+
+def test_an_unknown_metric_is_answered_with_the_nearest_and_all_there_are() -> None:
+    with pytest.raises(UnknownName, match="'macro_f1'") as caught:
+        get_metric("macrof1")
+    assert all(name in str(caught.value) for name in METRICS)

@@ -1,0 +1,220 @@
+"""The loop: what moves, what does not, what a bank changes (nothing), and going on after a stop."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from softprompt.backbones import Backbone
+from softprompt.methods import METHODS
+from softprompt.recipes import Recipe
+from softprompt.tasks import Example, Task
+from softprompt.training.candidate import Candidate, batch_indices
+from softprompt.training.checkpoint import load_checkpoint, save_checkpoint
+from softprompt.training.loop import tune
+from softprompt.training.runs import make_candidate
+from tests import tiny
+from tests.compare import assert_close, assert_same_tensors, copied, moved
+
+SMALL: dict[str, dict[str, Any]] = {
+    "prompt_tuning": {"length": 3},
+    "dept": {"length": 3, "rank": 3},
+    "superpos": {"length": 3, "sampled": 8},
+    "superpos_dept": {"length": 3, "sampled": 8, "rank": 3},
+}
+
+
+def tiny_task(choices: tuple[str, ...] = ("good", "bad")) -> Task:
+    """Eight sentences, told apart by one word."""
+    texts = ["a red b", "c red d e", "red f", "g h red", "a blue b", "c blue d e", "blue f", "g h blue"]
+    examples = [
+        Example(text, "good" if "red" in text else "bad", " team :", choices, (), str(i))
+        for i, text in enumerate(texts)
+    ]
+    metrics = ("accuracy",) if choices else ("exact_match",)
+    return Task("tiny", {"train": examples, "dev": examples, "test": examples}, choices, metrics, "{text} team :")
+
+
+def candidate(backbone: Backbone, method: str, task: Task | None = None, **recipe: Any) -> Candidate:
+    recipe = {"options": SMALL[method], "steps": 6, "batch": 4, "evaluate_every": 3, **recipe}
+    return make_candidate(method, Recipe(method=method, **recipe), backbone, task or tiny_task())
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("family", ["llama", "t5"])
+def test_every_tensor_of_the_method_moves_and_none_of_the_backbone(family: str, method: str) -> None:
+    backbone = tiny.backbone(family)
+    one = candidate(backbone, method)
+    before, frozen = copied(one.prompt), copied(backbone.model)
+    tune(backbone, [one])
+    trainable = {name for name, _ in one.prompt.named_parameters()}
+    assert moved(before, copied(one.prompt)) >= trainable
+    assert moved(frozen, copied(backbone.model)) == set()
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("family", ["llama", "t5"])
+def test_every_method_learns_eight_examples(family: str, method: str) -> None:
+    backbone = tiny.backbone(family)
+    rates = {"weights": 0.1, "codebook": 0.02} if "superpos" in method else {"prompt": 0.1}
+    rates |= {"offset": 0.02} if "dept" in method else {}
+    one = candidate(backbone, method, steps=60, batch=8, evaluate_every=60, rates=rates)
+    tune(backbone, [one])
+    losses = [entry["loss"] for entry in one.history if "loss" in entry]
+    # A random decoder can do little with what its encoder reads, so the fall is not to zero.
+    assert losses[-1] < losses[0] - 0.3
+
+
+@pytest.mark.parametrize("family", ["gpt2", "bart"])
+def test_a_bank_of_mixed_methods_trains_each_prompt_as_it_would_alone(family: str) -> None:
+    specs: list[tuple[str, dict[str, Any]]] = [
+        ("prompt_tuning", {"seed": 0}),
+        ("prompt_tuning", {"seed": 1, "rates": {"prompt": 0.3}}),
+        ("dept", {"steps": 4}),
+        ("superpos", {"batch": 3}),
+        ("superpos_dept", {"clip": 0.01}),
+        ("dept", {"options": {"length": 5, "rank": 2}}),
+    ]
+
+    def bank() -> list[Candidate]:
+        made = [candidate(tiny.backbone(family), method, **settings) for method, settings in specs]
+        for i, one in enumerate(made):
+            one.name = f"{one.name}-{i}"
+        return made
+
+    together, alone = bank(), bank()
+    tune(tiny.backbone(family), together)
+    for one in alone:
+        tune(tiny.backbone(family), [one])
+    for mixed, single in zip(together, alone, strict=True):
+        assert mixed.step == single.step == mixed.recipe.steps
+        for name, tensor in single.prompt.state_dict().items():
+            assert_close(mixed.prompt.state_dict()[name].float(), tensor.float(), 2e-4)
+
+
+@pytest.mark.parametrize("stop", [2, 3, 5])
+@pytest.mark.parametrize("method", METHODS)
+def test_resumed_equals_uninterrupted_to_the_bit(method: str, stop: int, tmp_path: Any) -> None:
+    backbone = tiny.backbone("llama", dropout=True)
+    whole = candidate(backbone, method)
+    torch.manual_seed(7)
+    tune(backbone, [whole])
+
+    first = candidate(backbone, method)
+    torch.manual_seed(7)
+    tune(backbone, [first], interrupted=lambda: first.step >= stop, save=lambda c: save_checkpoint(c, tmp_path))
+    assert first.step == stop
+    torch.manual_seed(99)  # a new process has other random states
+    second = candidate(backbone, method)
+    load_checkpoint(second, tmp_path)
+    tune(backbone, [second])
+
+    assert_same_tensors(second.prompt.state_dict(), whole.prompt.state_dict())
+    assert_same_tensors(second.best_state, whole.best_state)
+    assert second.history == whole.history
+    assert second.best == whole.best
+
+
+def test_a_resumed_run_is_compared_against_something_that_differs() -> None:
+    backbone = tiny.backbone("llama")
+    one, other = candidate(backbone, "dept"), candidate(backbone, "dept", seed=1)
+    tune(backbone, [one, candidate(backbone, "superpos")])
+    tune(backbone, [other])
+    with pytest.raises(AssertionError):
+        assert_same_tensors(one.prompt.state_dict(), other.prompt.state_dict())
+
+
+def test_two_learning_rates_one_for_each_part() -> None:
+    backbone = tiny.backbone("llama")
+    one = candidate(backbone, "dept", rates={"prompt": 1e-2, "offset": 0.0}, clip=None)
+    before = copied(one.prompt)
+    tune(backbone, [one])
+    assert moved(before, copied(one.prompt)) == {"prompt.rows", "offset.reached"}
+
+
+def test_the_codebook_is_left_alone_by_weight_decay() -> None:
+    backbone = tiny.backbone("llama")
+    one = candidate(backbone, "superpos", decay={"weights": 0.5, "codebook": 0.5})
+    decays = {group["name"]: group["weight_decay"] for group in one.optimizer.param_groups}
+    assert decays == {"weights": 0.5, "codebook": 0.0}
+
+
+def test_warm_up_then_linear_decay_to_zero() -> None:
+    recipe = Recipe(steps=10, warmup=4)
+    factors = [recipe.factor(step) for step in range(10)]
+    assert_close(factors, [0.25, 0.5, 0.75, 1.0, 1.0, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6])
+    assert Recipe(steps=10, warmup=0, schedule="constant").factor(9) == 1.0
+
+
+def test_each_pass_over_the_data_takes_every_example_once() -> None:
+    seen = [i for step in range(7) for i in batch_indices(step, 10, 4, seed=3)]
+    for start in (0, 10):
+        assert sorted(seen[start : start + 10]) == list(range(10))
+    assert seen[:10] != seen[10:20]
+    assert batch_indices(5, 10, 4, seed=3) == batch_indices(5, 10, 4, seed=3)
+    assert batch_indices(0, 3, 8, seed=0)[:3] != batch_indices(0, 3, 8, seed=1)[:3]
+
+
+def test_the_gradient_does_not_depend_on_how_a_step_is_cut_into_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+    for tokens in (10_000, 12):
+        monkeypatch.setattr("softprompt.training.loop.CHUNK_TOKENS", tokens)
+        backbone = tiny.backbone("llama")
+        one = candidate(backbone, "dept", batch=8)
+        tune(backbone, [one])
+        made.append(one.prompt.state_dict())
+    for name, tensor in made[0].items():
+        assert_close(made[1][name].float(), tensor.float(), 1e-4)
+
+
+def test_patience_ends_a_run_and_the_best_state_comes_back() -> None:
+    backbone = tiny.backbone("llama")
+    one = candidate(backbone, "prompt_tuning", steps=50, evaluate_every=1, patience=2, rates={"prompt": 0.0})
+    tune(backbone, [one])
+    assert one.step == 3
+    assert one.stopped is not None
+    assert one.best is not None
+    assert one.best["step"] == 1
+
+
+def poison(one: Candidate, at: int) -> Callable[[], bool]:
+    """Put a NaN into a prompt when it has made `at` steps; never interrupts."""
+
+    def watch() -> bool:
+        if one.step == at:
+            with torch.no_grad():
+                next(iter(one.prompt.parameters()))[0] = math.nan
+        return False
+
+    return watch
+
+
+def test_a_loss_that_is_not_finite_ends_that_prompt_alone_and_keeps_its_best() -> None:
+    backbone = tiny.backbone("llama")
+    bad, good, alone = (candidate(backbone, "dept", evaluate_every=2) for _ in range(3))
+    bad.name, good.name = "bad", "good"
+    tune(backbone, [bad, good], interrupted=poison(bad, 3))
+    tune(backbone, [alone])
+    assert bad.stopped is not None
+    assert "nan" in bad.stopped
+    assert bad.best is not None
+    assert bad.best["step"] == 2
+    assert all(tensor.isfinite().all() for tensor in bad.best_state.values())
+    assert good.step == 6
+    for name, tensor in alone.prompt.state_dict().items():
+        assert_close(good.prompt.state_dict()[name].float(), tensor.float(), 1e-4)
+
+
+def test_the_backbone_is_in_eval_mode_unless_dropout_is_asked_for() -> None:
+    assert not tiny.backbone("t5").model.training
+    assert tiny.backbone("t5", dropout=True).model.training
+
+
+def test_open_ended_tasks_train_and_generate() -> None:
+    backbone = tiny.backbone("t5")
+    one = candidate(backbone, "dept", tiny_task(choices=()))
+    tune(backbone, [one])
+    assert one.best is not None
+    assert one.best["metric"] == "exact_match"
