@@ -118,9 +118,10 @@ def test_empty_references_give_a_number_and_no_warning(name: str) -> None:
 
 
 def test_accuracy_takes_any_reference_and_the_scores_of_classes_the_first() -> None:
-    predictions, references = ["b", "a"], [("a", "b"), ("a", "c")]
+    predictions, references = ["b", "a", "a"], [("a", "b"), ("a", "c"), ("a", "a")]
     assert accuracy(predictions, references) == 1.0
-    assert macro_f1(predictions, references) == pytest.approx(by_sklearn("macro_f1", predictions, ["a", "a"]))
+    assert macro_f1(predictions, references) == pytest.approx(by_sklearn("macro_f1", predictions, ["a"] * 3))
+    assert macro_f1(predictions, references) != pytest.approx(by_sklearn("macro_f1", predictions, ["b", "c", "a"]))
 
 
 def test_matthews_never_leaves_its_range_by_rounding() -> None:

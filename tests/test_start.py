@@ -19,15 +19,17 @@ def seeded(seed: int = 0) -> torch.Generator:
 
 def called(backbone: Backbone, ids: list[int]) -> Tensor:
     """Rows for `ids` as the model itself looks them up."""
+    table = tiny.model(backbone.name.removeprefix("tiny-")).get_input_embeddings()  # type: ignore[operator]
     with torch.no_grad():
-        return tiny.model(backbone.name.removeprefix("tiny-")).get_input_embeddings()(torch.tensor(ids))  # type: ignore[operator]
+        rows: Tensor = table(torch.tensor(ids))
+        return rows
 
 
 def read_back(backbone: Backbone, rows: Tensor) -> list[int]:
-    """The token of each row; fails for a row that is no token's."""
-    gaps = torch.cdist(rows, called(backbone, list(range(backbone.v))))
-    assert float(gaps.min(1).values.max()) < 1e-5
-    return gaps.argmin(1).tolist()
+    """The token of each row; fails for a row that is not bit for bit one token's."""
+    same = (rows.unsqueeze(1) == called(backbone, list(range(backbone.v)))).all(-1)  # (n, v)
+    assert same.sum(1).tolist() == [1] * len(rows)
+    return same.int().argmax(1).tolist()
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -62,9 +64,7 @@ def test_a_vocabulary_start_is_different_tokens_as_the_network_reads_them(family
     backbone = tiny.backbone(family)
     rows = from_vocabulary(12, backbone, seeded())
     assert rows.shape == (12, tiny.D)
-    ids = read_back(backbone, rows)
-    assert len(set(ids)) == 12
-    assert torch.equal(rows, called(backbone, ids))
+    assert len(set(read_back(backbone, rows))) == 12
 
 
 def test_a_table_that_scales_starts_from_scaled_rows() -> None:
@@ -95,7 +95,8 @@ def test_a_pool_as_large_as_the_vocabulary_is_all_of_it_without_special_tokens_a
 
 
 def test_the_order_of_a_sample_is_drawn_too() -> None:
-    firsts = {sample_ids(5, tiny.backbone("llama"), seeded(seed), pool=5)[0] for seed in range(30)}
+    backbone = tiny.backbone("llama")
+    firsts = {sample_ids(5, backbone, seeded(seed), pool=5)[0] for seed in range(30)}
     assert len(firsts) == 5
 
 
