@@ -27,6 +27,7 @@ from softprompt.training.candidate import Candidate
 from softprompt.training.loop import tune
 from softprompt.training.runs import make_candidate, versions
 
+PATHS = ("data_dir", "output", "backbone")  # of the machine that ran it
 Variant = dict[str, Any]  # a Recipe's fields; rates under "relative" are multiples of the embeddings' scale
 
 
@@ -65,14 +66,23 @@ VARIANTS: dict[str, dict[str, Variant]] = {
     "offset_rates": {
         f"dept offset={c}": {**METHODS["dept"], "relative": {"offset": c}} for c in (4e-5, 4e-4, 4e-3, 4e-2)
     },
-    # SuperPos' rate of p' (not scaled).
-    "weights_rates": {
-        f"superpos weights={c}": {**METHODS["superpos"], "rates": {"weights": c}} for c in (0.003, 0.01, 0.03, 0.1, 0.3)
+    # SuperPos' rates: of p' (as it is) and of E (as a multiple of the scale; the paper's 0.01 is 0.0008 on T5).
+    "superpos_rates": {
+        f"superpos weights={w} codebook={c}": {
+            **METHODS["superpos"],
+            "rates": {"weights": w},
+            "relative": {"codebook": c},
+        }
+        for w in (0.01, 0.03, 0.1)
+        for c in (0.0008, 0.01, 0.1)
     },
     # How p' starts, which the paper does not say.
     "weights_start": {
-        f"superpos start={start}": {"method": "superpos", "options": {"length": 10, "weights_start": start}}
-        for start in ("normal", "one_hot")
+        f"superpos start={start} scale={c}": {
+            "method": "superpos",
+            "options": {"length": 10, "weights_start": start, "weights_scale": c},
+        }
+        for start, c in (("normal", 0.1), ("normal", 1.0), ("normal", 3.0), ("one_hot", 1.0))
     },
 }
 
@@ -144,7 +154,7 @@ def main() -> None:
             candidates.append(make_candidate(f"{label} seed={seed}", recipe, backbone, task))
     test = task.examples["test"]
     found: dict[str, Any] = {
-        "command": {key: str(value) for key, value in vars(given).items() if key not in ("data_dir", "output", "backbone")},
+        "command": {key: str(value) for key, value in vars(given).items() if key not in PATHS},
         "backbone": given.name or given.backbone, "scale": scale, "versions": versions(),
         "rows": {split: len(rows) for split, rows in task.examples.items()},
         "majority": majority(task, test).metrics,

@@ -34,7 +34,8 @@ Device = Annotated[str | None, typer.Option(help="cpu, cuda, mps, ...; the best 
 Template = Annotated[str | None, typer.Option(help="Input text with {columns}, e.g. 'Review: {text}\\nSentiment:'.")]
 Label = Annotated[str | None, typer.Option(help="Column that holds the label; found by its name when not given.")]
 Words = Annotated[list[str] | None, typer.Option("--word", help="What to say for a label, as LABEL=WORD; repeat.")]
-DevFile = Annotated[Path | None, typer.Option("--dev", help="Dev data; else 10 % of --data, drawn with the seed.")]
+DevFile = Annotated[Path | None, typer.Option("--dev", help="Dev data; else 10 % of --data, drawn with --split-seed.")]
+SplitSeed = Annotated[int, typer.Option(min=0, help="Of the dev and test rows drawn from --data.")]
 TestFile = Annotated[Path | None, typer.Option("--test", help="Test data; else 10 % of --data.")]
 Set = Annotated[
     list[str] | None, typer.Option("--set", help="Any recipe field or method option, NAME=VALUE (rates.prompt=0.3).")
@@ -53,7 +54,8 @@ def train(
     ] = None,
     steps: Annotated[int | None, typer.Option(help="Optimizer steps.")] = None,
     batch: Annotated[int | None, typer.Option(help="Examples a step.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the start, the order of examples and drawn splits.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the prompt's start and the order of examples.")] = 0,
+    split_seed: SplitSeed = 0,
     template: Template = None,
     label: Label = None,
     word: Words = None,
@@ -73,16 +75,22 @@ def train(
         return
     if output is None or not backbone:
         raise BadInput("train needs --data FILE (or --task NAME), --backbone NAME and --output DIR.")
-    given = commands.parse_settings(set_ or []) | {
-        name: value for name, value in (("steps", steps), ("batch", batch)) if value is not None
-    }
     commands.train(
-        task=commands.read_task(data, task, dev, test, template, label, word, seed),
-        methods=method or ["prompt_tuning"],
-        given=given,
+        data=data,
+        task=task,
         backbone=backbone,
         output=output,
+        method=method or ["prompt_tuning"],
+        steps=steps,
+        batch=batch,
         seed=seed,
+        dev=dev,
+        test=test,
+        template=template and commands.unescaped(template),
+        label=label,
+        words=commands.parse_words(word or []),
+        split_seed=split_seed,
+        settings=commands.parse_settings(set_ or []),
         dtype=dtype,
         device=device,
         max_source=max_source,
@@ -169,7 +177,7 @@ def check(
     method: Annotated[list[str] | None, typer.Option(help="Method; repeatable.")] = None,
     steps: Annotated[int | None, typer.Option(help="Optimizer steps.")] = None,
     batch: Annotated[int | None, typer.Option(help="Examples a step.")] = None,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
+    split_seed: SplitSeed = 0,
     template: Template = None,
     label: Label = None,
     word: Words = None,
@@ -184,7 +192,10 @@ def check(
     """Resolve everything that train would, load no weights, and report all problems at once."""
     given = {name: value for name, value in (("steps", steps), ("batch", batch)) if value is not None}
     report = commands.check(
-        lambda: commands.read_task(data, task, dev, test, template, label, word, seed),
+        lambda: commands.read_task(
+            data, task, dev, test, template and commands.unescaped(template), label,
+            commands.parse_words(word or []), split_seed,
+        ),
         method or ["prompt_tuning"], set_ or [], given, backbone, dtype, device, max_source, output,
     )  # fmt: skip
     if as_json:

@@ -4,7 +4,7 @@ import json
 import platform
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,33 +55,36 @@ from softprompt.training.runs import (
 
 
 def read_task(
-    data: Path | None,
-    task: str | None,
-    dev: Path | None = None,
-    test: Path | None = None,
+    data: str | Path | None,
+    task: str | Task | None,
+    dev: str | Path | None = None,
+    test: str | Path | None = None,
     template: str | None = None,
     label: str | None = None,
-    words: Iterable[str] | None = None,
-    seed: int = 0,
+    words: Mapping[str, str] | None = None,
+    split_seed: int = 0,
 ) -> Task:
-    """The task that the words of the command line mean; exactly one of `data` and `task` is given."""
+    """The task that is meant; exactly one of `data` (a file) and `task` (a shipped one's name, or a Task) is given."""
     if (data is None) == (task is None):
         raise BadInput("Give either --data FILE (your own) or --task NAME (shipped); `softprompt list tasks`.")
-    if task is not None:
-        others = {"--dev": dev, "--test": test, "--template": template, "--label": label, "--word": words}
-        given = [name for name, value in others.items() if value]
-        if given:
-            raise BadInput(f"{', '.join(given)} only go with --data; the task {task!r} brings its own.")
-        return get_task(task)
-    assert data is not None
-    pairs = [word.partition("=") for word in words or ()]
-    for one, equals, said in pairs:
-        if not equals or not one or not said:
-            raise BadInput(f"--word {one}{equals}{said}: expected LABEL=WORD, for instance 1=positive.")
-    return from_files(
-        data, dev=dev, test=test, template=template and unescaped(template), label=label,
-        words={one: said for one, _, said in pairs} or None, seed=seed,
-    )  # fmt: skip
+    if data is not None:
+        return from_files(
+            data, dev=dev, test=test, template=template, label=label, words=words or None, seed=split_seed
+        )  # fmt: skip
+    others = {"--dev": dev, "--test": test, "--template": template, "--label": label, "--word": words}
+    given = [name for name, value in others.items() if value]
+    if given:
+        raise BadInput(f"{', '.join(given)} only go with --data; a task brings its own.")
+    return get_task(task) if isinstance(task, str) else task  # type: ignore[return-value]  # not None here
+
+
+def parse_words(pairs: Iterable[str]) -> dict[str, str]:
+    """LABEL=WORD words as a dictionary."""
+    split = [pair.partition("=") for pair in pairs]
+    for label, equals, word in split:
+        if not equals or not label or not word:
+            raise BadInput(f"--word {label}{equals}{word}: expected LABEL=WORD, for instance 1=positive.")
+    return {label: word for label, _, word in split}
 
 
 def unescaped(text: str) -> str:
@@ -139,12 +142,21 @@ def make_recipes(methods: Sequence[str], given: dict[str, Any], seed: int) -> di
 
 def train(
     *,
-    task: Task,
+    data: str | Path | None = None,
+    task: str | Task | None = None,
     backbone: str,
     output: str | Path,
-    methods: Sequence[str] = ("prompt_tuning",),
-    given: dict[str, Any] | None = None,
+    method: str | Sequence[str] = "prompt_tuning",
+    steps: int | None = None,
+    batch: int | None = None,
     seed: int = 0,
+    dev: str | Path | None = None,
+    test: str | Path | None = None,
+    template: str | None = None,
+    label: str | None = None,
+    words: Mapping[str, str] | None = None,
+    split_seed: int = 0,
+    settings: Mapping[str, Any] | None = None,
     dtype: str = "float32",
     device: str | None = None,
     max_source: int = 256,
@@ -152,22 +164,26 @@ def train(
     overwrite: bool = False,
     console: Console | None = None,
 ) -> dict[str, Prompt]:
-    """Tune one prompt a method, all in the same batches, and write a folder for each.
+    """Tune one prompt a method, all in the same batches, and write a folder for each; returns them by method.
 
-    `given` are recipe fields and method options by name (steps, batch, "rates.prompt", length, ...). One
-    method writes to `output`, several write to a folder of their name in it.
+    The words are those of `softprompt train`; `settings` is its --set (recipe fields and method options by
+    name: "rates.prompt", "length", ...). One method writes to `output`, several to a folder of their name in
+    it. Nothing is loaded or written before all of it is checked.
     """
     console = console or Console(stderr=True, highlight=False)
-    recipes = make_recipes(methods, given or {}, seed)
+    methods = [method] if isinstance(method, str) else list(method)
+    given = dict(settings or {}) | {k: v for k, v in (("steps", steps), ("batch", batch)) if v is not None}
+    recipes = make_recipes(methods, given, seed)
     root = Path(output)
     folders = {method: root if len(recipes) == 1 else root / method for method in recipes}
     for folder in folders.values():
         check_folder(folder, overwrite=overwrite)
+    read = read_task(data, task, dev, test, template, label, words, split_seed)
     setting = Setting(backbone=backbone, dtype=dtype, device=device, max_source=max_source, dropout=dropout)
     frozen = _load(setting)
-    console.print(_describe(task, frozen), soft_wrap=True, markup=False)
+    console.print(_describe(read, frozen), soft_wrap=True, markup=False)
     candidates = {
-        method: make_candidate(f"{method}-{task.name}", recipe, frozen, task) for method, recipe in recipes.items()
+        method: make_candidate(f"{method}-{read.name}", recipe, frozen, read) for method, recipe in recipes.items()
     }
     runs = [begin(candidate, folders[method], setting) for method, candidate in candidates.items()]
     return _train(frozen, runs, console)
@@ -369,6 +385,9 @@ def _train(frozen: Backbone, runs: list[Run], console: Console) -> dict[str, Pro
         if run.scores:
             rows.append((run.candidate.name, run.candidate.prompt.trainable(), run.scores["test"]))
     print_result(console, task.metrics, rows)
+    cut = sum(run.scores["test"]["truncated"] for run in runs if run.scores)
+    if cut:
+        console.print(f"{cut} test sources were longer than {frozen.max_source} tokens and were cut (--max-source)")
     for run in runs:
         console.print(f"{run.candidate.name} is in {run.folder}", soft_wrap=True)
     if failed:

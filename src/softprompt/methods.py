@@ -85,6 +85,7 @@ class SuperpositionOptions(Options):
     sampled: int = Field(128, ge=1, description="vocabulary embeddings that each row mixes (the paper's m)")
     pool: int | None = Field(None, ge=1, description="sample from this many first tokens; null: the whole vocabulary")
     weights_start: Literal["normal", "one_hot"] = Field("normal", description="how the mixing weights p' start")
+    weights_scale: float = Field(1.0, gt=0, description="what the start of p' is multiplied with")
     codebook: Codebook = "trained"
     shared: bool = Field(False, description="one codebook for all rows instead of one a row")
     softmax: bool = Field(False, description="mix with softmax weights (the paper's losing ablation)")
@@ -98,7 +99,11 @@ class SuperpositionOptions(Options):
         else:
             weights = torch.eye(self.sampled)[torch.arange(self.length) % self.sampled]
         return Superposition(
-            site.vocabulary.embed(ids), weights, codebook=self.codebook, shared=self.shared, softmax=self.softmax
+            site.vocabulary.embed(ids),
+            self.weights_scale * weights,
+            codebook=self.codebook,
+            shared=self.shared,
+            softmax=self.softmax,
         )
 
 

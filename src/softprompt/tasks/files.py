@@ -20,14 +20,14 @@ TEXT_COLUMNS = (
     "context", "passage", "message", "review", "title", "subject", "content", "body", "document", "source", "input",
     "utterance", "comment", "query",
 )  # fmt: skip
-MOST_CHOICES = 64
+MOST_CHOICES = 200
 
 
 def from_files(
-    data: Path,
+    data: str | Path,
     *,
-    dev: Path | None = None,
-    test: Path | None = None,
+    dev: str | Path | None = None,
+    test: str | Path | None = None,
     template: str | None = None,
     label: str | None = None,
     words: Mapping[str, str] | None = None,
@@ -45,8 +45,11 @@ def from_files(
 
     Raises BadData or BadInput, with file and line where one is at fault.
     """
-    files = {"train": data, "dev": dev, "test": test}
-    rows = {split: read_rows(path) for split, path in files.items() if path is not None}
+    given = {"train": data, "dev": dev, "test": test}
+    files = {split: Path(path) for split, path in given.items() if path is not None}
+    data = files["train"]
+    words = {str(one): said for one, said in words.items()} if words else None
+    rows = {split: read_rows(path) for split, path in files.items()}
     label = label or _label_column(data, rows["train"])
     template = template or _template(rows["train"], label)
     form = Template(template)
@@ -55,11 +58,11 @@ def from_files(
     for split, found in rows.items():
         _check_columns(files[split], found, [*form.fields, label], template)
     parts = _split(rows, fractions, seed)
-    targets = [row.values[label] for row in parts["train"]]
-    choices = _choices(data, targets, words, open_ended)
+    # All labels of the file, also those of rows drawn for dev and test: a rare label is a choice too.
+    choices = _choices(data, [row.values[label] for row in rows["train"]], words, open_ended)
     examples: dict[Split, Sequence[Example]] = {}
     for split in SPLITS:
-        path = files[split] or data
+        path = files.get(split, data)
         examples[split] = [
             _example(path, row, form, label, words, choices, f"{path.stem}:{row.line}") for row in parts[split]
         ]
@@ -67,11 +70,19 @@ def from_files(
     for metric in named:
         get_metric(metric)  # an unknown one is named now, not after training
     origin: dict[str, object] = {
-        "data": str(data), "dev": dev and str(dev), "test": test and str(test), "template": template, "label": label,
-        "words": dict(words) if words else None, "open_ended": not choices, "fractions": list(fractions), "seed": seed,
-        "metrics": list(named), "name": name,
-        "sha256": {split: _sha256(path) for split, path in files.items() if path is not None},
-    }  # fmt: skip
+        "data": str(data.resolve()),
+        "dev": str(files["dev"].resolve()) if "dev" in files else None,
+        "test": str(files["test"].resolve()) if "test" in files else None,
+        "template": template,
+        "label": label,
+        "words": words,
+        "open_ended": not choices,
+        "fractions": list(fractions),
+        "seed": seed,
+        "metrics": list(named),
+        "name": name,
+        "sha256": {split: _sha256(path) for split, path in files.items()},
+    }
     return Task(name or data.stem, examples, choices, named, template, origin)
 
 

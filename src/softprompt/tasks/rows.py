@@ -83,19 +83,20 @@ def _delimited(path: Path, **dialect: Any) -> list[Row]:
     reader = csv.reader(io.StringIO(_text(path), newline=""), **dialect)
     header: list[str] | None = None
     rows: list[Row] = []
-    end = 0
+    end = skipped = 0
     try:
         for values in reader:
             line, end = end + 1, reader.line_num
             if not values:
                 continue
             if header is None:
-                header = _header(path, values, line)
-            elif len(values) != len(header):
-                expected = f"expected {len(header)} columns ({', '.join(header)}), found {len(values)}"
+                skipped = int(values[0].strip() == "" and len(values) > 1)  # the index that pandas writes first
+                header = _header(path, values[skipped:], line)
+            elif len(values) != len(header) + skipped:
+                expected = f"expected {len(header)} columns ({', '.join(header)}), found {len(values) - skipped}"
                 raise BadData(expected, path, line)
             else:
-                rows.append(Row(line, dict(zip(header, values, strict=True))))
+                rows.append(Row(line, dict(zip(header, values[skipped:], strict=True))))
     except csv.Error as error:
         raise BadData(f"is malformed: {error}", path, end + 1) from None
     return rows
