@@ -11,11 +11,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from softprompt.cli import app, main
+from softprompt.errors import Interrupted
+from softprompt.training.candidate import Candidate
 from tests import tiny
 from tests.compare import assert_same_tensors
-from tests.test_training import tiny_task
+from tests.test_training import candidate, tiny_task
 
 Cli = Callable[..., tuple[int, str, str]]
 QUICK = ("--steps", "4", "--batch", "4", "--set", "evaluate_every=2", "--set", "length=3")
@@ -239,3 +242,70 @@ def test_ctrl_c_saves_and_resume_ends_where_an_uninterrupted_run_does(data: Path
     for name in ("prompt.safetensors", "method.safetensors"):
         assert_same_tensors(load_file(cut / name), load_file(whole / name))
     assert (cut / "metrics.jsonl").read_text() == (whole / "metrics.jsonl").read_text()
+
+
+def test_a_run_stopped_while_it_was_being_scored_is_finished_by_resume(
+    cli: Cli, data: Path, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr("softprompt.commands.floors", lambda *_: (_ for _ in ()).throw(Interrupted("Interrupted.")))
+        code, _, err = cli("train", "--data", data, "--backbone", model, "--output", run, *QUICK)
+    assert code == 1, err
+    assert not (run / "prompt.json").exists()
+    code, _, err = cli("train", "--resume", run)
+    assert code == 0, err
+    assert (run / "prompt.json").exists()
+    assert not (run / "checkpoint.safetensors").exists()
+
+
+def test_a_loss_that_is_not_finite_saves_the_best_prompt_and_fails(
+    cli: Cli, data: Path, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    update = Candidate.update
+
+    def poisoned(self: Candidate, loss: float) -> None:
+        update(self, loss)
+        if self.step == 2:
+            next(iter(self.prompt.parameters())).data.fill_(float("nan"))
+
+    monkeypatch.setattr(Candidate, "update", poisoned)
+    words = ("--steps", "6", "--batch", "4", "--set", "evaluate_every=1")
+    code, _, err = cli("train", "--data", data, "--backbone", model, "--output", tmp_path / "r", *words)
+    assert code == 1
+    assert "the best prompt (step 1). Lower its learning rates" in err
+    card = json.loads((tmp_path / "r" / "prompt.json").read_text())
+    assert "nan" in card["stopped"]
+    assert card["best"]["step"] == 1
+    assert cli("predict", tmp_path / "r", "a red b")[0] == 0
+
+
+def test_a_step_that_makes_the_prompt_infinite_is_taken_back(model: str) -> None:
+    one = candidate(tiny.backbone("llama"), "prompt_tuning", rates={"prompt": 3e37})
+    next(iter(one.prompt.parameters())).grad = torch.ones(3, tiny.D)
+    one.prompt.prompt.rows.data.fill_(-3.39e38)  # type: ignore[operator, union-attr]
+    one.update(1.0)
+    assert one.failed
+    assert all(tensor.isfinite().all() for tensor in one.prompt.parameters())
+
+
+def test_resume_refuses_data_that_changed(cli: Cli, data: Path, model: str, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert cli("train", "--data", data, "--backbone", model, "--output", run, *QUICK)[0] == 0
+    (run / "prompt.json").unlink()
+    data.write_text(data.read_text() + "a red b,good\n")
+    code, _, err = cli("train", "--resume", run)
+    assert code == 2
+    assert "same data" in err
+
+
+def test_label_words_are_what_the_model_says(cli: Cli, data: Path, model: str, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    words = ("--word", "good=yes", "--word", "bad=no", "--template", r"{text}\nteam :")
+    assert cli("train", "--data", data, "--backbone", model, "--output", run, *words, *QUICK)[0] == 0
+    card = json.loads((run / "prompt.json").read_text())
+    assert card["choices"] == ["yes", "no"]
+    assert card["template"] == "{text}\nteam :"
+    code, out, _ = cli("evaluate", run, "--data", data, "--generate", "--json")
+    assert code == 0
+    assert json.loads(out)["n"] == 40

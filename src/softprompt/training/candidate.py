@@ -35,6 +35,7 @@ class Candidate:
         self.best_state: dict[str, Tensor] = {}
         self.stale = 0  # evaluations since the best
         self.stopped: str | None = None  # why it ended before its last step
+        self.failed = False  # stopped because something was not finite
         self.history: list[dict[str, Any]] = []
 
     @property
@@ -59,16 +60,31 @@ class Candidate:
         factor = self.recipe.factor(self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = rates[group["name"]] = self.recipe.rates[group["name"]] * factor
+        tensors = list(self.prompt.parameters())
         if self.recipe.clip is not None:
-            nn.utils.clip_grad_norm_(self.prompt.parameters(), self.recipe.clip)
+            nn.utils.clip_grad_norm_(tensors, self.recipe.clip)
+        before = [tensor.detach().clone() for tensor in tensors]
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.step += 1
+        if not all(bool(tensor.isfinite().all()) for tensor in tensors):
+            with torch.no_grad():
+                for tensor, good in zip(tensors, before, strict=True):
+                    tensor.copy_(good)
+            self.fail(f"step {self.step} made the prompt infinite or NaN")
         self.history.append({"step": self.step, "loss": loss, "rates": rates})
+
+    def fail(self, why: str) -> None:
+        """End this candidate: what it holds is good, what comes next would not be."""
+        self.stopped, self.failed = why, True
+        self.optimizer.zero_grad()
 
     def evaluated(self, metric: str, scores: dict[str, float], loss: float) -> None:
         """Take note of a dev evaluation: keep the state when it is the best, stop when patience is out."""
         self.history.append({"step": self.step, "dev": scores, "dev_loss": None if math.isnan(loss) else loss})
+        if self.task.choices and not math.isfinite(loss):
+            self.fail(f"the dev loss was {loss} after step {self.step}")
+            return
         value = scores[metric]
         # A tie in the metric (dev sets are small) is decided by the loss.
         if self.best is None or (value, -_last(loss)) > (self.best["value"], -_last(self.best["loss"])):

@@ -33,6 +33,7 @@ def save_checkpoint(candidate: Candidate, folder: Path) -> None:
         "best": candidate.best,
         "stale": candidate.stale,
         "stopped": candidate.stopped,
+        "failed": candidate.failed,
         "history": candidate.history,
     }
     write_tensors(folder / FILE, tensors, {"softprompt": json.dumps(rest)})
@@ -59,7 +60,7 @@ def load_checkpoint(candidate: Candidate, folder: Path) -> None:
         state.setdefault(int(index), {})[key] = tensor
     candidate.optimizer.load_state_dict({**candidate.optimizer.state_dict(), "state": state})
     candidate.step, candidate.best, candidate.stale = rest["step"], rest["best"], rest["stale"]
-    candidate.stopped, candidate.history = rest["stopped"], rest["history"]
+    candidate.stopped, candidate.failed, candidate.history = rest["stopped"], rest["failed"], rest["history"]
     torch.set_rng_state(tensors["random.cpu"])
     if "random.cuda" in tensors and torch.cuda.is_available():
         torch.cuda.set_rng_state(tensors["random.cuda"])

@@ -44,8 +44,7 @@ def tune(
             for i in alive:
                 candidate = candidates[i]
                 if not math.isfinite(losses[i]):
-                    candidate.stopped = f"the loss was {losses[i]} at step {candidate.step + 1}"
-                    candidate.optimizer.zero_grad()
+                    candidate.fail(f"the loss was {losses[i]} at step {candidate.step + 1}")
                 else:
                     candidate.update(losses[i])
                     if listener:

@@ -176,7 +176,7 @@ def finish(backbone: Backbone, run: Run, floors: dict[str, Scores]) -> Prompt:
     write_model_card(run.folder, prompt.card)
     prompt.save(run.folder, candidate.prompt)
     (run.folder / FILE).unlink(missing_ok=True)
-    if candidate.stopped and "loss was" in candidate.stopped:
+    if candidate.failed:
         best = candidate.best
         kept = f"the best prompt (step {best['step']})" if best else "the last good prompt"
         raise NotFinite(
