@@ -29,7 +29,7 @@ Data = Annotated[Path | None, typer.Option(help="Your own data: .jsonl, .csv, .t
 TaskName = Annotated[str | None, typer.Option("--task", help="A task that is shipped (`softprompt list tasks`).")]
 BackboneName = Annotated[str, typer.Option(help="Frozen model: smollm2-135m, a folder, or a hub id.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON to stdout.")]
-Dtype = Annotated[str, typer.Option(help="float32, bfloat16 or float16.")]
+Dtype = Annotated[str, typer.Option(help="float32, bfloat16, float16, or auto: bfloat16 where it is fast.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, mps, ...; the best there is when not given.")]
 Template = Annotated[str | None, typer.Option(help="Input text with {columns}, e.g. 'Review: {text}\\nSentiment:'.")]
 Label = Annotated[str | None, typer.Option(help="Column that holds the label; found by its name when not given.")]

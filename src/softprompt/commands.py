@@ -14,7 +14,7 @@ from rich.console import Console
 from softprompt.artefact import Prompt, load_prompt
 from softprompt.backbones import EMBEDDED, Backbone, load
 from softprompt.backbones.embedded import cache_folder
-from softprompt.backbones.load import DTYPES, describe, find_device
+from softprompt.backbones.load import describe, find_device, find_dtype
 from softprompt.disk import write_lines
 from softprompt.errors import BadInput, RunFailed, SoftPromptError, UnknownName
 from softprompt.evaluate import Record, evaluate, score
@@ -181,6 +181,7 @@ def train(
     read = read_task(data, task, dev, test, template, label, words, split_seed)
     setting = Setting(backbone=backbone, dtype=dtype, device=device, max_source=max_source, dropout=dropout)
     frozen = _load(setting)
+    setting = setting.model_copy(update={"dtype": _plain(frozen.dtype)})  # a resumed run keeps what auto chose
     console.print(_describe(read, frozen), soft_wrap=True, markup=False)
     candidates = {
         method: make_candidate(f"{method}-{read.name}", recipe, frozen, read) for method, recipe in recipes.items()
@@ -323,8 +324,8 @@ def check(
 
     attempt("task", task_facts)
     facts = attempt("backbone", lambda: _require_backbone(backbone))
-    attempt("dtype", lambda: dtype if dtype in DTYPES else _raise(UnknownName("dtype", dtype, DTYPES)))
     attempt("device", lambda: str(find_device(device)))
+    attempt("dtype", lambda: _plain(find_dtype(dtype, torch.device(resolved.get("device", "cpu")))))
     for method in methods:
         recipe = attempt(method, lambda method=method: make_recipes([method], parse_settings(pairs) | given, 0)[method])  # type: ignore[misc]
         if recipe is not None:
@@ -411,11 +412,14 @@ def _load_for(prompt: Prompt, backbone: str | None, dtype: str, device: str | No
 def _describe(task: Task, frozen: Backbone) -> str:
     rows = "/".join(str(len(examples)) for examples in task.examples.values())
     answers = ", ".join(task.choices) if task.choices else "free text"
-    dtype = str(frozen.dtype).removeprefix("torch.")
     return (
         f"task {task.name}: {rows} train/dev/test examples; template {task.template!r}; answers {answers}\n"
-        f"backbone {frozen.name}: {frozen.kind}, d={frozen.d}, {dtype}, {frozen.device}"
+        f"backbone {frozen.name}: {frozen.kind}, d={frozen.d}, {_plain(frozen.dtype)}, {frozen.device}"
     )
+
+
+def _plain(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def _run_folders(folder: Path) -> list[Path]:
@@ -474,10 +478,6 @@ def _require_backbone(name: str) -> dict[str, Any]:
     if not name:
         raise BadInput("No backbone given: --backbone smollm2-135m, a folder or a hub id.")
     return describe(name)
-
-
-def _raise(error: SoftPromptError) -> Any:
-    raise error
 
 
 def _free(output: Path) -> str:

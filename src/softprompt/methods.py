@@ -155,9 +155,9 @@ _LESTER = "Lester, Al-Rfou & Constant: The Power of Scale for Parameter-Efficien
 _SHI = "Shi & Lipani: DePT: Decomposed Prompt Tuning for Parameter-Efficient Fine-tuning, ICLR"
 _SADRAEI = "Sadraei Javaheri et al.: SuperPos-Prompt: Enhancing Soft Prompt Tuning of Language Models, PMLR 262"
 
-_PROMPT_RATE = Rate(0.025)
-_OFFSET_RATE = Rate(0.0004)
-_SUPERPOS_RATES = {"weights": Rate(0.01, scaled=False), "codebook": Rate(0.00075)}
+_PROMPT_RATE = Rate(0.3)
+_OFFSET_RATE = Rate(0.003)
+_SUPERPOS_RATES = {"weights": Rate(0.01, scaled=False), "codebook": Rate(0.1)}
 _SUPERPOS_DECAY = {"weights": 1e-5}  # section 3.4: on p' only
 
 METHODS: dict[str, Method] = {

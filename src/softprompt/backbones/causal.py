@@ -8,7 +8,7 @@ from functools import cache
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from softprompt.backbones.backbone import IGNORED, Backbone, Batch, Losses
 from softprompt.embedding import Layout
@@ -18,6 +18,11 @@ from softprompt.tasks.task import Example
 
 class Causal(Backbone):
     kind: Literal["causal", "seq2seq"] = "causal"
+
+    def __init__(self, model: nn.Module, *args: Any, **settings: Any) -> None:
+        super().__init__(model, *args, **settings)
+        # logits_to_keep hands the head a slice, and a linear layer on a slice copies its weight once a row.
+        model.get_output_embeddings().register_forward_pre_hook(lambda _, given: (given[0].contiguous(),))  # type: ignore
 
     def loss(self, batch: Batch) -> Losses:
         return self._losses(batch)

@@ -28,6 +28,20 @@ def find_device(name: str | None = None) -> torch.device:
     return device
 
 
+def find_dtype(name: str, device: torch.device) -> torch.dtype:
+    """The dtype named; "auto" is bfloat16 where `device` computes in it natively, else float32."""
+    if name == "auto":
+        fast = (
+            torch.cuda.is_bf16_supported(including_emulation=False)
+            if device.type == "cuda"
+            else device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
+        )
+        return torch.bfloat16 if fast else torch.float32
+    if name not in DTYPES:
+        raise UnknownName("dtype", name, [*DTYPES, "auto"])
+    return DTYPES[name]
+
+
 def load(
     name: str,
     *,
@@ -43,15 +57,14 @@ def load(
     """
     from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
-    if dtype not in DTYPES:
-        raise UnknownName("dtype", dtype, DTYPES)
     where = find_device(device)
+    precision = find_dtype(dtype, where)
     kind, place = resolve(name)
     auto = AutoModelForSeq2SeqLM if kind == "seq2seq" else AutoModelForCausalLM
     with quiet_loading():
         try:
             tokenizer = AutoTokenizer.from_pretrained(place)
-            model = auto.from_pretrained(place, dtype=DTYPES[dtype])
+            model = auto.from_pretrained(place, dtype=precision)
         except (OSError, ValueError) as error:
             raise BadInput(f"The backbone {name!r} cannot be loaded: {_first_line(error)}") from None
     made = Seq2Seq if kind == "seq2seq" else Causal
