@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from softprompt import commands, terminal
+from softprompt import commands, resolve, terminal
 from softprompt.errors import BadInput, SoftPromptError
 from softprompt.training.interrupt import raise_interrupted
 
@@ -86,11 +86,11 @@ def train(
         seed=seed,
         dev=dev,
         test=test,
-        template=template and commands.unescaped(template),
+        template=template and resolve.unescaped(template),
         label=label,
-        words=commands.parse_words(word or []),
+        words=resolve.parse_words(word or []),
         split_seed=split_seed,
-        settings=commands.parse_settings(set_ or []),
+        settings=resolve.parse_settings(set_ or []),
         dtype=dtype,
         device=device,
         max_source=max_source,
@@ -191,10 +191,10 @@ def check(
 ) -> None:
     """Resolve everything that train would, load no weights, and report all problems at once."""
     given = {name: value for name, value in (("steps", steps), ("batch", batch)) if value is not None}
-    report = commands.check(
-        lambda: commands.read_task(
-            data, task, dev, test, template and commands.unescaped(template), label,
-            commands.parse_words(word or []), split_seed,
+    report = resolve.check(
+        lambda: resolve.read_task(
+            data, task, dev, test, template and resolve.unescaped(template), label,
+            resolve.parse_words(word or []), split_seed,
         ),
         method or ["prompt_tuning"], set_ or [], given, backbone, dtype, device, max_source, output,
     )  # fmt: skip

@@ -4,7 +4,7 @@ import json
 import platform
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +14,14 @@ from rich.console import Console
 from softprompt.artefact import Prompt, load_prompt
 from softprompt.backbones import EMBEDDED, Backbone, load
 from softprompt.backbones.embedded import cache_folder
-from softprompt.backbones.load import describe, find_device, find_dtype
+from softprompt.backbones.load import find_device
 from softprompt.disk import write_lines
-from softprompt.errors import BadInput, RunFailed, SoftPromptError, UnknownName
+from softprompt.errors import BadInput, RunFailed, UnknownName
 from softprompt.evaluate import Record, evaluate, score
-from softprompt.methods import METHODS, get_method
+from softprompt.methods import METHODS
 from softprompt.metrics import get_metric
 from softprompt.nearest import nearest_words
-from softprompt.recipes import Recipe, parse_recipe
+from softprompt.resolve import make_recipes, plain, read_task
 from softprompt.soft import Bank
 from softprompt.tasks import (
     TASKS,
@@ -29,7 +29,6 @@ from softprompt.tasks import (
     Task,
     Template,
     evaluation_examples,
-    from_files,
     from_origin,
     get_task,
     read_rows,
@@ -50,94 +49,6 @@ from softprompt.training.runs import (
     tune_runs,
     versions,
 )  # fmt: skip
-
-# What a run is told
-
-
-def read_task(
-    data: str | Path | None,
-    task: str | Task | None,
-    dev: str | Path | None = None,
-    test: str | Path | None = None,
-    template: str | None = None,
-    label: str | None = None,
-    words: Mapping[str, str] | None = None,
-    split_seed: int = 0,
-) -> Task:
-    """The task that is meant; exactly one of `data` (a file) and `task` (a shipped one's name, or a Task) is given."""
-    if (data is None) == (task is None):
-        raise BadInput("Give either --data FILE (your own) or --task NAME (shipped); `softprompt list tasks`.")
-    if data is not None:
-        return from_files(
-            data, dev=dev, test=test, template=template, label=label, words=words or None, seed=split_seed
-        )  # fmt: skip
-    others = {"--dev": dev, "--test": test, "--template": template, "--label": label, "--word": words}
-    given = [name for name, value in others.items() if value]
-    if given:
-        raise BadInput(f"{', '.join(given)} only go with --data; a task brings its own.")
-    return get_task(task) if isinstance(task, str) else task  # type: ignore[return-value]  # not None here
-
-
-def parse_words(pairs: Iterable[str]) -> dict[str, str]:
-    """LABEL=WORD words as a dictionary."""
-    split = [pair.partition("=") for pair in pairs]
-    for label, equals, word in split:
-        if not equals or not label or not word:
-            raise BadInput(f"--word {label}{equals}{word}: expected LABEL=WORD, for instance 1=positive.")
-    return {label: word for label, _, word in split}
-
-
-def unescaped(text: str) -> str:
-    r"""A template from the shell: \n and \t mean a new line and a tab."""
-    return text.replace("\\n", "\n").replace("\\t", "\t")
-
-
-def parse_settings(pairs: Iterable[str]) -> dict[str, Any]:
-    """NAME=VALUE words as a flat dictionary; values are JSON where they can be, text where not."""
-    found: dict[str, Any] = {}
-    for pair in pairs:
-        name, equals, value = pair.partition("=")
-        if not equals or not name:
-            raise BadInput(f"--set {pair}: expected NAME=VALUE, for instance rates.prompt=0.3.")
-        try:
-            found[name] = json.loads(value)
-        except json.JSONDecodeError:
-            found[name] = value
-    return found
-
-
-def make_recipes(methods: Sequence[str], given: dict[str, Any], seed: int) -> dict[str, Recipe]:
-    """A recipe for each method. A name in `given` is a recipe field, rates.GROUP, decay.GROUP or a method option."""
-    if len(set(methods)) != len(methods):
-        raise BadInput(f"--method names {', '.join(methods)}: each method once.")
-    options = {name for method in methods for name in get_method(method).options.model_fields}
-    common: dict[str, Any] = {"seed": seed, "rates": {}, "decay": {}}
-    own: dict[str, Any] = {}
-    for name, value in given.items():
-        head, dot, group = name.partition(".")
-        if dot and head in ("rates", "decay"):
-            common[head][group] = value
-        elif name in Recipe.model_fields and name not in ("method", "options", "rates", "decay"):
-            common[name] = value
-        elif name in options:
-            own[name] = value
-        else:
-            known = {*options, *Recipe.model_fields, "rates.GROUP", "decay.GROUP"} - {"method", "options"}
-            raise UnknownName("setting", name, known)
-    recipes = {}
-    for method in methods:
-        fields = get_method(method).options.model_fields
-        groups = get_method(method).rates
-        mine = {
-            key: {g: v for g, v in common[key].items() if len(methods) == 1 or g in groups}
-            for key in ("rates", "decay")
-        }
-        chosen = {name: value for name, value in own.items() if name in fields}
-        recipes[method] = parse_recipe({**common, **mine, "method": method, "options": chosen})
-    return recipes
-
-
-# Verbs
 
 
 def train(
@@ -181,7 +92,7 @@ def train(
     read = read_task(data, task, dev, test, template, label, words, split_seed)
     setting = Setting(backbone=backbone, dtype=dtype, device=device, max_source=max_source, dropout=dropout)
     frozen = _load(setting)
-    setting = setting.model_copy(update={"dtype": _plain(frozen.dtype)})  # a resumed run keeps what auto chose
+    setting = setting.model_copy(update={"dtype": plain(frozen.dtype)})  # a resumed run keeps what auto chose
     console.print(_describe(read, frozen), soft_wrap=True, markup=False)
     candidates = {
         method: make_candidate(f"{method}-{read.name}", recipe, frozen, read) for method, recipe in recipes.items()
@@ -294,60 +205,12 @@ def listed(what: str) -> list[dict[str, Any]]:
     raise UnknownName("list", what, LIST_COLUMNS)
 
 
-def check(
-    read: Callable[[], Task],
-    methods: Sequence[str],
-    pairs: Sequence[str],
-    given: dict[str, Any],
-    backbone: str,
-    dtype: str = "float32",
-    device: str | None = None,
-    max_source: int = 256,
-    output: Path | None = None,
-) -> dict[str, Any]:
-    """Resolve what train would, without weights: {"resolved": ..., "problems": [...]}, all problems at once."""
-    resolved: dict[str, Any] = {}
-    problems: list[str] = []
-
-    def attempt(what: str, resolve: Callable[[], Any]) -> Any:
-        try:
-            resolved[what] = found = resolve()
-        except SoftPromptError as error:
-            problems.append(str(error))
-            return None
-        return found
-
-    def task_facts() -> dict[str, Any]:
-        task = read()
-        rows = {split: len(examples) for split, examples in task.examples.items()}
-        return {"name": task.name, "rows": rows, "template": task.template, "choices": list(task.choices)}
-
-    attempt("task", task_facts)
-    facts = attempt("backbone", lambda: _require_backbone(backbone))
-    attempt("device", lambda: str(find_device(device)))
-    attempt("dtype", lambda: _plain(find_dtype(dtype, torch.device(resolved.get("device", "cpu")))))
-    for method in methods:
-        recipe = attempt(method, lambda method=method: make_recipes([method], parse_settings(pairs) | given, 0)[method])  # type: ignore[misc]
-        if recipe is not None:
-            resolved[method] = {**recipe.model_dump(), "options": recipe.parsed_options().model_dump()}
-            length = recipe.parsed_options().length
-            if facts and facts["context"] and length >= facts["context"]:
-                problems.append(f"{method}: a prompt of {length} rows fills {backbone}'s {facts['context']} positions.")
-    resolved["max_source"] = max_source
-    if output is not None:
-        attempt("output", lambda: _free(output))
-    return {"resolved": resolved, "problems": problems}
-
-
 def environment() -> dict[str, Any]:
     """Versions, device, threads, cache."""
     return {
         **versions(), "platform": platform.platform(), "device": str(find_device()), "threads": torch.get_num_threads(),
         "cache": str(cache_folder()),
     }  # fmt: skip
-
-
-# Their parts
 
 
 def _task_row(name: str, task: Task) -> dict[str, Any]:
@@ -414,12 +277,8 @@ def _describe(task: Task, frozen: Backbone) -> str:
     answers = ", ".join(task.choices) if task.choices else "free text"
     return (
         f"task {task.name}: {rows} train/dev/test examples; template {task.template!r}; answers {answers}\n"
-        f"backbone {frozen.name}: {frozen.kind}, d={frozen.d}, {_plain(frozen.dtype)}, {frozen.device}"
+        f"backbone {frozen.name}: {frozen.kind}, d={frozen.d}, {plain(frozen.dtype)}, {frozen.device}"
     )
-
-
-def _plain(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
 
 
 def _run_folders(folder: Path) -> list[Path]:
@@ -472,14 +331,3 @@ def _answer(record: Record) -> dict[str, Any]:
         "probabilities": shares,
         "truncated": record.truncated,
     }
-
-
-def _require_backbone(name: str) -> dict[str, Any]:
-    if not name:
-        raise BadInput("No backbone given: --backbone smollm2-135m, a folder or a hub id.")
-    return describe(name)
-
-
-def _free(output: Path) -> str:
-    check_folder(output)
-    return str(output)

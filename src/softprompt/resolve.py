@@ -1,0 +1,158 @@
+"""From the user's words to what a run is told: tasks, recipes, and a check of all of it without weights."""
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from softprompt.backbones.load import describe, find_device, find_dtype
+from softprompt.errors import BadInput, SoftPromptError, UnknownName
+from softprompt.methods import get_method
+from softprompt.recipes import Recipe, parse_recipe
+from softprompt.tasks import Task, from_files, get_task
+from softprompt.training.runs import check_folder
+
+
+def read_task(
+    data: str | Path | None,
+    task: str | Task | None,
+    dev: str | Path | None = None,
+    test: str | Path | None = None,
+    template: str | None = None,
+    label: str | None = None,
+    words: Mapping[str, str] | None = None,
+    split_seed: int = 0,
+) -> Task:
+    """The task that is meant; exactly one of `data` (a file) and `task` (a shipped one's name, or a Task) is given."""
+    if (data is None) == (task is None):
+        raise BadInput("Give either --data FILE (your own) or --task NAME (shipped); `softprompt list tasks`.")
+    if data is not None:
+        return from_files(
+            data, dev=dev, test=test, template=template, label=label, words=words or None, seed=split_seed
+        )  # fmt: skip
+    others = {"--dev": dev, "--test": test, "--template": template, "--label": label, "--word": words}
+    given = [name for name, value in others.items() if value]
+    if given:
+        raise BadInput(f"{', '.join(given)} only go with --data; a task brings its own.")
+    return get_task(task) if isinstance(task, str) else task  # type: ignore[return-value]  # not None here
+
+
+def parse_words(pairs: Iterable[str]) -> dict[str, str]:
+    """LABEL=WORD words as a dictionary."""
+    split = [pair.partition("=") for pair in pairs]
+    for label, equals, word in split:
+        if not equals or not label or not word:
+            raise BadInput(f"--word {label}{equals}{word}: expected LABEL=WORD, for instance 1=positive.")
+    return {label: word for label, _, word in split}
+
+
+def unescaped(text: str) -> str:
+    r"""A template from the shell: \n and \t mean a new line and a tab."""
+    return text.replace("\\n", "\n").replace("\\t", "\t")
+
+
+def parse_settings(pairs: Iterable[str]) -> dict[str, Any]:
+    """NAME=VALUE words as a flat dictionary; values are JSON where they can be, text where not."""
+    found: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals or not name:
+            raise BadInput(f"--set {pair}: expected NAME=VALUE, for instance rates.prompt=0.3.")
+        try:
+            found[name] = json.loads(value)
+        except json.JSONDecodeError:
+            found[name] = value
+    return found
+
+
+def make_recipes(methods: Sequence[str], given: dict[str, Any], seed: int) -> dict[str, Recipe]:
+    """A recipe for each method. A name in `given` is a recipe field, rates.GROUP, decay.GROUP or a method option."""
+    if len(set(methods)) != len(methods):
+        raise BadInput(f"--method names {', '.join(methods)}: each method once.")
+    options = {name for method in methods for name in get_method(method).options.model_fields}
+    common: dict[str, Any] = {"seed": seed, "rates": {}, "decay": {}}
+    own: dict[str, Any] = {}
+    for name, value in given.items():
+        head, dot, group = name.partition(".")
+        if dot and head in ("rates", "decay"):
+            common[head][group] = value
+        elif name in Recipe.model_fields and name not in ("method", "options", "rates", "decay"):
+            common[name] = value
+        elif name in options:
+            own[name] = value
+        else:
+            known = {*options, *Recipe.model_fields, "rates.GROUP", "decay.GROUP"} - {"method", "options"}
+            raise UnknownName("setting", name, known)
+    recipes = {}
+    for method in methods:
+        fields = get_method(method).options.model_fields
+        groups = get_method(method).rates
+        mine = {
+            key: {g: v for g, v in common[key].items() if len(methods) == 1 or g in groups}
+            for key in ("rates", "decay")
+        }
+        chosen = {name: value for name, value in own.items() if name in fields}
+        recipes[method] = parse_recipe({**common, **mine, "method": method, "options": chosen})
+    return recipes
+
+
+def check(
+    read: Callable[[], Task],
+    methods: Sequence[str],
+    pairs: Sequence[str],
+    given: dict[str, Any],
+    backbone: str,
+    dtype: str = "float32",
+    device: str | None = None,
+    max_source: int = 256,
+    output: Path | None = None,
+) -> dict[str, Any]:
+    """Resolve what train would, without weights: {"resolved": ..., "problems": [...]}, all problems at once."""
+    resolved: dict[str, Any] = {}
+    problems: list[str] = []
+
+    def attempt(what: str, resolve: Callable[[], Any]) -> Any:
+        try:
+            resolved[what] = found = resolve()
+        except SoftPromptError as error:
+            problems.append(str(error))
+            return None
+        return found
+
+    def task_facts() -> dict[str, Any]:
+        task = read()
+        rows = {split: len(examples) for split, examples in task.examples.items()}
+        return {"name": task.name, "rows": rows, "template": task.template, "choices": list(task.choices)}
+
+    attempt("task", task_facts)
+    facts = attempt("backbone", lambda: _require_backbone(backbone))
+    attempt("device", lambda: str(find_device(device)))
+    attempt("dtype", lambda: plain(find_dtype(dtype, torch.device(resolved.get("device", "cpu")))))
+    for method in methods:
+        recipe = attempt(method, lambda method=method: make_recipes([method], parse_settings(pairs) | given, 0)[method])  # type: ignore[misc]
+        if recipe is not None:
+            resolved[method] = {**recipe.model_dump(), "options": recipe.parsed_options().model_dump()}
+            length = recipe.parsed_options().length
+            if facts and facts["context"] and length >= facts["context"]:
+                problems.append(f"{method}: a prompt of {length} rows fills {backbone}'s {facts['context']} positions.")
+    resolved["max_source"] = max_source
+    if output is not None:
+        attempt("output", lambda: _free(output))
+    return {"resolved": resolved, "problems": problems}
+
+
+def _require_backbone(name: str) -> dict[str, Any]:
+    if not name:
+        raise BadInput("No backbone given: --backbone smollm2-135m, a folder or a hub id.")
+    return describe(name)
+
+
+def _free(output: Path) -> str:
+    check_folder(output)
+    return str(output)
+
+
+def plain(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
