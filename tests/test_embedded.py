@@ -93,6 +93,8 @@ def test_a_dtype_is_what_was_asked_for(tmp_path: Path) -> None:
 def test_names_that_are_no_backbone(tmp_path: Path) -> None:
     with pytest.raises(UnknownName, match="Did you mean 'smollm2-135m'"):
         load("smollm2-135")
+    with pytest.raises(BadInput, match="no such folder"):
+        load("/nowhere/model")
     with pytest.raises(BadInput, match=r"no config\.json"):
         load(str(tmp_path))
     (tmp_path / "config.json").write_text('{"model_type": "vit", "architectures": ["ViTModel"]}')

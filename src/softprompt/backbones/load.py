@@ -109,6 +109,8 @@ def _masked(config: Any) -> bool:
 def _config(name: str, place: str) -> Any:
     from transformers import AutoConfig
 
+    if not Path(place).exists() and name.startswith(("/", "./", "../", "~")):
+        raise BadInput(f"The backbone {name!r}: there is no such folder. Give one that transformers saved a model in.")
     if not Path(place).is_dir() and difflib.get_close_matches(name.lower(), EMBEDDED, n=1, cutoff=0.8):
         raise UnknownName("backbone", name, EMBEDDED, "Or give a folder, or a hub id (owner/name).")
     if Path(place).is_dir() and not (Path(place) / "config.json").is_file():

@@ -9,6 +9,8 @@ from softprompt.methods import Options, get_method, parse_options
 
 
 class Recipe(BaseModel):
+    """How one prompt is tuned; `resolved` fills in what is left open."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     method: str = "prompt_tuning"

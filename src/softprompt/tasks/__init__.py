@@ -43,6 +43,7 @@ TASKS: dict[str, Callable[[], Task]] = {"support": support}
 
 
 def get_task(name: str) -> Task:
+    """A shipped task by name. Raises UnknownName, with a suggestion."""
     if name not in TASKS:
         raise UnknownName("task", name, TASKS, "Your own file is given with --data FILE.")
     return TASKS[name]()
