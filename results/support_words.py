@@ -1,0 +1,44 @@
+"""Zero-shot accuracy of templates and label words on the shipped task's training messages.
+
+python results/support_words.py
+"""
+
+from pathlib import Path
+
+import softprompt
+from softprompt import Bank, from_files, load
+from softprompt.evaluate import evaluate, score
+
+TEAMS = ("billing", "delivery", "returns", "account", "technical", "sales")
+WORDS = (
+    ("payment", "delivery", "return", "password", "setup", "shopping"),
+    ("charges", "delivery", "returns", "passwords", "setup", "products"),
+    ("payment", "delivery", "returns", "account", "technical", "buying"),
+    ("billing", "delivery", "returns", "login", "technology", "products"),
+    ("money", "delivery", "returns", "account", "device", "purchase"),
+    ("charges", "shipping", "returning", "login", "technical", "sales"),
+    ("payments", "deliveries", "returns", "accounts", "technology", "sales"),
+)
+TEMPLATES = (
+    "Message: {text}\nThis message is about",
+    "A customer writes to a shop: {text}\nThe customer needs help with",
+)
+
+
+def main() -> None:
+    folder = Path(softprompt.__file__).parent / "tasks" / "samples" / "support"
+    backbone = load("smollm2-135m")
+    for template in TEMPLATES:
+        for words in WORDS:
+            task = from_files(
+                folder / "train.jsonl", dev=folder / "dev.jsonl", test=folder / "test.jsonl", label="team",
+                template=template, words=dict(zip(TEAMS, words, strict=True)),
+            )  # fmt: skip
+            shortest = sorted(task.examples["train"], key=lambda example: len(example.source))[:220]
+            with backbone.using(Bank()):
+                metrics = score(evaluate(backbone, shortest), task.metrics).metrics
+            print(f"{template!r}  {', '.join(words)}  {metrics}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
