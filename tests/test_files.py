@@ -319,8 +319,8 @@ def test_a_template_that_shows_the_label_is_refused(tmp_path: Path) -> None:
         (8, 16, True),
         (9, 16, False),  # fewer than two rows a label
         (16, 16, False),
-        (64, 512, True),
-        (65, 512, False),
+        (200, 800, True),
+        (201, 800, False),
     ],
 )
 def test_targets_are_choices_where_they_are_few_and_repeat(tmp_path: Path, labels: int, n: int, fixed: bool) -> None:

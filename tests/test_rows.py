@@ -319,12 +319,23 @@ def test_a_row_of_another_width_is_refused_with_the_columns(
 
 
 @pytest.mark.parametrize(
-    ("header", "line"), [("text,text", 1), ("text,", 1), (",text", 1), ("text, text ", 1), ("\n\na,a", 3)]
+    ("header", "line"), [("text,text", 1), ("text,", 1), (",text,", 1), ("text, text ", 1), ("\n\na,a", 3)]
 )
 def test_columns_that_are_not_named_once_each_are_refused(tmp_path: Path, header: str, line: int) -> None:
     path = tmp_path / "data.csv"
     path.write_text(f"{header}\na,b\n")
     assert "must name the columns, each once" in refused(path, line)
+
+
+def test_the_index_that_pandas_writes_first_is_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "data.csv"
+    path.write_text(",text,label\n0,hello,good\n1,bye,bad\n")
+    assert [row.values for row in read_rows(path)] == [
+        {"text": "hello", "label": "good"},
+        {"text": "bye", "label": "bad"},
+    ]
+    path.write_text(",text,label\n0,hello\n")
+    assert "expected 2 columns (text, label), found 1" in refused(path, 2)
 
 
 def test_parquet_columns_that_are_not_named_once_each_are_refused(tmp_path: Path) -> None:
