@@ -37,7 +37,7 @@ def tune(
     candidate whose loss is not finite stops where it was (`candidate.stopped` says so); the others go on.
     """
     accelerator = Accelerator(cpu=backbone.device.type == "cpu")
-    bank = Bank({candidate.name: candidate.prompt for candidate in candidates}).to(backbone.device).train()
+    bank = Bank({candidate.name: candidate.prompt for candidate in candidates}).train()
     with backbone.using(bank):
         while (alive := [i for i, c in enumerate(candidates) if not c.done]) and not interrupted():
             losses = _gradients(backbone, accelerator, candidates, alive)

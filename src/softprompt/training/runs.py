@@ -79,7 +79,7 @@ def make_candidate(name: str, recipe: Recipe, backbone: Backbone, task: Task) ->
     if task.choices:
         backbone.choice_ids(task.choices)
     site = Site(backbone, backbone.max_source, task.choices, recipe.seed)
-    prompt = make(get_method(recipe.method), options, site)
+    prompt = make(get_method(recipe.method), options, site).to(backbone.device)
     if prompt.trainable() == 0:
         raise BadInput(
             f"{recipe.method} with length {options.length} has nothing to train; give it a length of 1 or more."
