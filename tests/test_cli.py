@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import softprompt
 from softprompt.cli import app, main
 from softprompt.errors import Interrupted
 from softprompt.training.candidate import Candidate
@@ -309,3 +310,15 @@ def test_label_words_are_what_the_model_says(cli: Cli, data: Path, model: str, t
     code, out, _ = cli("evaluate", run, "--data", data, "--generate", "--json")
     assert code == 0
     assert json.loads(out)["n"] == 40
+
+
+def test_the_python_api_has_the_command_lines_words(data: Path, model: str, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    settings = {"length": 3, "rank": 2, "evaluate_every": 2}
+    made = softprompt.train(
+        data=str(data), backbone=model, output=str(run), method="dept", steps=4, batch=4, settings=settings
+    )
+    assert made["dept"].card.kind == "prompt+position"
+    assert softprompt.predict(str(run), ["a red b"])[0]["prediction"] in ("good", "bad")
+    assert softprompt.evaluate(str(run), str(data))["n"] == 40
+    assert softprompt.load_prompt(str(run)).folded.prompt.shape == (3, tiny.D)

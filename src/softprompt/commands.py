@@ -101,10 +101,10 @@ def train(
     return _train(frozen, runs, console)
 
 
-def resume(folders: Sequence[Path], console: Console | None = None) -> dict[str, Prompt]:
+def resume(folders: Sequence[str | Path], console: Console | None = None) -> dict[str, Prompt]:
     """Go on with interrupted runs: a run's folder, or the folder that several of one call share."""
     console = console or Console(stderr=True, highlight=False)
-    found = [one for folder in folders for one in _run_folders(folder)]
+    found = [one for folder in folders for one in _run_folders(Path(folder))]
     cards = {folder: read_run_card(folder) for folder in found}
     for folder in found:
         if (folder / "prompt.json").is_file():
@@ -123,11 +123,11 @@ def resume(folders: Sequence[Path], console: Console | None = None) -> dict[str,
 
 
 def evaluate_run(
-    run: Path,
-    data: Path,
+    run: str | Path,
+    data: str | Path,
     label: str | None = None,
     generate: bool = False,
-    predictions: Path | None = None,
+    predictions: str | Path | None = None,
     backbone: str | None = None,
     dtype: str = "float32",
     device: str | None = None,
@@ -138,13 +138,13 @@ def evaluate_run(
     column = label or card.label
     if column is None:
         raise BadInput(f"The run {run} does not know its label column; say which of {data} holds it: --label COLUMN.")
-    examples = evaluation_examples(card.template, tuple(card.choices), data, column, card.words)
+    examples = evaluation_examples(card.template, tuple(card.choices), Path(data), column, card.words)
     frozen = _load_for(prompt, backbone, dtype, device)
     with frozen.using(Bank({card.name: prompt.soft_prompt()}).to(frozen.device)):
         records = evaluate(frozen, examples, 0, generate=generate)
         without = score(evaluate(frozen, examples, generate=generate), card.metrics)
     if predictions is not None:
-        write_lines(predictions, [record.as_json() for record in records])
+        write_lines(Path(predictions), [record.as_json() for record in records])
     found = score(records, card.metrics)
     commonest = Counter(example.target for example in examples).most_common(1)[0][0]
     golds = [example.golds() for example in examples]
@@ -154,9 +154,9 @@ def evaluate_run(
 
 
 def predict_run(
-    run: Path,
+    run: str | Path,
     texts: Sequence[str] | None = None,
-    data: Path | None = None,
+    data: str | Path | None = None,
     backbone: str | None = None,
     dtype: str = "float32",
     device: str | None = None,
@@ -169,7 +169,7 @@ def predict_run(
         return [_answer(record) for record in evaluate(frozen, examples, 0)]
 
 
-def show_run(run: Path, words: int = 5, backbone: str | None = None) -> dict[str, Any]:
+def show_run(run: str | Path, words: int = 5, backbone: str | None = None) -> dict[str, Any]:
     """What a run is; with `words` > 0 also the nearest vocabulary words of each prompt row."""
     prompt = load_prompt(run)
     found: dict[str, Any] = prompt.card.model_dump()
@@ -288,12 +288,12 @@ def _run_folders(folder: Path) -> list[Path]:
     return [path for path in inside if not (path / "prompt.json").is_file()] or [folder]
 
 
-def _questions(prompt: Prompt, texts: Sequence[str] | None, data: Path | None) -> list[Example]:
+def _questions(prompt: Prompt, texts: Sequence[str] | None, data: str | Path | None) -> list[Example]:
     form, choices = Template(prompt.card.template), tuple(prompt.card.choices)
     if data is not None:
         if texts:
             raise BadInput("Give texts or --data, not both.")
-        rows = [row.values for row in read_rows(data)]
+        rows = [row.values for row in read_rows(Path(data))]
     else:
         lines = texts or [line.rstrip("\n") for line in sys.stdin if line.strip()]
         if not lines:
