@@ -46,6 +46,8 @@ class TrainingView:
     def stepped(self, candidate: Candidate) -> None:
         if self.bars:
             self.bars.update(self.ids[candidate.name], completed=candidate.step, loss=f"{recent_loss(candidate):5.3f}")
+        elif candidate.step - self.first_step[candidate.name] == 5:  # an early word: it runs, and how long it takes
+            self._say(candidate, "")
 
     def evaluated(self, candidate: Candidate) -> None:
         metric = candidate.task.metrics[0]
@@ -53,13 +55,15 @@ class TrainingView:
         if self.bars:
             self.bars.update(self.ids[candidate.name], dev=f"{metric} {percent(value):>5}")
             return
+        self._say(candidate, f"dev {metric} {percent(value)}  ")
+
+    def _say(self, candidate: Candidate, dev: str) -> None:
         taken = time.monotonic() - self.began
-        left = (
-            taken / max(candidate.step - self.first_step[candidate.name], 1) * (candidate.recipe.steps - candidate.step)
-        )
+        done = candidate.step - self.first_step[candidate.name]
+        left = taken / max(done, 1) * (candidate.recipe.steps - candidate.step)
         self.console.print(
             f"{candidate.name:{self.width}}  step {candidate.step:>5}/{candidate.recipe.steps}  "
-            f"loss {recent_loss(candidate):.3f}  dev {metric} {percent(value)}  ETA {_clock(left)}",
+            f"loss {recent_loss(candidate):.3f}  {dev}ETA {_clock(left)}",
             soft_wrap=True,
         )
 
