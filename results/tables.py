@@ -14,20 +14,21 @@ def percent(values: list[float]) -> str:
 
 
 def table(found: dict[str, Any]) -> str:
-    """One row a variant: test accuracy over seeds, each seed, and the margins over both floors."""
+    """One row a variant: dev and test accuracy over seeds (mean and standard deviation), and the floors of test."""
     majority, zero_shot = found["majority"]["accuracy"], found["zero_shot"]["accuracy"]
     lines = [
-        "| | test accuracy | each seed | last training loss |",
-        "|---|---|---|---|",
-        f"| commonest answer | {percent([majority])} | | |",
-        f"| no prompt (zero-shot) | {percent([zero_shot])} | | |",
+        "| | best dev accuracy | test accuracy | each seed | last training loss |",
+        "|---|---|---|---|---|",
+        f"| commonest answer | | {percent([majority])} | | |",
+        f"| no prompt (zero-shot) | | {percent([zero_shot])} | | |",
     ]
     for variant in dict.fromkeys(run["variant"] for run in found["runs"]):
         runs = [run for run in found["runs"] if run["variant"] == variant]
         values = [run["test"]["accuracy"] for run in runs]
         loss = statistics.mean(statistics.mean(run["loss"][-20:]) for run in runs)
         each = ", ".join(percent([value]) for value in values)
-        lines.append(f"| {variant} | {percent(values)} | {each} | {loss:.3f} |")
+        dev = percent([run["best"]["value"] for run in runs])
+        lines.append(f"| {variant} | {dev} | {percent(values)} | {each} | {loss:.3f} |")
     return "\n".join(lines)
 
 
