@@ -322,3 +322,15 @@ def test_the_python_api_has_the_command_lines_words(data: Path, model: str, tmp_
     assert softprompt.predict(str(run), ["a red b"])[0]["prediction"] in ("good", "bad")
     assert softprompt.evaluate(str(run), str(data))["n"] == 40
     assert softprompt.load_prompt(str(run)).folded.prompt.shape == (3, tiny.D)
+
+
+def test_runs_on_different_data_are_not_resumed_together(cli: Cli, data: Path, model: str, tmp_path: Path) -> None:
+    other = tmp_path / "other.csv"
+    other.write_text(data.read_text() + "a red b,good\n")
+    for name, path, method in (("one", data, "dept"), ("two", other, "prompt_tuning")):
+        words = ("--method", method, "--data", path, "--backbone", model, "--output", tmp_path / name)
+        assert cli("train", *words, *QUICK)[0] == 0
+        (tmp_path / name / "prompt.json").unlink()
+    code, _, err = cli("train", "--resume", tmp_path / "one", "--resume", tmp_path / "two")
+    assert code == 2
+    assert "one by one" in err

@@ -110,8 +110,8 @@ def resume(folders: Sequence[str | Path], console: Console | None = None) -> dic
         if (folder / "prompt.json").is_file():
             raise BadInput(f"{folder} is a finished run; there is nothing to resume.")
     settings = {card.setting for card in cards.values()}
-    if len(settings) != 1:
-        raise BadInput("The runs to resume have different backbones or settings; resume them one by one.")
+    if len(settings) != 1 or any(card.task != cards[found[0]].task for card in cards.values()):
+        raise BadInput("The runs to resume have different backbones, settings or data; resume them one by one.")
     frozen = _load(settings.pop())
     runs = []
     for folder, card in cards.items():

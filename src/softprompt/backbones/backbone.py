@@ -52,6 +52,7 @@ class Backbone:
         self.v, self._width = table.weight.shape
         self.pad: int = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
         self.embedding = install(model, Bank(), self.pad)
+        self._choice_ids: dict[tuple[str, ...], list[list[int]]] = {}
 
     @property
     def d(self) -> int:
@@ -145,6 +146,12 @@ class Backbone:
 
     def choice_ids(self, choices: Sequence[str]) -> list[list[int]]:
         """Ids of each choice as it is scored. Raises BadInput for one without tokens and for two that are the same."""
+        key = tuple(choices)
+        if key not in self._choice_ids:  # every example of a task asks again, and comparing all pairs is not free
+            self._choice_ids[key] = self._checked_choice_ids(key)
+        return self._choice_ids[key]
+
+    def _checked_choice_ids(self, choices: tuple[str, ...]) -> list[list[int]]:
         ids = [self.continuation(choice) for choice in choices]
         for choice, tokens in zip(choices, ids, strict=True):
             if not tokens:
