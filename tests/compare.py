@@ -12,6 +12,14 @@ def assert_close(found: object, expected: object, tolerance: float = 1e-5) -> No
     assert gap <= tolerance * max(1.0, np.abs(b).max(initial=0.0)), f"largest difference {gap}"
 
 
+def difference(found: torch.Tensor, expected: torch.Tensor) -> float:
+    """Largest difference, as a share of the largest expected entry (of 1 where all are zero)."""
+    assert found.shape == expected.shape, f"shapes {found.shape} and {expected.shape}"
+    a, b = found.double(), expected.double()
+    largest = float(b.abs().max()) if b.numel() else 0.0
+    return float((a - b).abs().max()) / (largest or 1.0) if b.numel() else 0.0
+
+
 def assert_same_tensors(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
     """The same names and the same bits."""
     assert found.keys() == expected.keys(), f"names {sorted(found)} and {sorted(expected)}"

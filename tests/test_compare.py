@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.compare import assert_close, assert_same_tensors, copied, moved
+from tests.compare import assert_close, assert_same_tensors, copied, difference, moved
 
 
 def test_assert_close_notices_a_wrong_answer() -> None:
@@ -11,6 +11,13 @@ def test_assert_close_notices_a_wrong_answer() -> None:
         assert_close(torch.tensor([1.0, 1.001]), np.array([1.0, 1.0]))
     with pytest.raises(AssertionError, match="shapes"):
         assert_close(torch.ones(3), np.ones((1, 3)))
+
+
+def test_difference_is_a_share_of_the_largest_entry() -> None:
+    assert difference(torch.tensor([1e-6, 2e-6]), torch.tensor([1e-6, 1e-6])) == pytest.approx(1.0)
+    assert difference(torch.ones(2), torch.ones(2)) == 0.0
+    with pytest.raises(AssertionError, match="shapes"):
+        difference(torch.ones(2), torch.ones(1, 2))
 
 
 def test_assert_same_tensors_notices_a_wrong_answer() -> None:

@@ -9,13 +9,25 @@ from torch import nn
 from transformers import (
     BartConfig,
     BartForConditionalGeneration,
+    BloomConfig,
+    BloomForCausalLM,
+    Gemma2Config,
+    Gemma2ForCausalLM,
     Gemma3ForCausalLM,
     Gemma3TextConfig,
     GPT2Config,
     GPT2LMHeadModel,
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
+    MambaConfig,
+    MambaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
     PreTrainedTokenizerFast,
+    Qwen3Config,
+    Qwen3ForCausalLM,
     T5Config,
     T5ForConditionalGeneration,
 )
@@ -79,13 +91,46 @@ def _gemma3() -> nn.Module:
     return Gemma3ForCausalLM(config)
 
 
+# Decoders that differ where packing could go wrong: norms on heads, a window in all layers, learned or partly
+# rotated positions; then those that cannot be packed: ALiBi, a recurrence, capped scores.
+_SMALL: dict[str, Any] = {
+    "vocab_size": V, "hidden_size": D, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
+    "max_position_embeddings": 96, "bos_token_id": EOS, "eos_token_id": EOS, "pad_token_id": PAD,
+}  # fmt: skip
+
+
+def _qwen3() -> nn.Module:
+    return Qwen3ForCausalLM(Qwen3Config(**_SMALL, num_key_value_heads=1, head_dim=8))
+
+
+def _mistral() -> nn.Module:
+    return MistralForCausalLM(MistralConfig(**_SMALL, num_key_value_heads=2, sliding_window=6))
+
+
+def _neox() -> nn.Module:
+    return GPTNeoXForCausalLM(GPTNeoXConfig(**_SMALL))
+
+
+def _gemma2() -> nn.Module:
+    return Gemma2ForCausalLM(Gemma2Config(**_SMALL, num_key_value_heads=1, head_dim=8, sliding_window=8))
+
+
+def _bloom() -> nn.Module:
+    return BloomForCausalLM(BloomConfig(vocab_size=V, hidden_size=D, n_layer=2, n_head=2, pad_token_id=PAD))
+
+
+def _mamba() -> nn.Module:
+    return MambaForCausalLM(MambaConfig(vocab_size=V, hidden_size=D, num_hidden_layers=2, state_size=4))
+
+
 MODELS = {"t5": _t5, "bart": _bart, "gpt2": _gpt2, "llama": _llama, "gemma3": _gemma3}
+DECODERS = {"qwen3": _qwen3, "mistral": _mistral, "neox": _neox, "gemma2": _gemma2, "bloom": _bloom, "mamba": _mamba}
 
 
 def model(name: str) -> nn.Module:
     """A random model whose weights are large enough for its answers to depend on its input."""
     torch.manual_seed(0)
-    made = MODELS[name]().eval()
+    made = (MODELS | DECODERS)[name]().eval()
     with torch.no_grad():
         for tensor in made.parameters():
             if tensor.ndim > 1:

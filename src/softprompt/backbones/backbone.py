@@ -27,6 +27,8 @@ class Batch:
     layout: Layout
     labels: Int[Tensor, "b t"] | None
     """Target ids, IGNORED elsewhere; None when the batch was posed without targets."""
+    prompts: tuple[int, ...]
+    """Index of each row's prompt in the bank, -1 for none."""
     truncated: tuple[bool, ...]
     """Whether each source lost tokens to the length limit."""
 
@@ -80,6 +82,11 @@ class Backbone:
             yield
         finally:
             self.embedding.bank = before
+
+    @contextmanager
+    def settled(self) -> Iterator[None]:
+        """Inside the block the bank does not change, so what depends on a prompt alone is computed once."""
+        yield
 
     # What a start needs to know of the tokens (softprompt.start.Vocabulary)
 
@@ -264,10 +271,10 @@ class Backbone:
         """Whether labels stand at the right end of their row."""
         return False
 
-    def _losses(self, batch: Batch) -> Losses:
+    def _losses_of(self, batch: Batch, scores: Float[Tensor, "b t v"]) -> Losses:
+        """Losses of a batch's labels under log-probabilities `scores`."""
         assert batch.labels is not None
         real = batch.labels != IGNORED
-        scores = self._log_probabilities(batch)
         picked = scores.gather(2, batch.labels.masked_fill(~real, 0).unsqueeze(2)).squeeze(2)  # (b, t)
         return Losses(-picked.masked_fill(~real, 0).sum(1), real.sum(1))
 

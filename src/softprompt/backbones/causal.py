@@ -1,16 +1,25 @@
 """Decoder-only backbones (GPT-2, Llama, Qwen, Gemma, ...).
 
 A row is [padding][soft tokens][source][target], padded on the left, so that targets end in the last column.
+That is the plain route. Where it can, a batch is packed instead: one row without padding, each prompt
+computed once for all its examples (softprompt.backbones.packing).
 """
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 
+from softprompt.backbones.attention import packed
 from softprompt.backbones.backbone import IGNORED, Backbone, Batch, Losses
+from softprompt.backbones.head import label_nll
+from softprompt.backbones.packing import Memory, Packing, pack, pack_prompt, used
+from softprompt.backbones.probe import why_not_packed
 from softprompt.embedding import Layout
 from softprompt.errors import BadInput
 from softprompt.tasks.task import Example
@@ -21,13 +30,121 @@ class Causal(Backbone):
 
     def __init__(self, model: nn.Module, *args: Any, **settings: Any) -> None:
         super().__init__(model, *args, **settings)
+        self.share = True
+        """Pack where possible; False takes the plain route always."""
+        self._packable: bool | None = None  # not tried yet
+        self._memories: dict[int, Memory] | None = None  # of prompts that stay as they are, inside `settled`
         # logits_to_keep hands the head a slice, and a linear layer on a slice copies its weight once a row.
         model.get_output_embeddings().register_forward_pre_hook(lambda _, given: (given[0].contiguous(),))  # type: ignore
 
     def loss(self, batch: Batch) -> Losses:
-        return self._losses(batch)
+        return self.packed_losses(batch) if self.packs(batch) else self.plain_losses(batch)
+
+    def plain_losses(self, batch: Batch) -> Losses:
+        """Every example with its own copy of its prompt, padded: what packed losses must agree with."""
+        return self._losses_of(batch, self._plain(batch))
+
+    def packed_losses(self, batch: Batch) -> Losses:
+        assert batch.labels is not None
+        real = batch.labels != IGNORED
+        packing = self._packing(batch)
+        states = self._states(batch, packing)[packing.predicting]
+        nll = label_nll(self._head, states, batch.labels[real], self.v)
+        return Losses(nll.new_zeros(len(real)).index_add(0, packing.owner, nll), real.sum(1))
+
+    # Packed rows
+
+    def packs(self, batch: Batch) -> bool:
+        """Whether `batch` goes through the network packed.
+
+        Not with dropout (each example must draw its own), not for prompts that look at their input, and not on a
+        backbone whose packed losses or gradients differ from the plain ones: that is tried once, and warned about.
+        """
+        bank = self.embedding.bank
+        if not self.share or self.model.training or any(bank[i].kind == "input" for i in batch.prompts if i >= 0):
+            return False
+        if self._packable is None:
+            reason = why_not_packed(self)
+            self._packable = reason is None
+            if reason:
+                warnings.warn(
+                    f"{self.name} cannot compute a prompt once for all examples of a batch ({reason}). Each example "
+                    "computes its own copy: the results are the same, but training is slower.",
+                    stacklevel=2,
+                )
+        return self._packable
+
+    @contextmanager
+    def settled(self) -> Iterator[None]:
+        before, self._memories = self._memories, {}
+        try:
+            yield
+        finally:
+            self._memories = before
+
+    def _packing(self, batch: Batch) -> Packing:
+        bank = self.embedding.bank
+        lengths = [bank.longest([i]) for i in batch.prompts]
+        labels = [0] * len(lengths) if batch.labels is None else (batch.labels != IGNORED).sum(1).tolist()
+        memory, named = None, used(batch.prompts, lengths)
+        if named and self._memories is not None and not torch.is_grad_enabled():
+            memory = self._remembered(named, self._memories)
+        return pack(batch.mask, batch.prompts, lengths, labels, memory)
+
+    def _states(self, batch: Batch, packing: Packing) -> Tensor:
+        """Last hidden states (n, d) of a packed batch."""
+        with self.embedding.laid_out(batch.layout):
+            embeds = self.embedding(batch.ids).flatten(0, 1)[packing.gather]
+        return self._read(embeds, packing)
+
+    def _read(self, embeds: Tensor, packing: Packing) -> Tensor:
+        base: Any = self.model.base_model
+        with packed(packing):
+            states: Tensor = base(
+                inputs_embeds=embeds.unsqueeze(0),
+                attention_mask=packing.position.new_ones(1, len(embeds)),
+                position_ids=packing.position.unsqueeze(0),
+                use_cache=False,
+            ).last_hidden_state
+        return states.squeeze(0)
+
+    def _head(self, states: Tensor) -> Tensor:
+        """Logits (m, v) of hidden states (m, d), with whatever the model does to them after its linear layer."""
+        base: Any = self.model.base_model
+        base.forward = lambda *_, **__: BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=states.unsqueeze(0))
+        try:
+            logits: Tensor = self.model(inputs_embeds=states.unsqueeze(0), use_cache=False).logits
+        finally:
+            del base.forward
+        return logits.squeeze(0)
+
+    def _remembered(self, prompts: Sequence[int], memories: dict[int, Memory]) -> Memory:
+        """Keys and values of `prompts`, behind one another; each prompt is read once in a `settled` block."""
+        for i in prompts:
+            if i not in memories:
+                ids = torch.tensor([self.embedding.bank.soft_ids(i, self.v)], device=self.device)
+                layout = Layout(torch.tensor([i], device=self.device), torch.full_like(ids, -1))
+                packing = pack_prompt(ids.shape[1], self.device)
+                with self.embedding.laid_out(layout):
+                    self._read(self.embedding(ids)[0], packing)
+                assert packing.recorded, "no attention layer kept the prompt's keys and values"
+                memories[i] = packing.recorded
+        return {
+            layer: tuple(torch.cat([memories[i][layer][part] for i in prompts], 1) for part in (0, 1))  # type: ignore
+            for layer in memories[prompts[0]]
+        }
 
     def _log_probabilities(self, batch: Batch) -> Tensor:
+        assert batch.labels is not None
+        if self.packs(batch):
+            packing = self._packing(batch)
+            own = torch.log_softmax(self._head(self._states(batch, packing)[packing.predicting]).float(), -1)
+            whole = own.new_zeros(*batch.labels.shape, own.shape[-1])
+            whole[batch.labels != IGNORED] = own
+            return whole
+        return self._plain(batch)
+
+    def _plain(self, batch: Batch) -> Tensor:
         assert batch.labels is not None
         positions = (batch.mask.cumsum(1) - 1).clamp(min=0)
         with self.embedding.laid_out(batch.layout):
@@ -72,13 +189,24 @@ class Causal(Backbone):
     ) -> Batch:
         asked = targets or [()] * len(examples)
         sources, truncated = self._sources(examples, prompts, max(map(len, asked)))
+        return self.lay(sources, prompts, targets, truncated)
+
+    def lay(
+        self,
+        sources: Sequence[Sequence[int]],
+        prompts: Sequence[int],
+        targets: Sequence[Sequence[int]] | None,
+        truncated: tuple[bool, ...],
+    ) -> Batch:
+        """A batch of ids: each row its prompt's soft tokens, a source and, if there is one, a target."""
+        asked = targets or [()] * len(sources)
         soft = [self.embedding.bank.soft_ids(i, self.v) for i in prompts]
         rows = [[*a, *b, *c] for a, b, c in zip(soft, sources, asked, strict=True)]
         ranks = [[*[-1] * len(a), *range(len(b)), *[-1] * len(c)] for a, b, c in zip(soft, sources, asked, strict=True)]
         real = self._fill([[1] * len(row) for row in rows], 0, left=True).bool()
         layout = Layout(torch.tensor(list(prompts), device=self.device), self._fill(ranks, -1, left=True))
         labels = None if targets is None else self._fill(targets, IGNORED, left=True)
-        return Batch(self._fill(rows, self.pad, left=True), real, layout, labels, truncated)
+        return Batch(self._fill(rows, self.pad, left=True), real, layout, labels, tuple(prompts), truncated)
 
     def _generated(self, made: Tensor, batch: Batch) -> Tensor:
         return made[:, batch.ids.shape[1] :]

@@ -19,7 +19,7 @@ class Seq2Seq(Backbone):
     kind: Literal["causal", "seq2seq"] = "seq2seq"
 
     def loss(self, batch: Batch) -> Losses:
-        return self._losses(batch)
+        return self._losses_of(batch, self._log_probabilities(batch))
 
     def _encoded(self, batch: Batch) -> Tensor:
         with self.embedding.laid_out(batch.layout):
@@ -70,7 +70,7 @@ class Seq2Seq(Backbone):
         real = self._fill([[1] * len(row) for row in rows], 0, left=False).bool()
         layout = Layout(torch.tensor(list(prompts), device=self.device), self._fill(ranks, -1, left=False))
         labels = None if targets is None else self._fill(targets, IGNORED, left=False)
-        return Batch(self._fill(rows, self.pad, left=False), real, layout, labels, truncated)
+        return Batch(self._fill(rows, self.pad, left=False), real, layout, labels, tuple(prompts), truncated)
 
     def _rank_rows(self, examples: Sequence[Example], prompts: Sequence[int], choices: list[list[list[int]]]) -> Tensor:
         # The encoder runs once an example; its states serve all choices.
@@ -81,7 +81,7 @@ class Seq2Seq(Backbone):
         layout = Layout(batch.layout.prompt.repeat_interleave(width), batch.layout.position.repeat_interleave(width, 0))
         rows = Batch(
             batch.ids.repeat_interleave(width, 0), batch.mask.repeat_interleave(width, 0), layout, labels,
-            batch.truncated,
+            batch.prompts, batch.truncated,
         )  # fmt: skip
         real = labels != IGNORED
         picked = self._decoded(states, rows).gather(2, labels.masked_fill(~real, 0).unsqueeze(2)).squeeze(2)

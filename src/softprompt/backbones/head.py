@@ -1,0 +1,43 @@
+"""The loss of label positions: the vocabulary is looked at in pieces, and only the gradient is kept."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+PIECE = 1 << 24  # logits in memory at a time (64 MiB in float32)
+
+
+def label_nll(
+    head: Callable[[Tensor], Tensor], states: Float[Tensor, "m d"], labels: Int[Tensor, " m"], v: int
+) -> Float[Tensor, " m"]:
+    """Negative log-likelihood in nats of each label under a frozen head (m, d) -> (m, v), in float32.
+
+    Logits never exist for more than a piece of the positions: each position's gradient with respect to its
+    own state (d values instead of v) is taken at once and kept for the backward pass.
+    """
+    nll: Tensor = _LabelNll.apply(states, labels, head, max(1, PIECE // v))  # type: ignore[no-untyped-call]
+    return nll
+
+
+class _LabelNll(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, states: Tensor, labels: Tensor, head: Callable[[Tensor], Tensor], piece: int) -> Tensor:
+        losses, slopes = [], []
+        for at in range(0, len(states), piece):
+            own = states[at : at + piece].detach().requires_grad_(ctx.needs_input_grad[0])
+            with torch.set_grad_enabled(ctx.needs_input_grad[0]):
+                nll = torch.nn.functional.cross_entropy(head(own).float(), labels[at : at + piece], reduction="none")
+                if ctx.needs_input_grad[0]:
+                    slopes.append(torch.autograd.grad(nll.sum(), own)[0])
+            losses.append(nll.detach())
+        if slopes:
+            ctx.save_for_backward(torch.cat(slopes))
+        return torch.cat(losses)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        (slopes,) = ctx.saved_tensors
+        return slopes * grads[0].unsqueeze(1).to(slopes.dtype), None, None, None
