@@ -157,18 +157,6 @@ def test_each_pass_over_the_data_takes_every_example_once() -> None:
     assert batch_indices(0, 3, 8, seed=0)[:3] != batch_indices(0, 3, 8, seed=1)[:3]
 
 
-def test_the_gradient_does_not_depend_on_how_a_step_is_cut_into_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = []
-    for tokens in (10_000, 12):
-        monkeypatch.setattr("softprompt.training.loop.CHUNK_TOKENS", tokens)
-        backbone = tiny.backbone("llama")
-        one = candidate(backbone, "dept", batch=8)
-        tune(backbone, [one])
-        made.append(one.prompt.state_dict())
-    for name, tensor in made[0].items():
-        assert_close(made[1][name].float(), tensor.float(), 1e-4)
-
-
 def test_patience_ends_a_run_and_the_best_state_comes_back() -> None:
     backbone = tiny.backbone("llama")
     one = candidate(backbone, "prompt_tuning", steps=50, evaluate_every=1, patience=2, rates={"prompt": 0.0})

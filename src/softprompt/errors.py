@@ -9,6 +9,7 @@
     │   └── MissingPackage    an optional package, with the command that installs it
     └── RunFailed             the work started and could not end; what is saved is said   exit code 1
         ├── NotFinite         the loss became NaN or infinite
+        ├── OutOfMemory       a single example does not fit
         ├── CannotWrite       the disk is full or a folder cannot be written
         └── Interrupted       Ctrl-C: saved, and how to go on
 
@@ -69,6 +70,10 @@ class RunFailed(SoftPromptError):
 
 
 class NotFinite(RunFailed):
+    pass
+
+
+class OutOfMemory(RunFailed):
     pass
 
 

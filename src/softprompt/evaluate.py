@@ -1,17 +1,17 @@
 """Evaluation: a record for each example first, scores from the records."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 
-from softprompt.backbones import Backbone
+from softprompt.backbones import Backbone, passes
 from softprompt.metrics import get_metric
 from softprompt.tasks import Example, Task
 
-CHUNK_TOKENS = 2048
+PASS_TOKENS = {True: 2048, False: 32768}  # on a CPU, on an accelerator
 
 
 @dataclass(frozen=True)
@@ -69,13 +69,15 @@ def evaluate(
     generated, greedily. Records come in the order of the examples.
     """
     records: dict[int, Record] = {}
-    for chunk in chunks(backbone, examples, [prompt] * len(examples)):
-        asked = [examples[i] for i in chunk]
-        truncated = backbone.pose(asked, [prompt] * len(asked)).truncated
-        made = _generated(backbone, asked, prompt, max_new_tokens) if generate or not asked[0].choices else None
-        ranked = made or _ranked(backbone, asked, prompt)
-        for i, example, record, cut in zip(chunk, asked, ranked, truncated, strict=True):
-            records[i] = _record(example, record, cut)
+    limit = PASS_TOKENS[backbone.device.type == "cpu"]
+    with backbone.settled():
+        for group in passes(backbone, examples, [prompt] * len(examples), limit):
+            asked = [examples[i] for i in group]
+            truncated = backbone.pose(asked, [prompt] * len(asked)).truncated
+            made = _generated(backbone, asked, prompt, max_new_tokens) if generate or not asked[0].choices else None
+            ranked = made or _ranked(backbone, asked, prompt)
+            for i, example, record, cut in zip(group, asked, ranked, truncated, strict=True):
+                records[i] = _record(example, record, cut)
     return [records[i] for i in range(len(examples))]
 
 
@@ -110,25 +112,6 @@ def majority(task: Task, examples: Sequence[Example]) -> Scores:
     predictions = [commonest] * len(examples)
     references = [example.golds() for example in examples]
     return Scores({name: get_metric(name)(predictions, references) for name in task.metrics}, len(examples))
-
-
-def chunks(
-    backbone: Backbone, examples: Sequence[Example], prompts: Sequence[int], tokens: int = CHUNK_TOKENS
-) -> Iterator[list[int]]:
-    """Indices of examples in groups of like length, each of at most about `tokens` tokens with its padding."""
-    bank = backbone.embedding.bank
-    lengths = [
-        min(len(backbone.tokens(e.source + e.cue)), backbone.max_source) + bank.longest([p]) + 2
-        for e, p in zip(examples, prompts, strict=True)
-    ]
-    group: list[int] = []
-    for i in sorted(range(len(examples)), key=lambda i: lengths[i]):
-        if group and (len(group) + 1) * lengths[i] > tokens:
-            yield group
-            group = []
-        group.append(i)
-    if group:
-        yield group
 
 
 @dataclass(frozen=True)

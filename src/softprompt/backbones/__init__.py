@@ -4,6 +4,7 @@ from softprompt.backbones.backbone import Backbone, Batch, Losses
 from softprompt.backbones.causal import Causal
 from softprompt.backbones.embedded import EMBEDDED
 from softprompt.backbones.load import load
+from softprompt.backbones.passes import passes
 from softprompt.backbones.seq2seq import Seq2Seq
 
-__all__ = ["EMBEDDED", "Backbone", "Batch", "Causal", "Losses", "Seq2Seq", "load"]
+__all__ = ["EMBEDDED", "Backbone", "Batch", "Causal", "Losses", "Seq2Seq", "load", "passes"]

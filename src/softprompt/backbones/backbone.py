@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -55,6 +56,9 @@ class Backbone:
         self.pad: int = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
         self.embedding = install(model, Bank(), self.pad)
         self._choice_ids: dict[tuple[str, ...], list[list[int]]] = {}
+        # Every epoch asks for the same texts. verbose=False: sources over the model's limit are cut and counted
+        # by us, not warned about.
+        self._read_text = lru_cache(maxsize=1 << 17)(lambda text: tuple(tokenizer(text, verbose=False).input_ids))
 
     @property
     def d(self) -> int:
@@ -82,6 +86,10 @@ class Backbone:
             yield
         finally:
             self.embedding.bank = before
+
+    def packs(self, prompts: Sequence[int]) -> bool:
+        """Whether examples with these prompts are computed without padding, each prompt once for all of them."""
+        return False
 
     @contextmanager
     def settled(self) -> Iterator[None]:
@@ -200,9 +208,13 @@ class Backbone:
         """
         raise NotImplementedError
 
+    def size(self, example: Example, *, targets: bool) -> int:
+        """Tokens of an example: its source as it is read and, if asked for, its target."""
+        source = min(len(self._encode(example.source + example.cue)), self.max_source)
+        return source + (len(self.target_ids(example)) if targets else 0)
+
     def _encode(self, text: str) -> list[int]:
-        # verbose=False: sources over the model's limit are cut and counted by us, not warned about.
-        return list(self.tokenizer(text, verbose=False).input_ids)
+        return list(self._read_text(text))
 
     def _closing(self) -> list[int]:
         """Special tokens that the tokenizer puts at the end of a source."""

@@ -38,7 +38,7 @@ class Causal(Backbone):
         model.get_output_embeddings().register_forward_pre_hook(lambda _, given: (given[0].contiguous(),))  # type: ignore
 
     def loss(self, batch: Batch) -> Losses:
-        return self.packed_losses(batch) if self.packs(batch) else self.plain_losses(batch)
+        return self.packed_losses(batch) if self.packs(batch.prompts) else self.plain_losses(batch)
 
     def plain_losses(self, batch: Batch) -> Losses:
         """Every example with its own copy of its prompt, padded: what packed losses must agree with."""
@@ -54,14 +54,14 @@ class Causal(Backbone):
 
     # Packed rows
 
-    def packs(self, batch: Batch) -> bool:
-        """Whether `batch` goes through the network packed.
+    def packs(self, prompts: Sequence[int]) -> bool:
+        """Whether rows with these prompts go through the network packed.
 
         Not with dropout (each example must draw its own), not for prompts that look at their input, and not on a
         backbone whose packed losses or gradients differ from the plain ones: that is tried once, and warned about.
         """
         bank = self.embedding.bank
-        if not self.share or self.model.training or any(bank[i].kind == "input" for i in batch.prompts if i >= 0):
+        if not self.share or self.model.training or any(bank[i].kind == "input" for i in prompts if i >= 0):
             return False
         if self._packable is None:
             reason = why_not_packed(self)
@@ -136,7 +136,7 @@ class Causal(Backbone):
 
     def _log_probabilities(self, batch: Batch) -> Tensor:
         assert batch.labels is not None
-        if self.packs(batch):
+        if self.packs(batch.prompts):
             packing = self._packing(batch)
             own = torch.log_softmax(self._head(self._states(batch, packing)[packing.predicting]).float(), -1)
             whole = own.new_zeros(*batch.labels.shape, own.shape[-1])

@@ -4,15 +4,12 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-import torch
-from accelerate import Accelerator
-
 from softprompt.backbones import Backbone
-from softprompt.evaluate import chunks, evaluate, mean_loss, score
+from softprompt.errors import OutOfMemory
+from softprompt.evaluate import evaluate, mean_loss, score
 from softprompt.soft import Bank
 from softprompt.training.candidate import Candidate
-
-CHUNK_TOKENS = 1024
+from softprompt.training.gradients import Gradients
 
 
 class Listener(Protocol):
@@ -30,17 +27,26 @@ def tune(
     listener: Listener | None = None,
     save: Callable[[Candidate], None] | None = None,
     interrupted: Callable[[], bool] = lambda: False,
+    pass_tokens: int | None = None,
 ) -> None:
     """Tune every candidate to its last step, in common batches; each ends up as it would alone.
 
     After each evaluation, at the end and when `interrupted` says so, `save` is called with the candidate. A
-    candidate whose loss is not finite stops where it was (`candidate.stopped` says so); the others go on.
+    candidate whose loss is not finite stops where it was (`candidate.stopped` says so); the others go on. A
+    step is computed in passes of at most `pass_tokens` tokens, fewer when memory runs out; OutOfMemory, after
+    saving, when not even one example fits.
     """
-    accelerator = Accelerator(cpu=backbone.device.type == "cpu")
+    gradients = Gradients(backbone, pass_tokens)
     bank = Bank({candidate.name: candidate.prompt for candidate in candidates}).train()
     with backbone.using(bank):
         while (alive := [i for i, c in enumerate(candidates) if not c.done]) and not interrupted():
-            losses = _gradients(backbone, accelerator, candidates, alive)
+            try:
+                losses = gradients(candidates, alive)
+            except OutOfMemory:
+                if save:
+                    for candidate in candidates:
+                        save(candidate)
+                raise
             for i in alive:
                 candidate = candidates[i]
                 if not math.isfinite(losses[i]):
@@ -60,32 +66,6 @@ def tune(
         if save:
             for candidate in candidates:
                 save(candidate)
-
-
-def _gradients(
-    backbone: Backbone, accelerator: Accelerator, candidates: Sequence[Candidate], alive: Sequence[int]
-) -> dict[int, float]:
-    """Leave in every live prompt the gradient of its own mean token loss; return the losses, in nats."""
-    rows = [(example, i) for i in alive for example in candidates[i].next_examples()]
-    examples, owners = [example for example, _ in rows], [i for _, i in rows]
-    tokens = dict.fromkeys(alive, 0)
-    for example, i in rows:
-        tokens[i] += len(backbone.target_ids(example))
-    losses = dict.fromkeys(alive, 0.0)
-    for chunk in chunks(backbone, examples, owners, CHUNK_TOKENS):
-        mine = [owners[j] for j in chunk]
-        nll = backbone.loss(backbone.pose([examples[j] for j in chunk], mine, targets=True)).nll
-        weights = torch.tensor([1 / tokens[i] for i in mine], device=nll.device)
-        for i, part in zip(mine, (nll.detach() * weights).tolist(), strict=True):
-            losses[i] += part
-        # Rows are independent, so a row that is not finite is left out without touching the others' gradients.
-        finite = nll.isfinite()
-        total = (nll[finite] * weights[finite]).sum()
-        if backbone.embedding.penalty is not None:
-            total = total + backbone.embedding.penalty * len(chunk) / len(rows)
-        if total.requires_grad:
-            accelerator.backward(total)
-    return losses
 
 
 def _evaluate(backbone: Backbone, bank: Bank, candidate: Candidate, index: int) -> None:

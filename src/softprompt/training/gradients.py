@@ -1,0 +1,120 @@
+"""The gradient of one step, in as many passes as memory asks for: how a step is cut does not change its result."""
+
+import warnings
+from collections.abc import Sequence
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
+from torch import Tensor, nn
+
+from softprompt.backbones import Backbone, passes
+from softprompt.errors import OutOfMemory
+from softprompt.tasks import Example
+from softprompt.training.candidate import Candidate
+
+PASS_TOKENS = {True: 2048, False: 16384}  # on a CPU, on an accelerator
+HALF_SCALE = 1024.0  # float16 cannot hold gradients below 6e-8, so they are computed this much larger
+
+
+class Gradients:
+    """Leaves in every live prompt the gradient of its own mean token loss.
+
+    `limit` is the most tokens (padding and prompt rows included) of one pass through the network. When a
+    pass does not fit in memory the limit is halved, and stays so; nothing of the failed pass is kept.
+    """
+
+    def __init__(self, backbone: Backbone, limit: int | None = None) -> None:
+        self.backbone = backbone
+        self.accelerator = Accelerator(cpu=backbone.device.type == "cpu")
+        self.limit = limit or PASS_TOKENS[backbone.device.type == "cpu"]
+        self.scale = HALF_SCALE if backbone.dtype is torch.float16 else 1.0
+
+    def __call__(self, candidates: Sequence[Candidate], alive: Sequence[int]) -> dict[int, float]:
+        """Take the next step's examples of `candidates[i]` for i in `alive`; return their losses, in nats."""
+        rows = [(example, i) for i in alive for example in candidates[i].next_examples()]
+        examples, owners = [example for example, _ in rows], [i for _, i in rows]
+        counts = [len(self.backbone.target_ids(example)) for example in examples]
+        tokens = {i: sum(n for n, owner in zip(counts, owners, strict=True) if owner == i) for i in alive}
+        weights = [1 / tokens[i] for i in owners]
+        tensors = [tensor for i in alive for tensor in candidates[i].prompt.parameters()]
+        while True:
+            losses = self._accumulated(examples, owners, weights, tensors)
+            if self.scale == 1.0:
+                return {i: losses[i] for i in alive}
+            finite = [i for i in alive if abs(losses[i]) < float("inf")]
+            if self._unscaled(tensors, [t for i in finite for t in candidates[i].prompt.parameters()]):
+                return {i: losses[i] for i in alive}
+
+    def _accumulated(
+        self, examples: Sequence[Example], owners: Sequence[int], weights: Sequence[float], tensors: list[nn.Parameter]
+    ) -> dict[int, float]:
+        """Add up all passes of a step; returns the weighted losses by owner."""
+        losses = dict.fromkeys(owners, 0.0)
+        left = list(range(len(examples)))
+        while left:
+            groups = passes(
+                self.backbone, [examples[i] for i in left], [owners[i] for i in left], self.limit, targets=True
+            )
+            done: set[int] = set()
+            for group in groups:
+                rows = [left[i] for i in group]
+                before = [None if tensor.grad is None else tensor.grad.clone() for tensor in tensors]
+                mine = [examples[i] for i in rows], [owners[i] for i in rows], [weights[i] for i in rows]
+                try:
+                    parts = self._passed(*mine, share=len(rows) / len(examples))
+                except RuntimeError as error:
+                    if not should_reduce_batch_size(error):
+                        raise
+                    for tensor, grad in zip(tensors, before, strict=True):
+                        tensor.grad = grad
+                    self._halve(mine[0], error)
+                    break
+                for i, part in zip(rows, parts, strict=True):
+                    losses[owners[i]] += part
+                done.update(rows)
+            left = [i for i in left if i not in done]
+        return losses
+
+    def _passed(
+        self, examples: Sequence[Example], owners: Sequence[int], weights: Sequence[float], share: float
+    ) -> list[float]:
+        """One forward and backward pass; returns each example's weighted loss."""
+        nll = self.backbone.loss(self.backbone.pose(examples, owners, targets=True)).nll
+        weighted = nll * torch.tensor(weights, device=nll.device)
+        # Rows are independent, so a row that is not finite is left out without touching the others' gradients.
+        total = weighted[nll.isfinite()].sum()
+        if self.backbone.embedding.penalty is not None:
+            total = total + self.backbone.embedding.penalty * share
+        if total.requires_grad:
+            self.accelerator.backward(total * self.scale)
+        return list(weighted.detach().tolist())
+
+    def _halve(self, examples: Sequence[Example], error: RuntimeError) -> None:
+        """Make passes smaller after one of `examples` that did not fit. Raises OutOfMemory for a single example."""
+        clear_device_cache(garbage_collection=True)
+        sizes = [self.backbone.size(example, targets=True) for example in examples]
+        if len(examples) == 1:
+            raise OutOfMemory(
+                f"One example of {sizes[0]} tokens does not fit in memory ({str(error).splitlines()[0][:120]}). Use "
+                "--gradient-checkpointing, --dtype bfloat16, or read less of it with --max-source."
+            ) from None
+        self.limit = max(1, min(self.limit, sum(sizes)) // 2)
+        warnings.warn(
+            f"A pass of {len(examples)} examples does not fit in memory; going on with {self.limit} tokens a pass. The "
+            "result is the same, in more passes.",
+            stacklevel=2,
+        )
+
+    def _unscaled(self, tensors: list[nn.Parameter], expected_finite: list[nn.Parameter]) -> bool:
+        """Take the scale out of the gradients; False, after lowering it, when it made them overflow."""
+        grads: list[Tensor] = [t.grad for t in expected_finite if t.grad is not None]
+        if all(bool(grad.isfinite().all()) for grad in grads):
+            for tensor in tensors:
+                if tensor.grad is not None:
+                    tensor.grad /= self.scale
+            return True
+        for tensor in tensors:
+            tensor.grad = None
+        self.scale = max(self.scale / 4, 1.0)
+        return False

@@ -1,0 +1,151 @@
+"""How a step is cut into passes: by tokens, by memory, by dtype. None of it changes the result."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from softprompt.backbones import Backbone, Batch, Losses, passes
+from softprompt.errors import OutOfMemory
+from softprompt.soft import Bank
+from softprompt.tasks import Example
+from softprompt.training.gradients import Gradients
+from softprompt.training.loop import tune
+from tests import tiny
+from tests.compare import assert_close, difference
+from tests.test_training import candidate
+
+
+def examples(sizes: list[int]) -> list[Example]:
+    return [Example(" ".join(["red"] * n), "good", " team :", ("good", "bad"), (), str(i)) for i, n in enumerate(sizes)]
+
+
+def bank_of(backbone: Backbone, *methods: str) -> Bank:
+    return Bank({f"{i}": candidate(backbone, method).prompt for i, method in enumerate(methods)})
+
+
+def gradient(backbone: Backbone, limit: int | None, methods: tuple[str, ...] = ("dept", "prompt_tuning")) -> Any:
+    """The first step's gradient of a bank, as one vector, and its losses."""
+    found = [candidate(backbone, method, batch=8, seed=i) for i, method in enumerate(methods)]
+    bank = Bank({str(i): one.prompt for i, one in enumerate(found)}).train()
+    with backbone.using(bank):
+        losses = Gradients(backbone, limit)(found, range(len(found)))
+    grads = [t.grad.flatten() for t in bank.parameters() if t.grad is not None]
+    assert len(grads) == len(list(bank.parameters()))
+    return torch.cat(grads), torch.tensor(list(losses.values()))
+
+
+@pytest.mark.parametrize("family", ["llama", "t5", "bart", "mamba"])
+@pytest.mark.filterwarnings("ignore:.*cannot compute a prompt once")
+def test_the_gradient_does_not_depend_on_how_a_step_is_cut(family: str) -> None:
+    backbone = tiny.backbone(family)
+    whole, losses = gradient(backbone, 10_000)
+    for limit in (64, 12, 1):
+        cut, same = gradient(backbone, limit)
+        assert difference(cut, whole) < 1e-5
+        assert_close(same, losses)
+
+
+def test_packed_passes_hold_real_tokens_and_each_prompt_once() -> None:
+    backbone = tiny.backbone("llama")
+    sizes = [1, 30, 2, 9, 4, 4, 17, 3]
+    with backbone.using(bank_of(backbone, "prompt_tuning", "dept")):
+        owners = [0, 1, -1, 0, 1, 0, 1, 0]
+        found = list(passes(backbone, examples(sizes), owners, 30, targets=True))
+        assert sorted(i for group in found for i in group) == list(range(8))
+        for group in found:
+            rows = sum(sizes[i] + 3 for i in group)  # the cue has two tokens, the target one
+            prompts = 3 * len({owners[i] for i in group} - {-1})
+            assert rows + prompts <= 30 or len(group) == 1
+        assert len(list(passes(backbone, examples(sizes), owners, 200, targets=True))) == 1
+
+
+def test_padded_passes_put_like_lengths_together() -> None:
+    backbone = tiny.backbone("t5")
+    sizes = [100, 3, 101, 2, 3, 99]
+    with backbone.using(bank_of(backbone, "prompt_tuning")):
+        found = list(passes(backbone, examples(sizes), [0] * 6, 2048))
+    assert [sorted(group) for group in found] == [[1, 3, 4], [0, 2, 5]]
+
+
+class _Small:
+    """A backbone that runs out of memory above `most` examples, sometimes after it has made gradients."""
+
+    def __init__(self, backbone: Backbone, most: int) -> None:
+        self.inner, self.most, self.failures = backbone.loss, most, 0
+        backbone.loss = self  # type: ignore[method-assign]
+
+    def __call__(self, batch: Batch) -> Losses:
+        found = self.inner(batch)
+        if len(batch.ids) > self.most:
+            self.failures += 1
+            found.nll.sum().backward()  # what a backward pass may leave behind before it fails
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+        return found
+
+
+@pytest.mark.parametrize("family", ["llama", "t5"])
+def test_out_of_memory_halves_the_pass_and_leaves_the_gradient_as_it_is(family: str) -> None:
+    backbone = tiny.backbone(family)
+    whole, losses = gradient(backbone, None)
+    small = _Small(backbone, 3)
+    with pytest.warns(UserWarning, match="does not fit in memory; going on with"):
+        halved, same = gradient(backbone, None)
+    assert small.failures > 0
+    assert difference(halved, whole) < 1e-5
+    assert_close(same, losses)
+
+
+def test_an_example_that_does_not_fit_is_an_error_that_says_what_to_do_after_saving() -> None:
+    backbone = tiny.backbone("llama")
+    _Small(backbone, 0)
+    one = candidate(backbone, "dept")
+    saved: list[str] = []
+    with (
+        pytest.warns(UserWarning, match="does not fit in memory"),
+        pytest.raises(OutOfMemory, match=r"One example of \d+ tokens .* --gradient-checkpointing"),
+    ):
+        tune(backbone, [one], save=lambda c: saved.append(c.name))
+    assert saved == ["dept"]
+    assert one.step == 0
+
+
+def test_other_runtime_errors_are_not_taken_for_memory() -> None:
+    backbone = tiny.backbone("llama")
+
+    def broken(_: Batch) -> Losses:
+        raise RuntimeError("shapes do not match")
+
+    backbone.loss = broken  # type: ignore[method-assign]
+    with pytest.raises(RuntimeError, match="shapes do not match"):
+        gradient(backbone, None)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float16, 0.05), (torch.bfloat16, 0.15)])
+@pytest.mark.parametrize("family", ["llama", "t5"])
+def test_gradients_in_half_precision_are_near_those_in_float32(
+    family: str, dtype: torch.dtype, tolerance: float
+) -> None:
+    exact, losses = gradient(tiny.backbone(family), None)
+    backbone = tiny.backbone(family)
+    backbone.model.to(dtype)
+    rough, near = gradient(backbone, None)
+    assert rough.dtype == torch.float32
+    assert difference(rough, exact) < tolerance
+    assert_close(near, losses, 0.05)
+
+
+def test_a_float16_scale_that_overflows_is_lowered_and_the_step_done_again() -> None:
+    backbone = tiny.backbone("llama")
+    exact, _ = gradient(backbone, None)
+    half = tiny.backbone("llama")
+    half.model.half()
+    one = candidate(half, "prompt_tuning", batch=8, seed=1)
+    with half.using(Bank({"0": one.prompt}).train()):
+        gradients = Gradients(half)
+        gradients.scale = 2.0**24
+        gradients([one], [0])
+        assert 1.0 <= gradients.scale < 2.0**24
+    found = next(iter(one.prompt.parameters())).grad
+    assert found is not None
+    assert difference(found.flatten(), exact[-found.numel() :]) < 0.02
