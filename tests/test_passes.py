@@ -121,17 +121,15 @@ def test_other_runtime_errors_are_not_taken_for_memory() -> None:
         gradient(backbone, None)
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float16, 0.05), (torch.bfloat16, 0.15)])
+@pytest.mark.parametrize(("dtype", "angle"), [(torch.float16, 0.9999), (torch.bfloat16, 0.98)])
 @pytest.mark.parametrize("family", ["llama", "t5"])
-def test_gradients_in_half_precision_are_near_those_in_float32(
-    family: str, dtype: torch.dtype, tolerance: float
-) -> None:
+def test_gradients_in_half_precision_are_near_those_in_float32(family: str, dtype: torch.dtype, angle: float) -> None:
     exact, losses = gradient(tiny.backbone(family), None)
     backbone = tiny.backbone(family)
     backbone.model.to(dtype)
     rough, near = gradient(backbone, None)
     assert rough.dtype == torch.float32
-    assert difference(rough, exact) < tolerance
+    assert torch.cosine_similarity(rough, exact, 0) > angle
     assert_close(near, losses, 0.05)
 
 
