@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -11,9 +12,10 @@ from softprompt.backbones import Backbone
 from softprompt.methods import METHODS
 from softprompt.recipes import Recipe
 from softprompt.tasks import Example, Task
-from softprompt.training.candidate import Candidate, batch_indices
+from softprompt.training.candidate import Candidate
 from softprompt.training.checkpoint import load_checkpoint, save_checkpoint
 from softprompt.training.loop import tune
+from softprompt.training.order import Order
 from softprompt.training.runs import make_candidate
 from tests import tiny
 from tests.compare import assert_close, assert_same_tensors, copied, moved
@@ -148,13 +150,42 @@ def test_warm_up_then_linear_decay_to_zero() -> None:
     assert Recipe(steps=10, warmup=0, schedule="constant").factor(9) == 1.0
 
 
+def taken(size: int, seed: int, batch: int, steps: range) -> list[list[int]]:
+    order = Order(size, seed, batch)
+    return [order.indices(step) for step in steps]
+
+
 def test_each_pass_over_the_data_takes_every_example_once() -> None:
-    seen = [i for step in range(7) for i in batch_indices(step, 10, 4, seed=3)]
+    seen = [i for step in taken(10, 3, 4, range(7)) for i in step]
     for start in (0, 10):
         assert sorted(seen[start : start + 10]) == list(range(10))
     assert seen[:10] != seen[10:20]
-    assert batch_indices(5, 10, 4, seed=3) == batch_indices(5, 10, 4, seed=3)
-    assert batch_indices(0, 3, 8, seed=0)[:3] != batch_indices(0, 3, 8, seed=1)[:3]
+    assert taken(10, 3, 4, range(5, 6)) == taken(10, 3, 4, range(6))[5:]
+    assert taken(3, 0, 8, range(1))[0][:3] != taken(3, 1, 8, range(1))[0][:3]
+
+
+def test_a_step_in_tokens_takes_what_fits_and_every_example_once_a_pass() -> None:
+    sizes = [5, 9, 1, 30, 4, 4, 2, 7]
+    order = Order(8, 3, 16, tokens=12, size_of=sizes.__getitem__)
+    steps = [order.indices(step) for step in range(30)]
+    assert all(sum(sizes[i] for i in step) <= 12 or len(step) == 1 for step in steps)
+    assert any(step == [3] for step in steps), "an example longer than a step is one by itself"
+    flat = [i for step in steps for i in step]
+    for start in range(0, len(flat) - 8, 8):
+        assert sorted(flat[start : start + 8]) == list(range(8))
+    for step, following in pairwise(steps):
+        assert sum(sizes[i] for i in step) + sizes[following[0]] > 12, "a step is as full as it can be"
+    fresh = Order(8, 3, 16, tokens=12, size_of=sizes.__getitem__)
+    assert fresh.indices(17) == steps[17], "a resumed run finds the same step"
+
+
+def test_a_recipe_counts_its_steps_in_tokens() -> None:
+    backbone = tiny.backbone("llama")
+    one = candidate(backbone, "prompt_tuning", tokens_per_step=14)
+    sizes = {len(one.next_examples())}
+    tune(backbone, [one])
+    assert one.step == 6
+    assert sizes == {2}, "sources of 5 to 7 tokens with their cue, and one of target"
 
 
 def test_patience_ends_a_run_and_the_best_state_comes_back() -> None:

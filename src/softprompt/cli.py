@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import sys
+import warnings
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -41,6 +42,17 @@ Set = Annotated[
     list[str] | None, typer.Option("--set", help="Any recipe field or method option, NAME=VALUE (rates.prompt=0.3).")
 ]
 MaxSource = Annotated[int, typer.Option(min=1, help="Source tokens read; longer sources are cut, and counted.")]
+Batch = Annotated[int | None, typer.Option(help="Examples a step.")]
+TokensPerStep = Annotated[
+    int | None, typer.Option(min=1, help="Instead of --batch: as many examples a step as hold this many tokens.")
+]
+TokensPerPass = Annotated[
+    int | None, typer.Option(min=1, help="Most tokens in memory at a time; a larger step is accumulated, exactly.")
+]
+Checkpointing = Annotated[
+    bool, typer.Option("--gradient-checkpointing", help="Compute layers twice instead of keeping them: less memory.")
+]
+Compile = Annotated[bool, typer.Option("--compile", help="Compile the layers (torch.compile): starts slowly.")]
 
 
 @app.command()
@@ -53,7 +65,8 @@ def train(
         list[str] | None, typer.Option(help="Method; repeat it to tune several in the same batches.")
     ] = None,
     steps: Annotated[int | None, typer.Option(help="Optimizer steps.")] = None,
-    batch: Annotated[int | None, typer.Option(help="Examples a step.")] = None,
+    batch: Batch = None,
+    tokens_per_step: TokensPerStep = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the prompt's start and the order of examples.")] = 0,
     split_seed: SplitSeed = 0,
     template: Template = None,
@@ -66,6 +79,9 @@ def train(
     dtype: Dtype = "float32",
     device: Device = None,
     dropout: Annotated[bool, typer.Option("--dropout", help="Leave the frozen model's own dropout on.")] = False,
+    tokens_per_pass: TokensPerPass = None,
+    gradient_checkpointing: Checkpointing = False,
+    compile_: Compile = False,
     resume: Annotated[list[Path] | None, typer.Option(help="Go on with an interrupted run's folder.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what --output holds.")] = False,
 ) -> None:
@@ -83,6 +99,7 @@ def train(
         method=method or ["prompt_tuning"],
         steps=steps,
         batch=batch,
+        tokens_per_step=tokens_per_step,
         seed=seed,
         dev=dev,
         test=test,
@@ -95,6 +112,9 @@ def train(
         device=device,
         max_source=max_source,
         dropout=dropout,
+        tokens_per_pass=tokens_per_pass,
+        gradient_checkpointing=gradient_checkpointing,
+        compile=compile_,
         overwrite=overwrite,
         console=err,
     )
@@ -176,7 +196,8 @@ def check(
     output: Annotated[Path | None, typer.Option(help="Folder of the run.")] = None,
     method: Annotated[list[str] | None, typer.Option(help="Method; repeatable.")] = None,
     steps: Annotated[int | None, typer.Option(help="Optimizer steps.")] = None,
-    batch: Annotated[int | None, typer.Option(help="Examples a step.")] = None,
+    batch: Batch = None,
+    tokens_per_step: TokensPerStep = None,
     split_seed: SplitSeed = 0,
     template: Template = None,
     label: Label = None,
@@ -190,7 +211,8 @@ def check(
     as_json: AsJson = False,
 ) -> None:
     """Resolve everything that train would, load no weights, and report all problems at once."""
-    given = {name: value for name, value in (("steps", steps), ("batch", batch)) if value is not None}
+    flags = {"steps": steps, "batch": batch, "tokens_per_step": tokens_per_step}
+    given = {name: value for name, value in flags.items() if value is not None}
     report = resolve.check(
         lambda: resolve.read_task(
             data, task, dev, test, template and resolve.unescaped(template), label,
@@ -225,6 +247,7 @@ def _print_json(value: Any) -> None:
 def main() -> None:
     """Run the command line; our errors become one line and an exit code (1 failed, 2 bad usage)."""
     signal.signal(signal.SIGINT, raise_interrupted)
+    warnings.showwarning = lambda message, *_, **__: err.print(f"note: {message}", soft_wrap=True, markup=False)
     try:
         app()
     except SoftPromptError as error:

@@ -60,6 +60,7 @@ def train(
     method: str | Sequence[str] = "prompt_tuning",
     steps: int | None = None,
     batch: int | None = None,
+    tokens_per_step: int | None = None,
     seed: int = 0,
     dev: str | Path | None = None,
     test: str | Path | None = None,
@@ -72,6 +73,9 @@ def train(
     device: str | None = None,
     max_source: int = 256,
     dropout: bool = False,
+    tokens_per_pass: int | None = None,
+    gradient_checkpointing: bool = False,
+    compile: bool = False,
     overwrite: bool = False,
     console: Console | None = None,
 ) -> dict[str, Prompt]:
@@ -83,14 +87,18 @@ def train(
     """
     console = console or Console(stderr=True, highlight=False)
     methods = [method] if isinstance(method, str) else list(method)
-    given = dict(settings or {}) | {k: v for k, v in (("steps", steps), ("batch", batch)) if v is not None}
+    flags = {"steps": steps, "batch": batch, "tokens_per_step": tokens_per_step}
+    given = dict(settings or {}) | {name: value for name, value in flags.items() if value is not None}
     recipes = make_recipes(methods, given, seed)
     root = Path(output)
     folders = {method: root if len(recipes) == 1 else root / method for method in recipes}
     for folder in folders.values():
         check_folder(folder, overwrite=overwrite)
     read = read_task(data, task, dev, test, template, label, words, split_seed)
-    setting = Setting(backbone=backbone, dtype=dtype, device=device, max_source=max_source, dropout=dropout)
+    setting = Setting(
+        backbone=backbone, dtype=dtype, device=device, max_source=max_source, dropout=dropout,
+        gradient_checkpointing=gradient_checkpointing, compile=compile, tokens_per_pass=tokens_per_pass,
+    )  # fmt: skip
     frozen = _load(setting)
     setting = setting.model_copy(update={"dtype": plain(frozen.dtype)})  # a resumed run keeps what auto chose
     console.print(_describe(read, frozen), soft_wrap=True, markup=False)
@@ -98,7 +106,7 @@ def train(
         method: make_candidate(f"{method}-{read.name}", recipe, frozen, read) for method, recipe in recipes.items()
     }
     runs = [begin(candidate, folders[method], setting) for method, candidate in candidates.items()]
-    return _train(frozen, runs, console)
+    return _train(frozen, runs, console, setting)
 
 
 def resume(folders: Sequence[str | Path], console: Console | None = None) -> dict[str, Prompt]:
@@ -112,14 +120,15 @@ def resume(folders: Sequence[str | Path], console: Console | None = None) -> dic
     settings = {card.setting for card in cards.values()}
     if len(settings) != 1 or any(card.task != cards[found[0]].task for card in cards.values()):
         raise BadInput("The runs to resume have different backbones, settings or data; resume them one by one.")
-    frozen = _load(settings.pop())
+    setting = settings.pop()
+    frozen = _load(setting)
     runs = []
     for folder, card in cards.items():
         task = get_task(card.task["task"]) if "task" in card.task else from_origin(card.task)
         candidate = make_candidate(card.name, card.recipe, frozen, task)
         runs.append(resume_run(candidate, folder) if (folder / FILE).is_file() else Run(candidate, folder))
         console.print(f"{card.name} goes on after step {candidate.step} of {card.recipe.steps}", soft_wrap=True)
-    return _train(frozen, runs, console)
+    return _train(frozen, runs, console, setting)
 
 
 def evaluate_run(
@@ -219,7 +228,7 @@ def _task_row(name: str, task: Task) -> dict[str, Any]:
     return {"name": name, "rows": rows, "choices": ", ".join(task.choices), "about": about}
 
 
-def _train(frozen: Backbone, runs: list[Run], console: Console) -> dict[str, Prompt]:
+def _train(frozen: Backbone, runs: list[Run], console: Console, setting: Setting) -> dict[str, Prompt]:
     candidates = [run.candidate for run in runs]
     for candidate in candidates:
         rates = ", ".join(f"{group} {rate:.3g}" for group, rate in candidate.recipe.rates.items())
@@ -231,7 +240,7 @@ def _train(frozen: Backbone, runs: list[Run], console: Console) -> dict[str, Pro
         console.print("Ctrl-C: ending after this step, then saving. Press again to end at once.", soft_wrap=True)
 
     with TrainingView(console, candidates) as view, interruptible(notice) as interrupted:
-        tune_runs(frozen, runs, listener=view, interrupted=interrupted)
+        tune_runs(frozen, runs, listener=view, interrupted=interrupted, tokens_per_pass=setting.tokens_per_pass)
     task = candidates[0].task
     console.print(f"evaluating on {len(task.examples['dev'])} dev and {len(task.examples['test'])} test examples")
     lowest, _ = floors(frozen, task)
@@ -262,7 +271,7 @@ def _train(frozen: Backbone, runs: list[Run], console: Console) -> dict[str, Pro
 def _load(setting: Setting) -> Backbone:
     return load(
         setting.backbone, dtype=setting.dtype, device=setting.device, max_source=setting.max_source,
-        dropout=setting.dropout,
+        dropout=setting.dropout, gradient_checkpointing=setting.gradient_checkpointing, compile=setting.compile,
     )  # fmt: skip
 
 

@@ -71,6 +71,11 @@ def make_recipes(methods: Sequence[str], given: dict[str, Any], seed: int) -> di
     """A recipe for each method. A name in `given` is a recipe field, rates.GROUP, decay.GROUP or a method option."""
     if len(set(methods)) != len(methods):
         raise BadInput(f"--method names {', '.join(methods)}: each method once.")
+    if given.get("batch") is not None and given.get("tokens_per_step") is not None:
+        raise BadInput(
+            f"batch={given['batch']} and tokens_per_step={given['tokens_per_step']}: a step is counted in examples or "
+            "in tokens; give one of them."
+        )
     options = {name for method in methods for name in get_method(method).options.model_fields}
     common: dict[str, Any] = {"seed": seed, "rates": {}, "decay": {}}
     own: dict[str, Any] = {}

@@ -9,6 +9,7 @@ import torch
 from softprompt.backbones.backbone import Backbone
 from softprompt.backbones.causal import Causal
 from softprompt.backbones.embedded import EMBEDDED, find_gguf, is_prepared, prepare
+from softprompt.backbones.layers import checkpoint_layers, compile_layers
 from softprompt.backbones.seq2seq import Seq2Seq
 from softprompt.errors import BadInput, UnknownName
 from softprompt.quiet import quiet_loading
@@ -49,11 +50,14 @@ def load(
     device: str | None = None,
     max_source: int = 256,
     dropout: bool = False,
+    gradient_checkpointing: bool = False,
+    compile: bool = False,
 ) -> Backbone:
     """Load a frozen backbone.
 
     `name` is an embedded name (see EMBEDDED), a folder, or a hub id ("google-t5/t5-base"). `max_source` is
     the most source tokens read of an example; `dropout` leaves the backbone's own dropout on.
+    `gradient_checkpointing` trades time for memory, `compile` a slow start for faster steps.
     """
     from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
@@ -67,6 +71,10 @@ def load(
             model = auto.from_pretrained(place, dtype=precision)
         except (OSError, ValueError) as error:
             raise BadInput(f"The backbone {name!r} cannot be loaded: {_first_line(error)}") from None
+    if compile:
+        compile_layers(model)
+    if gradient_checkpointing:
+        checkpoint_layers(model)
     made = Seq2Seq if kind == "seq2seq" else Causal
     return made(model.to(where), tokenizer, name, max_source=max_source, dropout=dropout)
 

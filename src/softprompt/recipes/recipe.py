@@ -17,6 +17,9 @@ class Recipe(BaseModel):
     options: dict[str, Any] = Field(default_factory=dict, description="the method's own options")
     steps: int = Field(300, ge=1, description="optimizer steps")
     batch: int = Field(16, ge=1, description="examples a step")
+    tokens_per_step: int | None = Field(
+        None, ge=1, description="instead of batch: as many examples a step as hold this many source and target tokens"
+    )
     rates: dict[str, float] = Field(default_factory=dict, description="learning rate by group; else the method's rule")
     decay: dict[str, float] = Field(default_factory=dict, description="AdamW weight decay by group")
     warmup: int | None = Field(None, ge=0, description="steps of linear warm-up; null: 6 % of all")

@@ -1,7 +1,7 @@
 """One soft prompt in training: its own optimizer, schedule, order of examples, best state and history."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -10,13 +10,21 @@ from torch import Tensor, nn
 from softprompt.recipes import Recipe
 from softprompt.soft import SoftPrompt
 from softprompt.tasks import Example, Task
+from softprompt.training.order import Order
 
 
 class Candidate:
-    """A soft prompt, and everything that a separate run of it would have for itself."""
+    """A soft prompt, and everything that a separate run of it would have for itself.
 
-    def __init__(self, name: str, prompt: SoftPrompt, recipe: Recipe, task: Task) -> None:
+    `size_of` gives the tokens of an example; it is asked only by recipes that count a step in tokens.
+    """
+
+    def __init__(
+        self, name: str, prompt: SoftPrompt, recipe: Recipe, task: Task, size_of: Callable[[Example], int]
+    ) -> None:
         self.name, self.prompt, self.recipe, self.task = name, prompt, recipe, task
+        train = task.examples["train"]
+        self.order = Order(len(train), recipe.seed, recipe.batch, recipe.tokens_per_step, lambda i: size_of(train[i]))
         never = prompt.prompt.undecayed()
         self.optimizer = torch.optim.AdamW(
             [
@@ -44,7 +52,7 @@ class Candidate:
 
     def next_examples(self) -> list[Example]:
         train = self.task.examples["train"]
-        return [train[i] for i in batch_indices(self.step, len(train), self.recipe.batch, self.recipe.seed)]
+        return [train[i] for i in self.order.indices(self.step)]
 
     def dev_examples(self) -> Sequence[Example]:
         """The dev examples that choose the checkpoint: all, or a fixed draw of `dev_limit`."""
@@ -100,20 +108,6 @@ class Candidate:
         """Put the best state back into the prompt; without an evaluation, the present one stays."""
         if self.best_state:
             self.prompt.load_state_dict(self.best_state)
-
-
-def batch_indices(step: int, size: int, batch: int, seed: int) -> list[int]:
-    """Which of `size` examples step `step` takes: a function of the seed alone, so a resumed run goes on alike.
-
-    Every pass over the data has its own permutation; a step may span two passes.
-    """
-    found: list[int] = []
-    place = step * batch
-    while len(found) < batch:
-        epoch, start = divmod(place + len(found), size)
-        generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
-        found += torch.randperm(size, generator=generator)[start : start + batch - len(found)].tolist()
-    return found
 
 
 def _last(loss: float) -> float:

@@ -27,16 +27,16 @@ def tune(
     listener: Listener | None = None,
     save: Callable[[Candidate], None] | None = None,
     interrupted: Callable[[], bool] = lambda: False,
-    pass_tokens: int | None = None,
+    tokens_per_pass: int | None = None,
 ) -> None:
     """Tune every candidate to its last step, in common batches; each ends up as it would alone.
 
     After each evaluation, at the end and when `interrupted` says so, `save` is called with the candidate. A
     candidate whose loss is not finite stops where it was (`candidate.stopped` says so); the others go on. A
-    step is computed in passes of at most `pass_tokens` tokens, fewer when memory runs out; OutOfMemory, after
+    step is computed in passes of at most `tokens_per_pass` tokens, fewer when memory runs out; OutOfMemory, after
     saving, when not even one example fits.
     """
-    gradients = Gradients(backbone, pass_tokens)
+    gradients = Gradients(backbone, tokens_per_pass)
     bank = Bank({candidate.name: candidate.prompt for candidate in candidates}).train()
     with backbone.using(bank):
         while (alive := [i for i, c in enumerate(candidates) if not c.done]) and not interrupted():

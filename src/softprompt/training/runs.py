@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from softprompt.artefact import Card, Prompt, fingerprint
 from softprompt.backbones import Backbone
@@ -43,6 +43,9 @@ class Setting(BaseModel):
     device: str | None = None
     max_source: int = 256
     dropout: bool = False
+    gradient_checkpointing: bool = False
+    compile: bool = False
+    tokens_per_pass: int | None = Field(None, ge=1)
 
 
 class RunCard(BaseModel):
@@ -84,7 +87,8 @@ def make_candidate(name: str, recipe: Recipe, backbone: Backbone, task: Task) ->
         raise BadInput(
             f"{recipe.method} with length {options.length} has nothing to train; give it a length of 1 or more."
         )
-    return Candidate(name, prompt, recipe.resolved(backbone.scale(), set(prompt.groups())), task)
+    resolved = recipe.resolved(backbone.scale(), set(prompt.groups()))
+    return Candidate(name, prompt, resolved, task, lambda example: backbone.size(example, targets=True))
 
 
 def check_folder(folder: Path, *, overwrite: bool = False) -> None:
@@ -141,6 +145,7 @@ def tune_runs(
     *,
     listener: Listener | None = None,
     interrupted: Callable[[], bool] = lambda: False,
+    tokens_per_pass: int | None = None,
 ) -> None:
     """Tune runs together, with checkpoints. Raises Interrupted, after saving, when `interrupted` says so."""
     folders = {run.candidate.name: run.folder for run in runs}
@@ -149,7 +154,8 @@ def tune_runs(
         write_lines(folders[candidate.name] / "metrics.jsonl", candidate.history)
         save_checkpoint(candidate, folders[candidate.name])
 
-    tune(backbone, [run.candidate for run in runs], listener=listener, save=save, interrupted=interrupted)
+    candidates = [run.candidate for run in runs]
+    tune(backbone, candidates, listener=listener, save=save, interrupted=interrupted, tokens_per_pass=tokens_per_pass)
     left = [run for run in runs if not run.candidate.done]
     if left:
         steps = max(run.candidate.step for run in left)
