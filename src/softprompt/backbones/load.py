@@ -9,6 +9,7 @@ import torch
 from softprompt.backbones.backbone import Backbone
 from softprompt.backbones.causal import Causal
 from softprompt.backbones.embedded import EMBEDDED, find_gguf, is_prepared, prepare
+from softprompt.backbones.fused import fuse
 from softprompt.backbones.layers import checkpoint_layers, compile_layers
 from softprompt.backbones.seq2seq import Seq2Seq
 from softprompt.errors import BadInput, UnknownName
@@ -71,12 +72,15 @@ def load(
             model = auto.from_pretrained(place, dtype=precision)
         except (OSError, ValueError) as error:
             raise BadInput(f"The backbone {name!r} cannot be loaded: {_first_line(error)}") from None
+    model = model.to(where).requires_grad_(False)
     if compile:
-        compile_layers(model)
+        compile_layers(model)  # it fuses by itself
+    else:
+        fuse(model)
     if gradient_checkpointing:
         checkpoint_layers(model)
     made = Seq2Seq if kind == "seq2seq" else Causal
-    return made(model.to(where), tokenizer, name, max_source=max_source, dropout=dropout)
+    return made(model, tokenizer, name, max_source=max_source, dropout=dropout)
 
 
 def describe(name: str) -> dict[str, Any]:

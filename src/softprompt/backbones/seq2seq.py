@@ -64,6 +64,15 @@ class Seq2Seq(Backbone):
         self, examples: Sequence[Example], prompts: Sequence[int], targets: Sequence[Sequence[int]] | None
     ) -> Batch:
         sources, truncated = self._sources(examples, prompts, 0)
+        return self.lay(sources, prompts, targets, truncated)
+
+    def lay(
+        self,
+        sources: Sequence[Sequence[int]],
+        prompts: Sequence[int],
+        targets: Sequence[Sequence[int]] | None,
+        truncated: tuple[bool, ...],
+    ) -> Batch:
         soft = [self.embedding.bank.soft_ids(i, self.v) for i in prompts]
         rows = [[*a, *b] for a, b in zip(soft, sources, strict=True)]
         ranks = [[*[-1] * len(a), *range(len(b))] for a, b in zip(soft, sources, strict=True)]
@@ -75,7 +84,7 @@ class Seq2Seq(Backbone):
     def _rank_rows(self, examples: Sequence[Example], prompts: Sequence[int], choices: list[list[list[int]]]) -> Tensor:
         # The encoder runs once an example; its states serve all choices.
         width = len(choices[0])
-        batch = self._pose(examples, prompts, None)
+        batch = self.pose(examples, prompts)
         states = self._encoded(batch).repeat_interleave(width, 0)
         labels = self._fill([ids for group in choices for ids in group], IGNORED, left=False)
         layout = Layout(batch.layout.prompt.repeat_interleave(width), batch.layout.position.repeat_interleave(width, 0))
