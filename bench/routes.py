@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from softprompt.backbones import Backbone, Seq2Seq, load
+from softprompt.backbones import Backbone, Batch, Causal, Seq2Seq, load
 from softprompt.methods import Site, get_method, make, parse_options
 from softprompt.soft import Bank, SoftPrompt
 from softprompt.tasks import Example, get_task
@@ -88,17 +88,17 @@ class _Fed:
 
 
 def ours(
-    case: Case, dtype: str, count: int, share: bool = True, columns: int | None = None, **settings: bool
+    case: Case, dtype: str, count: int, plain: bool = False, columns: int | None = None, **settings: bool
 ) -> tuple[Step, Any]:
-    """softprompt's own step; not `share`: a copy of the prompt for each example; `columns`: all padded to that many."""
+    """softprompt's own step. `plain`: each example with its own prompt, or one encoder run; `columns`: padded to so many."""
     backbone = load(case.backbone, dtype=dtype, max_source=512, **settings)  # type: ignore[arg-type]
-    backbone.share = share  # type: ignore[attr-defined]  # read by decoder-only backbones
+    if isinstance(backbone, Causal):
+        backbone.share = not plain
+    elif plain:
+        _one_run(backbone, columns)  # type: ignore[arg-type]
     prompt = (start(case, backbone, case.length) if case.method == "prompt_tuning" else _dept(case, backbone)).train()
     fed = _Fed(prompt, steps(case, backbone, count))
     gradients = Gradients(backbone)
-    if columns is not None:
-        _pad_to(backbone, columns)
-        gradients.limit = 1 << 30
 
     def step(i: int) -> tuple[float, list[Tensor]]:
         fed.step = i
@@ -111,17 +111,19 @@ def ours(
     return step, backbone
 
 
-def _pad_to(backbone: Backbone, columns: int) -> None:
-    """The layout of the DePT authors' code: every source in a fixed number of columns."""
-    fill = backbone._fill
+def _one_run(backbone: Seq2Seq, columns: int | None) -> None:
+    """Let the encoder read all rows at once, padded to the longest or, as the DePT authors' code does, to `columns`."""
 
-    def padded(rows: Any, value: int, *, left: bool) -> Tensor:
-        made = fill(rows, value, left=left)
-        if made.shape[1] <= 8:  # targets
-            return made
-        return nn.functional.pad(made, (0, columns + 40 - made.shape[1]), value=value)
+    def encoded(batch: Batch) -> Tensor:
+        ids, mask, layout = batch.ids, batch.mask, batch.layout
+        more = 0 if columns is None else columns + 40 - ids.shape[1]
+        with backbone.embedding.laid_out(layout):
+            embeds = nn.functional.pad(backbone.embedding(ids), (0, 0, 0, more))
+        encoder: Any = backbone.model.get_encoder()  # type: ignore[operator]
+        states: Tensor = encoder(inputs_embeds=embeds, attention_mask=nn.functional.pad(mask, (0, more)).long())[0]
+        return states[:, : ids.shape[1]]
 
-    backbone._fill = padded  # type: ignore[method-assign]
+    backbone._encoded = encoded  # type: ignore[method-assign]
 
 
 def peft(case: Case, dtype: str, count: int) -> tuple[Step, Any]:
@@ -162,8 +164,8 @@ def _right(rows: list[list[int]], value: int) -> Tensor:
 
 ROUTES: dict[str, Callable[..., tuple[Step, Any]]] = {
     "ours": ours,
-    "plain": lambda case, dtype, count: ours(case, dtype, count, share=False),
-    "fixed": lambda case, dtype, count: ours(case, dtype, count, columns=256),
+    "plain": lambda case, dtype, count: ours(case, dtype, count, plain=True),
+    "fixed": lambda case, dtype, count: ours(case, dtype, count, plain=True, columns=256),
     "compiled": lambda case, dtype, count: ours(case, dtype, count, compile=True),
     "checkpointed": lambda case, dtype, count: ours(case, dtype, count, gradient_checkpointing=True),
     "peft": peft,

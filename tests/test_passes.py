@@ -62,12 +62,35 @@ def test_packed_passes_hold_real_tokens_and_each_prompt_once() -> None:
         assert len(list(passes(backbone, examples(sizes), owners, 200, targets=True))) == 1
 
 
+@pytest.mark.filterwarnings("ignore:.*cannot compute a prompt once")
 def test_padded_passes_put_like_lengths_together() -> None:
-    backbone = tiny.backbone("t5")
-    sizes = [100, 3, 101, 2, 3, 99]
+    backbone = tiny.backbone("mamba")
+    sizes = [50, 3, 51, 2, 3, 49]
     with backbone.using(bank_of(backbone, "prompt_tuning")):
         found = list(passes(backbone, examples(sizes), [0] * 6, 2048))
     assert [sorted(group) for group in found] == [[1, 3, 4], [0, 2, 5]]
+
+
+@pytest.mark.parametrize("family", ["t5", "bart"])
+def test_an_encoder_runs_rows_of_like_length_together_and_the_decoder_runs_once(family: str) -> None:
+    backbone = tiny.backbone(family)
+    sizes = [50, 3, 51, 2, 3, 49]
+    widths: list[tuple[int, ...]] = []
+    decoded: list[int] = []
+    backbone.model.get_encoder().register_forward_hook(  # type: ignore[operator]
+        lambda _, __, given, made: widths.append(tuple(made.last_hidden_state.shape[:2])), with_kwargs=True
+    )
+    backbone.model.get_decoder().register_forward_hook(  # type: ignore[operator]
+        lambda _, __, made: decoded.append(len(made.last_hidden_state))
+    )
+    with backbone.using(bank_of(backbone, "dept")):
+        batch = backbone.pose(examples(sizes), [0] * 6, targets=True)
+        together = backbone.loss(batch).nll
+        assert [b for b, _ in widths] == [3, 3]
+        assert widths[0][1] < 12 < widths[1][1]
+        assert decoded == [6]
+        alone = [backbone.loss(backbone.pose([e], [0], targets=True)).nll for e in examples(sizes)]
+    assert_close(together.detach(), torch.cat(alone).detach())
 
 
 class _Small:

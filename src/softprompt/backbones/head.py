@@ -25,15 +25,19 @@ def label_nll(
 class _LabelNll(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, states: Tensor, labels: Tensor, head: Callable[[Tensor], Tensor], piece: int) -> Tensor:
+        wanted = ctx.needs_input_grad[0]
         losses, slopes = [], []
         for at in range(0, len(states), piece):
-            own = states[at : at + piece].detach().requires_grad_(ctx.needs_input_grad[0])
-            with torch.set_grad_enabled(ctx.needs_input_grad[0]):
-                nll = torch.nn.functional.cross_entropy(head(own).float(), labels[at : at + piece], reduction="none")
-                if ctx.needs_input_grad[0]:
-                    slopes.append(torch.autograd.grad(nll.sum(), own)[0])
-            losses.append(nll.detach())
-        if slopes:
+            own, gold = states[at : at + piece].detach().requires_grad_(wanted), labels[at : at + piece].unsqueeze(1)
+            with torch.set_grad_enabled(wanted):
+                logits = head(own)
+            wide = logits.detach().float()
+            total = wide.logsumexp(1, keepdim=True)
+            losses.append((total - wide.gather(1, gold)).squeeze(1))
+            if wanted:  # of the loss with respect to the logits: softmax less the label
+                slope = (wide - total).exp_().scatter_add_(1, gold, -torch.ones_like(total))
+                slopes.append(torch.autograd.grad(logits, own, slope.to(logits.dtype))[0])
+        if wanted:
             ctx.save_for_backward(torch.cat(slopes))
         return torch.cat(losses)
 
