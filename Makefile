@@ -1,11 +1,12 @@
 # make demo   set up .venv, tune two prompts on the shipped data and model, answer two messages
 # make test   set up .venv, lint, check types, run the tests
+# make bench  measure speed and memory beside HF PEFT into results/bench (half an hour; nothing else should run)
 
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: demo test check setup clean
+.PHONY: demo test check setup clean bench
 
 setup: $(READY)
 
@@ -33,6 +34,18 @@ check: $(READY)
 
 test: check
 	$(BIN)/python -m pytest
+
+CASES := smollm2-short smollm2-medium smollm2-long smollm2-short-20 smollm2-medium-20 smollm2-long-20 t5-dept
+BENCH := $(BIN)/python bench
+
+bench: $(READY)
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt peft
+	for case in $(CASES); do $(BENCH)/bench_training.py --case $$case --output results/bench/$$case.json || exit 1; done
+	$(BENCH)/bench_training.py --case smollm2-short --dtype bfloat16 --peft-dtype float32 \
+		--output results/bench/smollm2-short-bfloat16.json
+	$(BENCH)/bench_memory.py --output results/bench/memory.json
+	$(BENCH)/bench_embedding.py --output results/bench/embedding.json
+	$(BENCH)/table.py results/bench
 
 clean:
 	rm -rf .venv runs

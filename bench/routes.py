@@ -90,12 +90,17 @@ class _Fed:
 def ours(
     case: Case, dtype: str, count: int, plain: bool = False, columns: int | None = None, **settings: bool
 ) -> tuple[Step, Any]:
-    """softprompt's own step. `plain`: each example with its own prompt, or one encoder run; `columns`: padded to so many."""
+    """softprompt's own step. `plain`: each example with its own prompt, or one encoder run.
+
+    `columns`: as the DePT authors' code, every source padded to so many, on transformers' layers as they are.
+    """
     backbone = load(case.backbone, dtype=dtype, max_source=512, **settings)  # type: ignore[arg-type]
     if isinstance(backbone, Causal):
         backbone.share = not plain
     elif plain:
         _one_run(backbone, columns)  # type: ignore[arg-type]
+    if columns is not None:
+        _as_it_was(backbone.model)
     prompt = (start(case, backbone, case.length) if case.method == "prompt_tuning" else _dept(case, backbone)).train()
     fed = _Fed(prompt, steps(case, backbone, count))
     gradients = Gradients(backbone)
@@ -109,6 +114,12 @@ def ours(
         return loss, [t.grad for t in prompt.parameters() if t.grad is not None]
 
     return step, backbone
+
+
+def _as_it_was(model: nn.Module) -> None:
+    """Undo softprompt.backbones.fused."""
+    for module in model.modules():
+        module.__dict__.pop("forward", None)
 
 
 def _one_run(backbone: Seq2Seq, columns: int | None) -> None:
@@ -135,6 +146,7 @@ def peft(case: Case, dtype: str, count: int) -> tuple[Step, Any]:
     pad, seq2seq = backbone.pad, isinstance(backbone, Seq2Seq)
     sides = [[(backbone.source_ids(e, 512)[0], backbone.target_ids(e)) for e in batch] for batch in batches]
     model: Any = backbone.model
+    _as_it_was(model)
     model.set_input_embeddings(backbone.embedding.table) if not seq2seq else model.get_encoder().set_input_embeddings(
         backbone.embedding.table
     )

@@ -16,6 +16,7 @@ from softprompt.backbones.packing import pack
 from softprompt.offsets import PositionLowRank
 from softprompt.prompts.free import Free
 from softprompt.soft import Bank, PromptPart, SoftPrompt, Text
+from softprompt.tasks import Example
 from tests import tiny
 from tests.compare import assert_close, difference
 
@@ -168,6 +169,34 @@ def test_a_settled_prompt_is_read_once_and_answers_the_same(family: str) -> None
                 assert_close(backbone.loss(batch_of(prompts)).nll, nll)
     text = 5 + 1 + 9 + 3 + (1 + 3 + 2 + 1) - 4
     assert read == [10, text, 4, text, text], "each prompt once, then texts alone"
+
+
+@pytest.mark.parametrize("family", PACKED)
+def test_a_settled_prompt_generates_the_same(family: str) -> None:
+    backbone, bank = causal(family), bank_of((10, 4), offset=True)
+    asked = [Example(text, "", " team :") for text in ("a red b", "my parcel is late", "hello", "a b c d e f g h")]
+    seen: list[int] = []
+    backbone.model.register_forward_pre_hook(
+        lambda _, __, given: seen.append(given["input_ids"].shape[1]) if "input_ids" in given else None,
+        with_kwargs=True,
+    )
+    with backbone.using(bank):
+        assert backbone.packs([0, 1])
+        for prompt in (0, 1, -1):
+            expected = backbone.answer(asked, [prompt] * 4, max_new_tokens=6)
+            assert len(set(expected)) > 1, "the comparison must compare something"
+            with backbone.settled():
+                seen.clear()
+                assert backbone.answer(asked, [prompt] * 4, max_new_tokens=6) == expected
+                assert backbone.answer(asked[:1], [prompt], max_new_tokens=6) == expected[:1]
+            if family in ("gemma3", "mistral") or prompt < 0:
+                continue  # a window slides over the cache, or there is nothing to keep
+            assert seen[:2] == [10, 1], "the longest text alone, then one token at a time"
+        with backbone.settled():
+            mixed = backbone.answer(asked, [0, 1, -1, 0], max_new_tokens=6)
+            beams = backbone.answer(asked, [0] * 4, max_new_tokens=6, num_beams=2)
+        assert mixed == backbone.answer(asked, [0, 1, -1, 0], max_new_tokens=6)
+        assert beams == backbone.answer(asked, [0] * 4, max_new_tokens=6, num_beams=2)
 
 
 def test_memory_of_attention_grows_with_the_examples_not_with_their_square() -> None:

@@ -13,10 +13,12 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from transformers import DynamicCache
 from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 
 from softprompt.backbones.attention import packed
 from softprompt.backbones.backbone import IGNORED, Backbone, Batch, Losses
+from softprompt.backbones.generation import reads_soft_ids
 from softprompt.backbones.head import label_nll
 from softprompt.backbones.packing import Memory, Packing, pack, pack_prompt, used
 from softprompt.backbones.probe import why_not_packed
@@ -81,6 +83,36 @@ class Causal(Backbone):
             yield
         finally:
             self._memories = before
+
+    def answer(
+        self, examples: Sequence[Example], prompts: Sequence[int], *, max_new_tokens: int = 20, **options: Any
+    ) -> list[str]:
+        """As every backbone; in a `settled` block, one prompt for all and no options, the prompt is not read again."""
+        cache = DynamicCache(config=self.model.config)
+        width = self.embedding.bank.longest(prompts)
+        one = len(set(prompts)) == 1 and width > 0 and not options
+        if self._memories is None or not one or any(cache.is_sliding) or not self.packs(prompts):
+            return super().answer(examples, prompts, max_new_tokens=max_new_tokens, **options)
+        # [soft tokens][padding][source]: the soft tokens stand in the cache already. Positions follow the mask.
+        sources, _ = self._sources(examples, prompts, 0)
+        text, mask = self._fill(sources, self.pad, left=True), self._fill([[1] * len(s) for s in sources], 0, left=True)
+        position = self._fill([list(range(len(s))) for s in sources], -1, left=True)
+        soft = torch.tensor(self.embedding.bank.soft_ids(prompts[0], self.v), device=self.device)
+        ids = torch.cat([soft.expand(len(text), -1), text], dim=1)
+        real = torch.cat([mask.new_ones(len(text), width), mask], dim=1)
+        layout = Layout(torch.tensor(list(prompts), device=self.device), position)
+        reading = reads_soft_ids(self.model, real == 0, self.v + self.embedding.bank.size)
+        with torch.no_grad(), reading:
+            for layer, (keys, values) in enumerate(self._remembered(prompts[:1], self._memories).values()):
+                cache.update(keys.expand(len(text), -1, -1, -1), values.expand(len(text), -1, -1, -1), layer)
+            with self.embedding.laid_out(layout):
+                made = self.model.generate(  # type: ignore[operator]
+                    input_ids=ids, attention_mask=real, past_key_values=cache, max_new_tokens=max_new_tokens,
+                    do_sample=False, pad_token_id=self.pad,
+                )  # fmt: skip
+        assert cache.get_seq_length() >= ids.shape[1], "the prompt's keys and values were dropped on the way"
+        texts = self.tokenizer.batch_decode(made[:, ids.shape[1] :], skip_special_tokens=True)
+        return [text.strip() for text in texts]
 
     def _packing(self, batch: Batch) -> Packing:
         bank = self.embedding.bank
