@@ -5,12 +5,12 @@ them, and a worker's peak memory is its route's alone.
 """
 
 import multiprocessing
-import resource
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -184,21 +184,31 @@ ROUTES: dict[str, Callable[..., tuple[Step, Any]]] = {
 }
 
 
-def _peak() -> float:
-    """Largest resident size of this process so far, in MiB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+def _status(field: str) -> float:
+    """A memory figure of this process in MiB: VmRSS (now), VmHWM (largest since `_forget_peak`). Linux only."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(field):
+            return int(line.split()[1]) / 1024
+    raise KeyError(field)
+
+
+def _forget_peak() -> None:
+    """What loading a model took for a moment is not what is measured."""
+    Path("/proc/self/clear_refs").write_text("5")
 
 
 def _serve(connection: Connection, route: str, case: Case, dtype: str, count: int, threads: int) -> None:
     torch.set_num_threads(threads)
     step, _ = ROUTES[route](case, dtype, count)
-    loaded = _peak()
-    connection.send(loaded)
+    _forget_peak()
+    connection.send(_status("VmRSS"))
     while (i := connection.recv()) is not None:
         began = time.perf_counter()
         loss, grads = step(i)
         seconds = time.perf_counter() - began
-        connection.send({"seconds": seconds, "loss": loss, "grads": [g.numpy().copy() for g in grads], "peak": _peak()})
+        connection.send(
+            {"seconds": seconds, "loss": loss, "grads": [g.numpy().copy() for g in grads], "peak": _status("VmHWM")}
+        )
 
 
 @contextmanager

@@ -300,6 +300,38 @@ def test_resume_refuses_data_that_changed(cli: Cli, data: Path, model: str, tmp_
     assert "same data" in err
 
 
+def test_steps_in_tokens_small_passes_and_checkpointing_are_flags_that_a_run_remembers(
+    cli: Cli, data: Path, model: str, tmp_path: Path
+) -> None:
+    common = ("train", "--data", data, "--backbone", model, *QUICK[:2], *QUICK[4:])
+    plain, small = tmp_path / "plain", tmp_path / "small"
+    assert cli(*common, "--output", plain, "--tokens-per-step", "40")[0] == 0
+    flags = ("--tokens-per-step", "40", "--tokens-per-pass", "9", "--gradient-checkpointing")
+    assert cli(*common, "--output", small, *flags)[0] == 0
+    told = json.loads((small / "run.json").read_text())
+    assert told["recipe"]["tokens_per_step"] == 40
+    assert told["setting"]["tokens_per_pass"] == 9
+    assert told["setting"]["gradient_checkpointing"] is True
+
+    def losses(run: Path) -> list[float]:
+        lines = (run / "metrics.jsonl").read_text().splitlines()
+        return [entry["loss"] for entry in map(json.loads, lines) if "loss" in entry]
+
+    assert losses(small) == pytest.approx(losses(plain), rel=1e-4)
+
+
+@pytest.mark.parametrize("verb", ["train", "check"])
+def test_a_step_is_counted_in_examples_or_in_tokens(
+    verb: str, cli: Cli, data: Path, model: str, tmp_path: Path
+) -> None:
+    code, out, err = cli(
+        verb, "--data", data, "--backbone", model, "--output", tmp_path / "run", "--batch", 4, "--tokens-per-step", 40
+    )
+    assert code == 2
+    assert "batch=4 and tokens_per_step=40" in out + err
+    assert not (tmp_path / "run").exists()
+
+
 def test_label_words_are_what_the_model_says(cli: Cli, data: Path, model: str, tmp_path: Path) -> None:
     run = tmp_path / "run"
     words = ("--word", "good=yes", "--word", "bad=no", "--template", r"{text}\nteam :")

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from softprompt.backbones import Causal, attention
+from softprompt.backbones import Causal, attention, load
 from softprompt.backbones.backbone import Batch
 from softprompt.backbones.cutting import cut
 from softprompt.backbones.packing import pack
@@ -19,6 +19,7 @@ from softprompt.soft import Bank, PromptPart, SoftPrompt, Text
 from softprompt.tasks import Example
 from tests import tiny
 from tests.compare import assert_close, difference
+from tests.test_embedded import needs_smollm2
 
 PACKED = ["llama", "gpt2", "gemma3", "qwen3", "mistral", "neox"]
 
@@ -62,6 +63,25 @@ def both(backbone: Causal, bank: Bank, batch: Batch) -> tuple[list[Tensor], list
         grads = torch.autograd.grad(total, tensors, allow_unused=True) if tensors else ()
         found.append([nll.detach(), tokens, torch.cat([g.flatten() for g in grads if g is not None] or [nll])])
     return found[0], found[1]
+
+
+@needs_smollm2
+@pytest.mark.smollm2
+def test_smollm2_gives_the_losses_and_gradients_of_the_plain_route() -> None:
+    backbone = load("smollm2-135m")
+    assert isinstance(backbone, Causal)
+    bank = Bank({"a": SoftPrompt(Free(backbone.embed(range(1000, 1020)))), "b": SoftPrompt(Free(backbone.embed([5])))})
+    texts = [
+        "where is my parcel?",
+        "I was charged twice for the same kettle and nobody answers",
+        "hi",
+        "it broke " * 30,
+    ]
+    asked = [Example(text, "delivery", " team:") for text in texts]
+    with backbone.using(bank):
+        packed, plain = both(backbone, bank, backbone.pose(asked, [0, 1, 0, -1], targets=True))
+    for found, expected in zip(packed, plain, strict=True):
+        assert difference(found, expected) < 1e-4
 
 
 BATCHES: dict[str, tuple[Sequence[int], Sequence[int], Sequence[int]]] = {

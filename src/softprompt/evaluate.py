@@ -70,6 +70,8 @@ def evaluate(
     """
     records: dict[int, Record] = {}
     limit = PASS_TOKENS[backbone.device.type == "cpu"]
+    if examples and examples[0].choices and not generate:
+        limit //= backbone.ranking_rows(examples[0].choices)
     with backbone.settled():
         for group in passes(backbone, examples, [prompt] * len(examples), limit):
             asked = [examples[i] for i in group]

@@ -149,9 +149,15 @@ class Backbone:
         """
         choices = [self.choice_ids(e.choices) for e in examples]
         with torch.no_grad():
-            if all(_differ_in_last_token(group) for group in choices):
+            if all(self.ranking_rows(e.choices) == 1 for e in examples):
                 return self._rank_last_token(examples, prompts, choices)
             return self._rank_rows(examples, prompts, choices)
+
+    def ranking_rows(self, choices: Sequence[str]) -> int:
+        """Rows that ranking computes for an example: one where choices differ in their last token only."""
+        ids = self.choice_ids(choices)
+        alike = all(len(other) == len(ids[0]) and other[:-1] == ids[0][:-1] for other in ids)
+        return 1 if alike else len(ids)
 
     # Tokens
 
@@ -289,8 +295,3 @@ class Backbone:
         real = batch.labels != IGNORED
         picked = scores.gather(2, batch.labels.masked_fill(~real, 0).unsqueeze(2)).squeeze(2)  # (b, t)
         return Losses(-picked.masked_fill(~real, 0).sum(1), real.sum(1))
-
-
-def _differ_in_last_token(choices: list[list[int]]) -> bool:
-    first = choices[0]
-    return all(len(ids) == len(first) and ids[:-1] == first[:-1] for ids in choices)
