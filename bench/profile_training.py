@@ -69,9 +69,8 @@ def main() -> None:
     print(f"{found['case']}, {found['dtype']}: {found['step_seconds']:.2f} s, {found['real_gflop']} GFLOP that must be")
     for part, share in found["shares"].items():
         print(f"  {share:6.1%}  {part}")
-    print(
-        f"  the real FLOPs in the time of the matrix products alone: {found['products_of_peak']:.0%} of {found['peak_gflops']}"
-    )
+    share, peak = found["products_of_peak"], found["peak_gflops"]
+    print(f"  the real FLOPs in the time of the matrix products alone: {share:.0%} of {peak} GFLOP/s")
     if given.output:
         given.output.parent.mkdir(parents=True, exist_ok=True)
         given.output.write_text(json.dumps(found, indent=2) + "\n")

@@ -50,6 +50,14 @@ def main() -> None:
         f"{max(row['loss_difference'] for row in exact):.1e} (PEFT's among them where the method is",
         f"the same), gradients against the plain route {max(row['gradient_difference'] for row in exact):.1e}.",
     ]
+    profiles = [json.loads(path.read_text()) for path in sorted(folder.glob("profile-*.json"))]
+    if profiles:
+        lines += ["", "## Where the time goes", "", f"| part of a step | {' | '.join(p['case'] for p in profiles)} |"]
+        lines += ["|---|" + "---|" * len(profiles)]
+        for part in profiles[0]["shares"]:
+            lines.append(f"| {part} | {' | '.join(f'{p["shares"][part]:.0%}' for p in profiles)} |")
+        reached = " | ".join(f"{p['products_of_peak']:.0%}" for p in profiles)
+        lines.append(f"| FLOPs that must be, in the time of the matrix products, of the peak | {reached} |")
     if (folder / "memory.json").is_file():
         lines += ["", "## Memory", "", "```", memory_table(json.loads((folder / "memory.json").read_text())), "```"]
     if (folder / "embedding.json").is_file():
