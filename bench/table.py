@@ -55,7 +55,8 @@ def main() -> None:
         lines += ["", "## Where the time goes", "", f"| part of a step | {' | '.join(p['case'] for p in profiles)} |"]
         lines += ["|---|" + "---|" * len(profiles)]
         for part in profiles[0]["shares"]:
-            lines.append(f"| {part} | {' | '.join(f'{p["shares"][part]:.0%}' for p in profiles)} |")
+            shares = [format(p["shares"][part], ".0%") for p in profiles]
+            lines.append(f"| {part} | {' | '.join(shares)} |")
         reached = " | ".join(f"{p['products_of_peak']:.0%}" for p in profiles)
         lines.append(f"| FLOPs that must be, in the time of the matrix products, of the peak | {reached} |")
     if (folder / "memory.json").is_file():
