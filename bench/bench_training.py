@@ -10,21 +10,22 @@ repeats of two times of one repeat. A step is forward and backward, without the 
 
 import argparse
 import json
-import os
 import statistics
 import sys
 import time
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from routes import Case, steps, worker
+from t5 import t5_folder
 
 from softprompt.backbones import Backbone, load
 
-T5 = os.environ.get("SOFTPROMPT_T5", "")  # a folder with flan-t5-small-title, or any T5 of its shape
+T5_SHAPE = "flan-t5-small"  # see t5.py
 DEPT = (("length", 40), ("rank", 40))  # 60 * 512 values for the offset: rank 40 at 256 positions
 CASES = {
     case.name: case
@@ -35,7 +36,7 @@ CASES = {
         Case("smollm2-short-20", "smollm2-135m", 12, 40, 20),
         Case("smollm2-medium-20", "smollm2-135m", 40, 120, 20),
         Case("smollm2-long-20", "smollm2-135m", 100, 300, 20),
-        Case("t5-dept", T5, 20, 80, 100, method="dept", options=DEPT),
+        Case("t5-dept", T5_SHAPE, 20, 80, 100, method="dept", options=DEPT),
     )
 }
 
@@ -87,6 +88,8 @@ def difference(found: list[np.ndarray], expected: list[np.ndarray]) -> float:
 
 
 def measure(case: Case, dtype: str, peft_dtype: str, repeats: int, warm: int) -> dict[str, Any]:
+    if case.backbone == T5_SHAPE:
+        case = replace(case, backbone=t5_folder())
     fixed = case.method == "dept"
     routes = {"ours": dtype, "plain": dtype, "peft": peft_dtype} | ({"fixed": dtype} if fixed else {})
     count = warm + repeats

@@ -9,11 +9,13 @@ those of one very large product.
 import argparse
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bench_training import CASES, matmul_peak, real_flops
+from bench_training import CASES, T5_SHAPE, matmul_peak, real_flops
 from routes import ours, steps
+from t5 import t5_folder
 from torch.profiler import ProfilerActivity, profile
 
 PARTS = {
@@ -30,6 +32,8 @@ PARTS = {
 
 def measure(name: str, warm: int, dtype: str) -> dict[str, Any]:
     case = CASES[name]
+    if case.backbone == T5_SHAPE:
+        case = replace(case, backbone=t5_folder())
     step, backbone = ours(case, dtype, warm + 1)
     for i in range(warm):
         step(i)
