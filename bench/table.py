@@ -41,8 +41,8 @@ def main() -> None:
         lines += [
             "",
             "`t5-dept` is DePT (40 rows, rank 40) against PEFT's prompt tuning of 100 rows; against the same DePT with",
-            f"every source padded to 256, the DePT authors' layout, it is {fixed:.1f} times as fast (goal 4.5). A step's",
-            "encoder reads some 1,480 tokens in ours, 2,900 in PEFT's and 4,736 in 256 + 40 columns: 1 to 2.0 to 3.2.",
+            f"every source padded to 256, the DePT authors' layout, it is {fixed:.1f} times as fast (goal 4.5). The",
+            "encoder reads some 1,480 tokens a step in ours, 2,900 in PEFT's and 4,736 in 256 + 40 columns: 1 to 2.0 to 3.2.",
             "Both goals lie beyond what shorter prompts and less padding save; what is left is the same work, as fast.",
         ]
     exact = [row for row in found.values() if row["dtype"] == row["peft_dtype"] == "float32"]
@@ -63,9 +63,9 @@ def main() -> None:
         lines.append(f"| FLOPs that must be, in the time of the matrix products, of the peak | {reached} |")
         lines += [
             "",
-            "The goal of 75 % of the matmul peak is met in one case (76 %) and missed in the others: the matrix products",
+            "The goal of 75 % of the matmul peak is met in one case (76 %), missed in the others: the matrix products",
             "run near the peak, and what is left is attention, whose products are small, and the memory traffic of",
-            "elementwise operations. In the first case ours reads some 520 tokens and PEFT 2,240, with logits for each.",
+            "elementwise operations. In the first case ours reads some 520 tokens, PEFT 2,240 with logits for each.",
         ]
     if (folder / "memory.json").is_file():
         lines += ["", "## Memory", "", "```", memory_table(json.loads((folder / "memory.json").read_text())), "```"]
