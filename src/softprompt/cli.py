@@ -27,11 +27,17 @@ err = Console(stderr=True, highlight=False)
 out = Console(highlight=False)
 
 Data = Annotated[Path | None, typer.Option(help="Your own data: .jsonl, .csv, .tsv or .parquet.")]
-TaskName = Annotated[str | None, typer.Option("--task", help="A task that is shipped (`softprompt list tasks`).")]
+TaskName = Annotated[
+    str | None, typer.Option("--task", help="A task that is shipped or published (`softprompt list tasks`).")
+]
 BackboneName = Annotated[str, typer.Option(help="Frozen model: smollm2-135m, a folder, or a hub id.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON to stdout.")]
 Dtype = Annotated[str, typer.Option(help="float32, bfloat16, float16, or auto: bfloat16 where it is fast.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, mps, ...; the best there is when not given.")]
+DataDir = Annotated[
+    Path | None, typer.Option(help="Folder of FAMILY/TASK/SPLIT files for --task; without it, from the hub.")
+]
+Limit = Annotated[int | None, typer.Option(min=1, help="Most rows of each split of --task, drawn with --split-seed.")]
 Template = Annotated[str | None, typer.Option(help="Input text with {columns}, e.g. 'Review: {text}\\nSentiment:'.")]
 Label = Annotated[str | None, typer.Option(help="Column that holds the label; found by its name when not given.")]
 Words = Annotated[list[str] | None, typer.Option("--word", help="What to say for a label, as LABEL=WORD; repeat.")]
@@ -69,6 +75,8 @@ def train(
     tokens_per_step: TokensPerStep = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the prompt's start and the order of examples.")] = 0,
     split_seed: SplitSeed = 0,
+    data_dir: DataDir = None,
+    limit: Limit = None,
     template: Template = None,
     label: Label = None,
     word: Words = None,
@@ -107,6 +115,8 @@ def train(
         label=label,
         words=resolve.parse_words(word or []),
         split_seed=split_seed,
+        data_dir=data_dir,
+        limit=limit,
         settings=resolve.parse_settings(set_ or []),
         dtype=dtype,
         device=device,
@@ -199,6 +209,8 @@ def check(
     batch: Batch = None,
     tokens_per_step: TokensPerStep = None,
     split_seed: SplitSeed = 0,
+    data_dir: DataDir = None,
+    limit: Limit = None,
     template: Template = None,
     label: Label = None,
     word: Words = None,
@@ -216,7 +228,7 @@ def check(
     report = resolve.check(
         lambda: resolve.read_task(
             data, task, dev, test, template and resolve.unescaped(template), label,
-            resolve.parse_words(word or []), split_seed,
+            resolve.parse_words(word or []), split_seed, data_dir, limit,
         ),
         method or ["prompt_tuning"], set_ or [], given, backbone, dtype, device, max_source, output,
     )  # fmt: skip
