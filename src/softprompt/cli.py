@@ -38,7 +38,10 @@ DataDir = Annotated[
     Path | None, typer.Option(help="Folder of FAMILY/TASK/SPLIT files for --task; without it, from the hub.")
 ]
 Limit = Annotated[int | None, typer.Option(min=1, help="Most rows of each split of --task, drawn with --split-seed.")]
-Template = Annotated[str | None, typer.Option(help="Input text with {columns}, e.g. 'Review: {text}\\nSentiment:'.")]
+Template = Annotated[
+    str | None,
+    typer.Option(help="Input text with {columns}, e.g. 'Review: {text}\\nSentiment:'. With --task: words or paper."),
+]
 Label = Annotated[str | None, typer.Option(help="Column that holds the label; found by its name when not given.")]
 Words = Annotated[list[str] | None, typer.Option("--word", help="What to say for a label, as LABEL=WORD; repeat.")]
 DevFile = Annotated[Path | None, typer.Option("--dev", help="Dev data; else 10 % of --data, drawn with --split-seed.")]

@@ -13,8 +13,8 @@ from typing import Any
 from softprompt.errors import BadData, BadInput, UnknownName
 from softprompt.tasks import glue, mrqa, others, superglue
 from softprompt.tasks.entry import UNLABELLED, Entry, Form
-from softprompt.tasks.origins import Part, local_layout, read_split
-from softprompt.tasks.splits import MOST_DEV, Related, dev_count, draw
+from softprompt.tasks.origins import Part, local_layout, read_split, splits_of
+from softprompt.tasks.splits import MOST_DEV, Related, dev_count, draw, shuffled
 from softprompt.tasks.task import SPLITS, Example, Split, Task
 from softprompt.tasks.template import Template
 
@@ -48,19 +48,19 @@ def load_task(
     asked = entry.form(form)
     found: dict[Split, list[Related]] = {}
     digests: dict[str, dict[str, str]] = {}
-    for split in entry.splits:
+    for split in splits_of(entry, data_dir):
         # A dev that is drawn comes out of what is read of train.
         most = None if limit is None else limit + (min(limit, MOST_DEV) if split == "train" else 0)
         parts = read_split(entry, split, data_dir, most, seed)
         found[split] = pose(entry, asked, split, parts)
         digests[split] = {str(part.place): _digest(part) for part in parts}
     if "dev" in found:
-        found["dev"] = draw(found["dev"], min(limit or MOST_DEV, MOST_DEV), seed)[0]
+        found["dev"] = _at_most(found["dev"], MOST_DEV, seed)
     else:
         found["dev"], found["train"] = draw(found["train"], dev_count(len(found["train"]), limit), seed)
     for split in SPLITS:
         if limit is not None:
-            found[split] = draw(found[split], limit, seed)[0][:limit]
+            found[split] = _at_most(found[split], limit, seed)
         if not found[split]:
             raise BadInput(f"{entry.name}: no rows are left for {split}; its files hold too few.")
     origin: dict[str, object] = {
@@ -131,6 +131,10 @@ def pose(entry: Entry, form: Form, split: str, parts: Sequence[Part]) -> list[Re
     if not found:
         raise BadInput(f"{entry.name}: the split {split} is empty; expected {local_layout(entry)}.")
     return found
+
+
+def _at_most(items: list[Related], count: int, seed: int) -> list[Related]:
+    return shuffled(items, seed)[:count] if len(items) > count else items
 
 
 def _no_column(entry: Entry, missing: str, values: Mapping[str, str]) -> str:

@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 
 from softprompt.errors import BadData, BadInput
 from softprompt.tasks.entry import Entry
-from softprompt.tasks.layouts import find_layout
+from softprompt.tasks.layouts import Layout, find_layout
 from softprompt.tasks.rows import Row, as_text, read_rows
-from softprompt.tasks.task import Split
+from softprompt.tasks.task import SPLITS, Split
 
 ENDINGS = (".parquet", ".jsonl", ".csv", ".tsv")
 LARGE = 50_000
@@ -31,6 +31,11 @@ class Part(NamedTuple):
     rows: list[Row]
 
 
+def splits_of(entry: Entry, data_dir: Path | None) -> list[Split]:
+    """The splits that can be read: the published ones, and a dev that comes with a known folder."""
+    return [split for split in SPLITS if split in entry.splits or _layout(entry, split, data_dir)]
+
+
 def read_split(
     entry: Entry, split: Split, data_dir: Path | None, limit: int | None = None, seed: int = 0
 ) -> list[Part]:
@@ -38,14 +43,14 @@ def read_split(
 
     Raises BadData for files that are missing or cannot be read, BadInput for a hub that does not answer.
     """
-    if split not in entry.splits:
+    if split not in splits_of(entry, data_dir):
         raise BadInput(f"{entry.name} has no published {split} split; it has {', '.join(entry.splits)}.")
     if data_dir is None:
         return _from_hub(entry, split, limit, seed)
     if not data_dir.is_dir():
         raise BadData("there is no such folder; --data-dir names the one that holds FAMILY/TASK/SPLIT files", data_dir)
     folder = data_dir / entry.name
-    if not folder.is_dir() and (layout := find_layout(entry.name, split, data_dir)):
+    if layout := _layout(entry, split, data_dir):
         return [Part(path, layout.read(path)) for path in layout.paths(data_dir)]
     return [
         Part(path, read_rows(path)) for name in entry.splits[split].split("+") for path in _files(entry, folder, name)
@@ -67,6 +72,12 @@ def hub_call(entry: Entry, split: Split, limit: int | None) -> dict[str, Any]:
         "path": path, "name": config, "split": entry.splits[split],
         "streaming": limit is not None and published >= LARGE and "+" not in entry.splits[split],
     }  # fmt: skip
+
+
+def _layout(entry: Entry, split: Split, data_dir: Path | None) -> Layout | None:
+    if data_dir is None or (data_dir / entry.name).is_dir():  # the documented layout goes first
+        return None
+    return find_layout(entry.name, split, data_dir)
 
 
 def _from_hub(entry: Entry, split: Split, limit: int | None, seed: int) -> list[Part]:

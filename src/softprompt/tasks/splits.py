@@ -15,18 +15,23 @@ class Related(NamedTuple):
     """What it shares with others that must come to the same side of a draw: a passage, or the source itself."""
 
 
+def shuffled(items: Sequence[Related], seed: int) -> list[Related]:
+    """Items in an order that `seed` and the texts alone decide; those of the same kin lie together."""
+    keys = [(_hash(seed, one.kin), _hash(seed, f"{one.example.source}\n{one.example.target}")) for one in items]
+    return [items[i] for i in sorted(range(len(items)), key=keys.__getitem__)]
+
+
 def draw(items: Sequence[Related], count: int, seed: int) -> tuple[list[Related], list[Related]]:
-    """`count` items and the rest, both in an order that `seed` and the texts alone decide.
+    """`count` items and the rest, both `shuffled`.
 
     Items of the same kin are not torn apart, so the first part may be a few more; it is fewer, if need be
-    none at all, where otherwise no item were left for the rest. All are drawn when `count` is as large.
+    none at all, where otherwise no item were left for the rest.
     """
-    keys = [(_hash(seed, one.kin), _hash(seed, f"{one.example.source}\n{one.example.target}")) for one in items]
-    ordered = [items[i] for i in sorted(range(len(items)), key=keys.__getitem__)]
+    ordered = shuffled(items, seed)
     cut = min(count, len(ordered))
     while 0 < cut < len(ordered) and ordered[cut].kin == ordered[cut - 1].kin:
         cut += 1
-    if cut == len(ordered) > count:
+    if ordered and cut == len(ordered):
         cut = next(i for i, one in enumerate(ordered) if one.kin == ordered[-1].kin)
     return ordered[:cut], ordered[cut:]
 

@@ -106,7 +106,7 @@ ENTRIES = (
     ),
     Entry(
         name="superglue/record", about="Which entity is left out of a sentence about a news article?",
-        citation="Zhang et al. 2018, ReCoRD: Bridging the Gap between Human and Machine Reading",
+        citation="Zhang et al. 2018, ReCoRD (https://arxiv.org/abs/1810.12885)",
         path=HUB, config="record", rows={"train": 100730, "validation": 10000, "test": 10000},
         label="answers", metrics=("token_f1", "exact_match"), kin="passage",
         prepare=record, columns=("passage", "query", "entities", "answers"),
