@@ -4,6 +4,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Sequence
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 from docs.make_tasks import FILE, page
+from rich.console import Console
 
-from softprompt.commands import listed
+from softprompt.commands import listed, show_task
 from softprompt.errors import BadData, BadInput, UnknownName
 from softprompt.resolve import read_task
 from softprompt.tasks import CATALOGUE, SPLITS, Split, Task, get_task, task_again
@@ -24,6 +26,7 @@ from softprompt.tasks.mrqa import padded_punctuation, qa
 from softprompt.tasks.origins import hub_call
 from softprompt.tasks.others import gsm8k
 from softprompt.tasks.superglue import wsc
+from softprompt.terminal import print_task
 from tests.published import ROWS
 
 Rows = Sequence[dict[str, Any]]
@@ -432,6 +435,16 @@ def test_the_list_names_every_task() -> None:
     assert rows["glue/rte"]["rows"] == "2,490/-/277"
     assert rows["glue/rte"]["hub"] == "nyu-mll/glue rte"
     assert rows["others/anli"]["rows"] == "162,865/3,200/3,200"
+
+
+def test_a_task_is_shown_with_its_balance(tmp_path: Path) -> None:
+    found = show_task("glue/rte", rte(tmp_path))
+    assert found["rows"] == {"train": 36, "dev": 4, "test": 10}
+    assert found["balance"]["test"] == {"yes": 5, "no": 5}
+    assert json.loads(json.dumps(found)) == found
+    shown = Console(file=StringIO(), width=80)
+    print_task(shown, found)
+    assert "\ntest        10 rows  yes 5, no 5\n" in shown.file.getvalue()  # type: ignore[attr-defined]
 
 
 def test_the_page_is_up_to_date() -> None:

@@ -175,17 +175,26 @@ def predict(
 
 @app.command()
 def show(
-    run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run; or the word task.")],
+    name: Annotated[str | None, typer.Argument(help="After the word task: its name.")] = None,
     words: Annotated[int, typer.Option(min=0, help="Nearest words for each prompt row; 0: none.")] = 5,
     backbone: Annotated[str | None, typer.Option(help="Where the run's backbone lies now.")] = None,
+    data_dir: DataDir = None,
+    limit: Limit = None,
+    template: Annotated[str, typer.Option(help="Of a task: words or paper.")] = "words",
     as_json: AsJson = False,
 ) -> None:
-    """Say what a run is: method, sizes, scores, and the words its rows lie nearest to."""
-    found = commands.show_run(run, words, backbone)
+    """Say what a run is: method, sizes, scores, nearest words. Or a task: `show task glue/rte`."""
+    if name is not None and str(run) != "task":
+        raise BadInput(f"show {run} {name}: expected the folder of one run, or task NAME.")
+    if name is None:
+        found, show_it = commands.show_run(run, words, backbone), terminal.print_run
+    else:
+        found, show_it = commands.show_task(name, data_dir, template, limit), terminal.print_task
     if as_json:
         _print_json(found)
     else:
-        terminal.print_run(out, found)
+        show_it(out, found)
 
 
 @app.command("list")

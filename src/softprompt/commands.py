@@ -195,6 +195,24 @@ def show_run(run: str | Path, words: int = 5, backbone: str | None = None) -> di
     return found
 
 
+def show_task(
+    name: str, data_dir: str | Path | None = None, template: str = "words", limit: int | None = None
+) -> dict[str, Any]:
+    """What a task is: rows and targets by split, one example, and what its data lacks of the published."""
+    task = get_task(name, data_dir=data_dir, template=template, limit=limit)
+    first = task.examples["train"][0]
+    return {
+        "name": task.name, "version": task.version, "metrics": list(task.metrics), "choices": list(task.choices),
+        "rows": {split: len(examples) for split, examples in task.examples.items()},
+        "balance": {
+            split: dict(Counter(example.target for example in examples).most_common()) if task.choices else {}
+            for split, examples in task.examples.items()
+        },
+        "example": {"source": first.source + first.cue, "answers": list(first.golds())},
+        "notes": task.origin.get("notes", {}),
+    }  # fmt: skip
+
+
 LIST_COLUMNS = {
     "methods": ("name", "kind", "prompt", "offset", "year", "title"),
     "backbones": ("name", "kind", "about"),

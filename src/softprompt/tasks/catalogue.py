@@ -13,7 +13,7 @@ from typing import Any
 from softprompt.errors import BadData, BadInput, UnknownName
 from softprompt.tasks import glue, mrqa, others, superglue
 from softprompt.tasks.entry import UNLABELLED, Entry, Form
-from softprompt.tasks.origins import Part, local_layout, read_split, splits_of
+from softprompt.tasks.origins import Part, local_layout, notes_of, read_split, splits_of
 from softprompt.tasks.splits import MOST_DEV, Related, dev_count, draw, shuffled
 from softprompt.tasks.task import SPLITS, Example, Split, Task
 from softprompt.tasks.template import Template
@@ -65,7 +65,7 @@ def load_task(
             raise BadInput(f"{entry.name}: no rows are left for {split}; its files hold too few.")
     origin: dict[str, object] = {
         "task": entry.name, "version": entry.version, "data_dir": data_dir and str(data_dir.resolve()), "form": form,
-        "limit": limit, "seed": seed, "sha256": digests,
+        "limit": limit, "seed": seed, "sha256": digests, "notes": notes_of(entry, data_dir),
         # For new data in the same columns: what `prepare` does, a template and words cannot say.
         "label": None if entry.prepare else entry.label, "words": None if entry.prepare else _said(entry, asked),
     }  # fmt: skip
@@ -98,7 +98,7 @@ def load_again(origin: Mapping[str, Any]) -> Task:
 
 
 def pose(entry: Entry, form: Form, split: str, parts: Sequence[Part]) -> list[Related]:
-    """Rows as examples. Raises BadData for a row that does not fit, and for a split without labels or rows."""
+    """Rows as examples. Raises BadData for a row that does not fit, BadInput for a split without labelled rows."""
     template = Template(form.template)
     found: list[Related] = []
     for part in parts:
@@ -108,29 +108,31 @@ def pose(entry: Entry, form: Form, split: str, parts: Sequence[Part]) -> list[Re
             seen[row.line] += 1  # a line of MultiRC holds many rows
             again = f".{seen[row.line]}" if seen[row.line] > 1 else ""
             try:
-                prepared = entry.prepared(row.values)
-                if prepared.label in UNLABELLED and entry.drops_unlabelled:
-                    continue
-                if prepared.label in UNLABELLED:
-                    raise ValueError(
-                        f"no label (column {entry.label!r} is {prepared.label!r}): the answers of this split are "
-                        "hidden; give one that has them"
-                    )
-                target = form.words[entry.class_of(prepared.label)] if entry.labels else prepared.label
-                source = template.source(prepared.values)
-                relation = prepared.values[entry.kin] if entry.kin else source
+                one = _posed(entry, form, template, row.values, f"{stem}:{row.line}{again}")
             except KeyError as error:
                 raise BadData(_no_column(entry, str(error.args[0]), row.values), part.place, row.line) from None
             except ValueError as error:
                 raise BadData(str(error), part.place, row.line) from None
-            example = Example(
-                source, target, template.cue, form.words, prepared.references, f"{stem}:{row.line}{again}",
-                prepared.group,
-            )  # fmt: skip
-            found.append(Related(example, relation))
+            if one is not None:
+                found.append(one)
     if not found:
         raise BadInput(f"{entry.name}: the split {split} is empty; expected {local_layout(entry)}.")
     return found
+
+
+def _posed(entry: Entry, form: Form, template: Template, values: Mapping[str, str], id: str) -> Related | None:
+    """A row as an example; None for an undecided one that is left out."""
+    prepared = entry.prepared(values)
+    if prepared.label in UNLABELLED:
+        if entry.drops_unlabelled:
+            return None
+        said = f"no label (column {entry.label!r} is {prepared.label!r})"
+        raise ValueError(f"{said}: the answers of this split are hidden; give one that has them")
+    target = form.words[entry.class_of(prepared.label)] if entry.labels else prepared.label
+    source = template.source(prepared.values)
+    kin = prepared.values[entry.kin] if entry.kin else source
+    example = Example(source, target, template.cue, form.words, prepared.references, id, prepared.group)
+    return Related(example, kin)
 
 
 def _at_most(items: list[Related], count: int, seed: int) -> list[Related]:

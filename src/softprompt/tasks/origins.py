@@ -36,6 +36,12 @@ def splits_of(entry: Entry, data_dir: Path | None) -> list[Split]:
     return [split for split in SPLITS if split in entry.splits or _layout(entry, split, data_dir)]
 
 
+def notes_of(entry: Entry, data_dir: Path | None) -> dict[str, str]:
+    """What is unlike the published splits in a known folder, by split."""
+    layouts = {split: _layout(entry, split, data_dir) for split in SPLITS}
+    return {split: layout.note for split, layout in layouts.items() if layout and layout.note}
+
+
 def read_split(
     entry: Entry, split: Split, data_dir: Path | None, limit: int | None = None, seed: int = 0
 ) -> list[Part]:
