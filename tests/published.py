@@ -1,6 +1,15 @@
-"""Two rows for every published task in the hub's own columns. The texts were written for these tests."""
+"""Two rows for every published task in the hub's own columns, and folders of them. All written for these tests."""
 
+import json
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
+
+import pyarrow
+import pyarrow.parquet
+
+from softprompt.tasks import Split, Task
+from softprompt.tasks.entry import Entry
 
 PASSAGE = "The mill stands by the river. It was built by two brothers in 1871."
 NEWS = "Anna Berg opened the bridge on Monday. Crowds came.\n@highlight\nBerg had waited ten years"
@@ -88,3 +97,41 @@ ROWS: dict[str, list[dict[str, Any]]] = {
         {"question": "Five birds sat; two flew. How many sit?", "answer": "5-2=<<5-2=3>>3 sit.\n#### 3"},
     ],
 }  # fmt: skip
+
+Rows = Sequence[dict[str, Any]]
+
+
+def write_rows(path: Path, rows: Rows) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".parquet":
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(list(rows)), path)
+    elif path.suffix == ".jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    else:
+        separator = {".tsv": "\t", ".csv": ","}[path.suffix]
+        lines = [rows[0].keys(), *(row.values() for row in rows)]
+        path.write_text("".join(separator.join(map(str, line)) + "\n" for line in lines), encoding="utf-8")
+    return path
+
+
+def folder_of(root: Path, entry: Entry, rows: Rows, ending: str = ".parquet") -> Path:
+    """A data folder with every split of a task; train holds each row twice, of two passages where there are such."""
+    more = [{**row, entry.kin: f"{row[entry.kin]} More."} for row in rows] if entry.kin else rows
+    for split, names in entry.splits.items():
+        for name in names.split("+"):
+            write_rows(root / entry.name / f"{name}{ending}", [*rows, *more] if split == "train" else rows)
+    return root
+
+
+def numbered(n: int) -> Rows:
+    return [{"sentence1": f"one {i}", "sentence2": f"two {i}", "label": i % 2, "idx": i} for i in range(n)]
+
+
+def rte(root: Path, n: int = 40, ending: str = ".jsonl") -> Path:
+    write_rows(root / f"glue/rte/train{ending}", numbered(n))
+    write_rows(root / f"glue/rte/validation{ending}", numbered(n + 10)[n:])
+    return root
+
+
+def sources(task: Task, split: Split) -> list[str]:
+    return [example.source for example in task.examples[split]]

@@ -12,7 +12,7 @@ from typing import Any
 
 from softprompt.errors import BadData, BadInput, UnknownName
 from softprompt.tasks import glue, mrqa, others, superglue
-from softprompt.tasks.entry import UNLABELLED, Entry, Form
+from softprompt.tasks.entry import Entry, Form
 from softprompt.tasks.origins import Part, local_layout, notes_of, read_split, splits_of
 from softprompt.tasks.splits import MOST_DEV, Related, dev_count, draw, shuffled
 from softprompt.tasks.task import SPLITS, Example, Split, Task
@@ -123,10 +123,10 @@ def pose(entry: Entry, form: Form, split: str, parts: Sequence[Part]) -> list[Re
 def _posed(entry: Entry, form: Form, template: Template, values: Mapping[str, str], id: str) -> Related | None:
     """A row as an example; None for an undecided one that is left out."""
     prepared = entry.prepared(values)
-    if prepared.label in UNLABELLED:
+    if entry.is_unlabelled(prepared.label):
         if entry.drops_unlabelled:
             return None
-        said = f"no label (column {entry.label!r} is {prepared.label!r})"
+        said = f"no label (column {entry.label!r} is {values.get(entry.label)!r})"
         raise ValueError(f"{said}: the answers of this split are hidden; give one that has them")
     target = form.words[entry.class_of(prepared.label)] if entry.labels else prepared.label
     source = template.source(prepared.values)

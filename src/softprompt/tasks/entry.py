@@ -1,5 +1,6 @@
 """What the catalogue says of a task: where its rows lie, how they are asked, what answers count."""
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -79,6 +80,10 @@ class Entry:
         """Raises KeyError for a missing column, ValueError for a value that does not fit."""
         return self.prepare(values) if self.prepare else Prepared(values, values[self.label])
 
+    def is_unlabelled(self, label: str) -> bool:
+        """Whether a prepared label says that there is none; of free text only "" does."""
+        return label in UNLABELLED if self.labels else not label
+
     def class_of(self, label: str) -> int:
         """The class that a label names, by name or number. Raises ValueError."""
         names = [name.casefold() for name in self.labels]
@@ -108,6 +113,19 @@ class Entry:
         for form in (self.paper, self.words):
             if len(form.words) != len(self.labels):
                 raise BadInput(f"{self.name}: {len(form.words)} words for {len(self.labels)} classes.")
+
+
+def listed(values: Values, column: str) -> list[str]:
+    """A column that holds a list of texts, or SQuAD's object with such a list `text`. Raises ValueError."""
+    try:
+        found = json.loads(values[column])
+    except ValueError:
+        found = None
+    if isinstance(found, dict):
+        found = found.get("text")
+    if not isinstance(found, list) or not all(isinstance(text, str) for text in found):
+        raise ValueError(f"the column {column!r} is no list of texts: {values[column][:60]!r}")
+    return found
 
 
 def digits(n: int) -> tuple[str, ...]:

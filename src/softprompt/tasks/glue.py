@@ -1,6 +1,6 @@
 """GLUE (Wang et al. 2019, https://arxiv.org/abs/1804.07461). Its test labels are hidden: test is validation."""
 
-from softprompt.tasks.entry import Entry, Form, Prepared, Values, digits
+from softprompt.tasks.entry import UNLABELLED, Entry, Form, Prepared, Values, digits
 
 HUB = "nyu-mll/glue"
 TWO = digits(2)
@@ -16,11 +16,14 @@ NLI_WORDS = Form(
 
 def stsb(values: Values) -> Prepared:
     """The score, 0 to 5, said to the nearest 0.2 (T5, Raffel et al. 2020); what counts is the score itself."""
-    score = float(values["label"])
-    if score != -1 and not 0 <= score <= 5:
-        raise ValueError(f"the score {values['label']} (column 'label') is not between 0 and 5")
-    if score == -1:
-        return Prepared(values, "-1")
+    if values["label"] in UNLABELLED:
+        return Prepared(values, "")
+    try:
+        score = float(values["label"])
+    except ValueError:
+        score = -1
+    if not 0 <= score <= 5:
+        raise ValueError(f"the score {values['label']!r} (column 'label') is no number from 0 to 5")
     return Prepared(values, f"{round(score * 5) / 5:.1f}", (values["label"],))
 
 

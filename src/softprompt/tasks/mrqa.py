@@ -3,11 +3,10 @@
 Every gold answer counts. DePT's code scores against the first one only.
 """
 
-import json
 import re
 import string
 
-from softprompt.tasks.entry import Entry, Form, Prepared, Values
+from softprompt.tasks.entry import Entry, Form, Prepared, Values, listed
 
 PUNCTUATION = re.compile(f"([{re.escape(string.punctuation)}])")
 COLUMNS = ("question", "context", "answers")
@@ -21,12 +20,7 @@ def qa(values: Values) -> Prepared:
 
     padded_question and padded_context have blanks about punctuation, as T5's preprocessor writes them.
     """
-    answers = json.loads(values["answers"])
-    if isinstance(answers, dict):
-        answers = answers["text"]
-    if not isinstance(answers, list) or not all(isinstance(answer, str) for answer in answers):
-        raise ValueError("the column 'answers' is no list of texts")
-    golds = tuple(dict.fromkeys(answer.strip() for answer in answers if answer.strip()))
+    golds = tuple(dict.fromkeys(answer.strip() for answer in listed(values, "answers") if answer.strip()))
     padded = {f"padded_{name}": padded_punctuation(values[name]) for name in ("question", "context")}
     return Prepared({**values, **padded}, golds[0] if golds else "", golds)
 

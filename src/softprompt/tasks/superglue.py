@@ -1,10 +1,9 @@
 """SuperGLUE (Wang et al. 2019, https://arxiv.org/abs/1905.00537). Its test labels are hidden: test is validation."""
 
 import hashlib
-import json
 import re
 
-from softprompt.tasks.entry import Entry, Form, Prepared, Values, digits
+from softprompt.tasks.entry import Entry, Form, Prepared, Values, digits, listed
 
 HUB = "aps/super_glue"
 TWO = digits(2)
@@ -31,8 +30,8 @@ def multirc(values: Values) -> Prepared:
 
 def record(values: Values) -> Prepared:
     """Any spelling of the missing entity counts; the first is the target. @highlight marks become sentence ends."""
-    answers = tuple(dict.fromkeys(json.loads(values["answers"])))
-    entities = ", ".join(dict.fromkeys(json.loads(values["entities"])))
+    answers = tuple(dict.fromkeys(listed(values, "answers")))
+    entities = ", ".join(dict.fromkeys(listed(values, "entities")))
     passage = re.sub(r"([.?!\"'])\n@highlight\n", r"\1 ", values["passage"])
     passage = passage.replace("\n@highlight\n", ". ")
     return Prepared({**values, "entities": entities, "passage": passage}, answers[0] if answers else "", answers)
