@@ -336,6 +336,7 @@ def test_without_groups_every_answer_is_its_own_question() -> None:
         ("It costs $1,200.50 in all", "1200.50"),
         ("from 3 to -7", "-7"),
         ("-$5", "-5"),
+        ("\N{MINUS SIGN}5", "-5"),
         ("7-3", "3"),  # a subtraction
         ("(2)-3", "3"),
         ("= 0.5", "0.5"),

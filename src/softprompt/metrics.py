@@ -144,7 +144,7 @@ def measure(
 
 def final_number(text: str) -> str:
     """The last number of a text, without the commas of thousands; "" when there is none."""
-    found = _LAST_NUMBER.findall(text)
+    found = _LAST_NUMBER.findall(text.replace("\N{MINUS SIGN}", "-"))
     return found[-1].replace(",", "").replace("$", "") if found else ""
 
 
