@@ -1,6 +1,9 @@
 """Scores against scikit-learn and scipy, and against cases worked by hand."""
 
+import re
+import string
 import warnings
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -9,7 +12,22 @@ from scipy import stats
 from sklearn import metrics as sklearn_metrics
 
 from softprompt.errors import BadInput, UnknownName
-from softprompt.metrics import METRICS, accuracy, exact_match, get_metric, macro_f1, matthews, pearson, token_f1
+from softprompt.metrics import (
+    METRICS,
+    accuracy,
+    exact_match,
+    final_number,
+    get_metric,
+    macro_f1,
+    matthews,
+    measure,
+    number_match,
+    numeric,
+    pearson,
+    question_em,
+    spearman,
+    token_f1,
+)
 from tests.compare import assert_close
 
 Case = tuple[list[str], list[str]]
@@ -252,3 +270,151 @@ def test_an_unknown_metric_is_answered_with_the_nearest_and_all_there_are() -> N
     with pytest.raises(UnknownName, match="'macro_f1'") as caught:
         get_metric("macrof1")
     assert all(name in str(caught.value) for name in METRICS)
+
+
+# Classes by name, groups, numbers in texts
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("classes", CLASSES)
+@pytest.mark.parametrize("n", COUNTS)
+def test_the_f1_of_a_class_is_that_of_scikit_learn(n: int, classes: int, seed: int) -> None:
+    predictions, golds = random_labels(seed, n, classes)
+    for label in ("class 0", "class 1"):
+        binary = [[text == label for text in texts] for texts in (golds, predictions)]
+        expected = float(sklearn_metrics.f1_score(*binary, zero_division=0))
+        assert_close(get_metric(f"f1({label})")(predictions, one_each(golds)), expected)
+
+
+@pytest.mark.parametrize(
+    ("predictions", "golds", "f1"),
+    [
+        (["no", "no"], ["no", "no"], 0.0),  # the class never occurs
+        (["yes", "yes"], ["no", "no"], 0.0),
+        (["", "yes"], ["yes", "yes"], 2 / 3),  # an unread answer misses
+        (["yes)", "(yes"], ["yes", "yes"], 0.0),
+    ],
+)
+def test_the_f1_of_a_class_at_its_edges(predictions: list[str], golds: list[str], f1: float) -> None:
+    assert_close(get_metric("f1(yes)")(predictions, one_each(golds)), f1)
+
+
+def test_a_class_may_have_brackets_and_lines_in_its_name() -> None:
+    assert get_metric("f1(a (b)\nc)")(["a (b)\nc"], [("a (b)\nc",)]) == 1.0
+
+
+@pytest.mark.parametrize("name", ["f1", "f1()", "F1(yes)", "f1(yes"])
+def test_an_f1_without_a_class_is_unknown(name: str) -> None:
+    with pytest.raises(UnknownName, match=r"f1\(CLASS\)"):
+        get_metric(name)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_question_is_right_when_all_its_answers_are(seed: int) -> None:
+    predictions, golds = random_labels(seed, 40, 2)
+    groups = [f"question {i}" for i in np.random.default_rng(seed).integers(9, size=40)]
+    right = {g: [p == t for p, t, h in zip(predictions, golds, groups, strict=True) if h == g] for g in groups}
+    expected = sum(all(of_one) for of_one in right.values()) / len(right)
+    assert_close(question_em(predictions, one_each(golds), groups), expected)
+    assert measure(["question_em"], predictions, one_each(golds), groups) == {"question_em": expected}
+
+
+def test_without_groups_every_answer_is_its_own_question() -> None:
+    predictions, golds = random_labels(0, 40, 2)
+    expected = accuracy(predictions, one_each(golds))
+    assert_close(question_em(predictions, one_each(golds)), expected)
+    assert_close(question_em(predictions, one_each(golds), [""] * 40), expected)
+    with pytest.raises(BadInput, match="3 groups for 40 predictions"):
+        question_em(predictions, one_each(golds), ["a"] * 3)
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("#### 18", "18"),
+        ("The answer is: 1,234,567.", "1234567"),
+        ("It costs $1,200.50 in all", "1200.50"),
+        ("from 3 to -7", "-7"),
+        ("-$5", "-5"),
+        ("\N{MINUS SIGN}5", "-5"),
+        ("7-3", "3"),  # a subtraction
+        ("(2)-3", "3"),
+        ("= 0.5", "0.5"),
+        ("about .5", ".5"),
+        ("12,34", "34"),  # no thousands
+        ("1,2345", "2345"),
+        ("3.", "3"),
+        ("x2", "2"),
+        ("none", ""),
+        ("", ""),
+    ],
+)
+def test_the_last_number_is_read(text: str, number: str) -> None:
+    assert final_number(text) == number
+
+
+def test_numbers_match_by_value() -> None:
+    golds = one_each(["18", "18", "18", "18", "18"])
+    assert number_match(["18.0", "so 18", "$18", "18 or 19", ""], golds) == 3 / 5
+    assert number_match(["1,000"], [("no number",)]) == 0.0
+    assert number_match(["4"], [("3", "4")]) == 1.0
+
+
+@pytest.mark.parametrize("name", ["pearson", "spearman"])
+def test_unread_numbers_are_counted_beside_a_correlation(name: str) -> None:
+    predictions = ["1.0", "two", "nan", "inf", "", "3e0", "-4"]
+    golds = one_each(["1", "2", "3", "4", "5", "3", "0"])
+    assert_close(numeric(predictions, golds), 3 / 7)
+    read = [1.0, 0.0, 0.0, 0.0, 0.0, 3.0, -4.0]  # an unread one counts as 0
+    expected = by_scipy(name, read, [1, 2, 3, 4, 5, 3, 0])
+    assert_close({"pearson": pearson, "spearman": spearman}[name](predictions, golds), expected)
+
+
+# SQuAD's evaluation script, version 1.1, as published (Rajpurkar et al. 2016), beside ours
+
+
+def squad(prediction: str, golds: Sequence[str]) -> tuple[float, float]:
+    def normalised(text: str) -> str:
+        text = "".join(letter for letter in text.lower() if letter not in set(string.punctuation))
+        return " ".join(re.sub(r"\b(a|an|the)\b", " ", text).split())
+
+    def f1(gold: str) -> float:
+        said, true = normalised(prediction).split(), normalised(gold).split()
+        same = sum((Counter(said) & Counter(true)).values())
+        if same == 0:
+            return 0.0
+        precision, recall = same / len(said), same / len(true)
+        return 2 * precision * recall / (precision + recall)
+
+    return float(max(normalised(prediction) == normalised(gold) for gold in golds)), max(map(f1, golds))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_exact_match_and_f1_are_squads(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    words = [
+        "the",
+        "a",
+        "An",
+        "cat",
+        "Cat.",
+        "cat's",
+        "theory",
+        "-",
+        "the-cat",
+        "U.S.",
+        "\u00e9t\u00e9",
+        "1,000",
+        "\tdog\n",
+        "\u2014",
+    ]
+
+    def said() -> str:
+        # Never empty once normalised: there the script gives an equal pair EM 1 and F1 0, version 2.0 (ours) both 1.
+        return " ".join(["word", *generator.choice(words, size=generator.integers(1, 6)).tolist()])
+
+    for _ in range(20):
+        prediction, golds = said(), tuple(said() for _ in range(generator.integers(1, 4)))
+        em, f1 = squad(prediction, golds)
+        assert_close(exact_match([prediction], [golds]), em)
+        assert_close(token_f1([prediction], [golds]), f1)

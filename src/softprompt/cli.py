@@ -27,12 +27,21 @@ err = Console(stderr=True, highlight=False)
 out = Console(highlight=False)
 
 Data = Annotated[Path | None, typer.Option(help="Your own data: .jsonl, .csv, .tsv or .parquet.")]
-TaskName = Annotated[str | None, typer.Option("--task", help="A task that is shipped (`softprompt list tasks`).")]
+TaskName = Annotated[
+    str | None, typer.Option("--task", help="A task that is shipped or published (`softprompt list tasks`).")
+]
 BackboneName = Annotated[str, typer.Option(help="Frozen model: smollm2-135m, a folder, or a hub id.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON to stdout.")]
 Dtype = Annotated[str, typer.Option(help="float32, bfloat16, float16, or auto: bfloat16 where it is fast.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, mps, ...; the best there is when not given.")]
-Template = Annotated[str | None, typer.Option(help="Input text with {columns}, e.g. 'Review: {text}\\nSentiment:'.")]
+DataDir = Annotated[
+    Path | None, typer.Option(help="Folder of FAMILY/TASK/SPLIT files for --task; without it, from the hub.")
+]
+Limit = Annotated[int | None, typer.Option(min=1, help="Most rows of each split of --task, drawn with --split-seed.")]
+Template = Annotated[
+    str | None,
+    typer.Option(help="Input text with {columns}, e.g. 'Review: {text}\\nSentiment:'. With --task: words or paper."),
+]
 Label = Annotated[str | None, typer.Option(help="Column that holds the label; found by its name when not given.")]
 Words = Annotated[list[str] | None, typer.Option("--word", help="What to say for a label, as LABEL=WORD; repeat.")]
 DevFile = Annotated[Path | None, typer.Option("--dev", help="Dev data; else 10 % of --data, drawn with --split-seed.")]
@@ -69,6 +78,8 @@ def train(
     tokens_per_step: TokensPerStep = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the prompt's start and the order of examples.")] = 0,
     split_seed: SplitSeed = 0,
+    data_dir: DataDir = None,
+    limit: Limit = None,
     template: Template = None,
     label: Label = None,
     word: Words = None,
@@ -107,6 +118,8 @@ def train(
         label=label,
         words=resolve.parse_words(word or []),
         split_seed=split_seed,
+        data_dir=data_dir,
+        limit=limit,
         settings=resolve.parse_settings(set_ or []),
         dtype=dtype,
         device=device,
@@ -162,17 +175,26 @@ def predict(
 
 @app.command()
 def show(
-    run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run; or the word task.")],
+    name: Annotated[str | None, typer.Argument(help="After the word task: its name.")] = None,
     words: Annotated[int, typer.Option(min=0, help="Nearest words for each prompt row; 0: none.")] = 5,
     backbone: Annotated[str | None, typer.Option(help="Where the run's backbone lies now.")] = None,
+    data_dir: DataDir = None,
+    limit: Limit = None,
+    template: Annotated[str, typer.Option(help="Of a task: words or paper.")] = "words",
     as_json: AsJson = False,
 ) -> None:
-    """Say what a run is: method, sizes, scores, and the words its rows lie nearest to."""
-    found = commands.show_run(run, words, backbone)
+    """Say what a run is: method, sizes, scores, nearest words. Or a task: `show task glue/rte`."""
+    if name is not None and str(run) != "task":
+        raise BadInput(f"show {run} {name}: expected the folder of one run, or task NAME.")
+    if name is None:
+        found, show_it = commands.show_run(run, words, backbone), terminal.print_run
+    else:
+        found, show_it = commands.show_task(name, data_dir, template, limit), terminal.print_task
     if as_json:
         _print_json(found)
     else:
-        terminal.print_run(out, found)
+        show_it(out, found)
 
 
 @app.command("list")
@@ -199,6 +221,8 @@ def check(
     batch: Batch = None,
     tokens_per_step: TokensPerStep = None,
     split_seed: SplitSeed = 0,
+    data_dir: DataDir = None,
+    limit: Limit = None,
     template: Template = None,
     label: Label = None,
     word: Words = None,
@@ -216,7 +240,7 @@ def check(
     report = resolve.check(
         lambda: resolve.read_task(
             data, task, dev, test, template and resolve.unescaped(template), label,
-            resolve.parse_words(word or []), split_seed,
+            resolve.parse_words(word or []), split_seed, data_dir, limit,
         ),
         method or ["prompt_tuning"], set_ or [], given, backbone, dtype, device, max_source, output,
     )  # fmt: skip

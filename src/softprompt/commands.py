@@ -19,20 +19,22 @@ from softprompt.disk import write_lines
 from softprompt.errors import BadInput, RunFailed, UnknownName
 from softprompt.evaluate import Record, evaluate, score
 from softprompt.methods import METHODS
-from softprompt.metrics import get_metric
+from softprompt.metrics import measure
 from softprompt.nearest import nearest_words
 from softprompt.resolve import make_recipes, plain, read_task
 from softprompt.soft import Bank
 from softprompt.tasks import (
+    CATALOGUE,
     TASKS,
     Example,
     Task,
     Template,
     evaluation_examples,
-    from_origin,
     get_task,
     read_rows,
+    task_again,
 )  # fmt: skip
+from softprompt.tasks.entry import Entry
 from softprompt.terminal import TrainingView, print_result
 from softprompt.training.checkpoint import FILE
 from softprompt.training.interrupt import interruptible
@@ -68,6 +70,8 @@ def train(
     label: str | None = None,
     words: Mapping[str, str] | None = None,
     split_seed: int = 0,
+    data_dir: str | Path | None = None,
+    limit: int | None = None,
     settings: Mapping[str, Any] | None = None,
     dtype: str = "float32",
     device: str | None = None,
@@ -94,7 +98,7 @@ def train(
     folders = {method: root if len(recipes) == 1 else root / method for method in recipes}
     for folder in folders.values():
         check_folder(folder, overwrite=overwrite)
-    read = read_task(data, task, dev, test, template, label, words, split_seed)
+    read = read_task(data, task, dev, test, template, label, words, split_seed, data_dir, limit)
     setting = Setting(
         backbone=backbone, dtype=dtype, device=device, max_source=max_source, dropout=dropout,
         gradient_checkpointing=gradient_checkpointing, compile=compile, tokens_per_pass=tokens_per_pass,
@@ -124,8 +128,7 @@ def resume(folders: Sequence[str | Path], console: Console | None = None) -> dic
     frozen = _load(setting)
     runs = []
     for folder, card in cards.items():
-        task = get_task(card.task["task"]) if "task" in card.task else from_origin(card.task)
-        candidate = make_candidate(card.name, card.recipe, frozen, task)
+        candidate = make_candidate(card.name, card.recipe, frozen, task_again(card.task))
         runs.append(resume_run(candidate, folder) if (folder / FILE).is_file() else Run(candidate, folder))
         console.print(f"{card.name} goes on after step {candidate.step} of {card.recipe.steps}", soft_wrap=True)
     return _train(frozen, runs, console, setting)
@@ -157,7 +160,7 @@ def evaluate_run(
     found = score(records, card.metrics)
     commonest = Counter(example.target for example in examples).most_common(1)[0][0]
     golds = [example.golds() for example in examples]
-    majority = {metric: get_metric(metric)([commonest] * len(golds), golds) for metric in card.metrics}
+    majority = measure(card.metrics, [commonest] * len(golds), golds)
     floor = {"majority": majority, "zero_shot": without.metrics}
     return {"run": str(run), "name": card.name, "data": str(data), **found.as_json(), "floors": floor}
 
@@ -192,10 +195,28 @@ def show_run(run: str | Path, words: int = 5, backbone: str | None = None) -> di
     return found
 
 
+def show_task(
+    name: str, data_dir: str | Path | None = None, template: str = "words", limit: int | None = None
+) -> dict[str, Any]:
+    """What a task is: rows and targets by split, one example, and what its data lacks of the published."""
+    task = get_task(name, data_dir=data_dir, template=template, limit=limit)
+    first = task.examples["train"][0]
+    return {
+        "name": task.name, "version": task.version, "metrics": list(task.metrics), "choices": list(task.choices),
+        "rows": {split: len(examples) for split, examples in task.examples.items()},
+        "balance": {
+            split: dict(Counter(example.target for example in examples).most_common()) if task.choices else {}
+            for split, examples in task.examples.items()
+        },
+        "example": {"source": first.source + first.cue, "answers": list(first.golds())},
+        "notes": task.origin.get("notes", {}),
+    }  # fmt: skip
+
+
 LIST_COLUMNS = {
     "methods": ("name", "kind", "prompt", "offset", "year", "title"),
     "backbones": ("name", "kind", "about"),
-    "tasks": ("name", "rows", "choices", "about"),
+    "tasks": ("name", "rows", "choices", "hub", "about"),
 }
 
 
@@ -210,7 +231,7 @@ def listed(what: str) -> list[dict[str, Any]]:
             {"name": "FOLDER or hub id", "kind": "seq2seq", "about": "any encoder-decoder model of transformers"},
         ]
     if what == "tasks":
-        return [_task_row(name, get_task(name)) for name in TASKS]
+        return [*(_task_row(name, get_task(name)) for name in TASKS), *map(_entry_row, CATALOGUE.values())]
     raise UnknownName("list", what, LIST_COLUMNS)
 
 
@@ -225,7 +246,14 @@ def environment() -> dict[str, Any]:
 def _task_row(name: str, task: Task) -> dict[str, Any]:
     rows = "/".join(str(len(examples)) for examples in task.examples.values())
     about = (TASKS[name].__doc__ or "").strip()
-    return {"name": name, "rows": rows, "choices": ", ".join(task.choices), "about": about}
+    return {"name": name, "rows": rows, "choices": ", ".join(task.choices), "hub": None, "about": about}
+
+
+def _entry_row(entry: Entry) -> dict[str, Any]:
+    """A published task, without reading it; dev is "-" where it is drawn from train."""
+    hub = entry.path if entry.config is None else f"{entry.path} {entry.config}"
+    choices = ", ".join(entry.words.words) or None
+    return {"name": entry.name, "rows": entry.published_rows(), "choices": choices, "hub": hub, "about": entry.about}
 
 
 def _train(frozen: Backbone, runs: list[Run], console: Console, setting: Setting) -> dict[str, Prompt]:

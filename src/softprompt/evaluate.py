@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from softprompt.backbones import Backbone, passes
-from softprompt.metrics import get_metric
+from softprompt.metrics import measure
 from softprompt.tasks import Example, Task
 
 PASS_TOKENS = {True: 2048, False: 32768}  # on a CPU, on an accelerator
@@ -33,9 +33,11 @@ class Record:
     scores: dict[str, float] | None = None
     """Log-probability of each choice, in nats, where the choices were ranked."""
     references: tuple[str, ...] = ()
+    group: str = ""
 
     def as_json(self) -> dict[str, Any]:
-        return {key: value for key, value in asdict(self).items() if value is not None and key != "references"}
+        hidden = {"references"} if self.group else {"references", "group"}
+        return {key: value for key, value in asdict(self).items() if value is not None and key not in hidden}
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,7 @@ def score(records: Sequence[Record], metrics: Sequence[str]) -> Scores:
     predictions = [record.prediction for record in records]
     references = [record.references for record in records]
     return Scores(
-        {name: get_metric(name)(predictions, references) for name in metrics},
+        measure(metrics, predictions, references, [record.group for record in records]),
         len(records),
         sum(record.truncated for record in records),
         sum(record.empty for record in records),
@@ -113,7 +115,8 @@ def majority(task: Task, examples: Sequence[Example]) -> Scores:
     commonest = Counter(example.target for example in task.examples["train"]).most_common(1)[0][0]
     predictions = [commonest] * len(examples)
     references = [example.golds() for example in examples]
-    return Scores({name: get_metric(name)(predictions, references) for name in task.metrics}, len(examples))
+    groups = [example.group for example in examples]
+    return Scores(measure(task.metrics, predictions, references, groups), len(examples))
 
 
 @dataclass(frozen=True)
@@ -156,4 +159,5 @@ def _record(example: Example, answer: _Answer, truncated: bool) -> Record:
         text=answer.text,
         scores=answer.scores,
         references=example.golds(),
+        group=example.group,
     )

@@ -8,6 +8,8 @@ import re
 import string
 from collections import Counter
 from collections.abc import Callable, Sequence
+from decimal import Decimal
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,15 +76,76 @@ def token_f1(predictions: Sequence[str], references: References) -> float:
     )
 
 
+def numeric(predictions: Sequence[str], references: References) -> float:
+    """Share of predictions that are a number: what `pearson` and `spearman` could read."""
+    _check(predictions, references)
+    return float(np.mean([_number(p) is not None for p in predictions]))
+
+
+def number_match(predictions: Sequence[str], references: References) -> float:
+    """Share of predictions whose last number is that of a reference (GSM8K, Cobbe et al. 2021)."""
+    _check(predictions, references)
+    return float(np.mean([_same_number(p, golds) for p, golds in zip(predictions, references, strict=True)]))
+
+
+def class_f1(predictions: Sequence[str], references: References, label: str) -> float:
+    """F1 of the class `label` against the rest, by the name "f1(label)"; MultiRC's F1a with the class of the right."""
+    _check(predictions, references)
+    golds = [answers[0] for answers in references]
+    hits = sum(p == g == label for p, g in zip(predictions, golds, strict=True))
+    counted = sum(p == label for p in predictions) + sum(g == label for g in golds)
+    return 2 * hits / counted if counted else 0.0
+
+
+def question_em(predictions: Sequence[str], references: References, groups: Sequence[str] | None = None) -> float:
+    """Share of groups (questions) all of whose predictions are right: MultiRC's EM (Khashabi et al. 2018).
+
+    An example whose group is "", or any without `groups`, is its own.
+    """
+    _check(predictions, references)
+    if groups is not None and len(groups) != len(predictions):
+        raise BadInput(f"{len(groups)} groups for {len(predictions)} predictions: expected equally many.")
+    right: dict[str | int, bool] = {}
+    for i, (prediction, golds) in enumerate(zip(predictions, references, strict=True)):
+        group = (groups[i] if groups else "") or i
+        right[group] = right.get(group, True) and prediction in golds
+    return float(np.mean(list(right.values())))
+
+
 METRICS: dict[str, Metric] = {
-    metric.__name__: metric for metric in (accuracy, macro_f1, matthews, pearson, spearman, exact_match, token_f1)
-}
+    metric.__name__: metric
+    for metric in (
+        accuracy, macro_f1, matthews, pearson, spearman, numeric, exact_match, token_f1, number_match, question_em
+    )
+}  # fmt: skip
+_CLASS_F1 = re.compile(r"f1\((.+)\)", re.DOTALL)
 
 
 def get_metric(name: str) -> Metric:
+    """A metric by name; "f1(yes)" is `class_f1` of the class yes. Raises UnknownName."""
+    if named := _CLASS_F1.fullmatch(name):
+        return partial(class_f1, label=named[1])
     if name not in METRICS:
-        raise UnknownName("metric", name, METRICS)
+        raise UnknownName("metric", name, [*METRICS, "f1(CLASS)"])
     return METRICS[name]
+
+
+def measure(
+    names: Sequence[str], predictions: Sequence[str], references: References, groups: Sequence[str] | None = None
+) -> dict[str, float]:
+    """Scores by name; `groups` says which predictions are counted together, for the metric that does so."""
+    return {
+        name: question_em(predictions, references, groups)
+        if name == question_em.__name__
+        else get_metric(name)(predictions, references)
+        for name in names
+    }
+
+
+def final_number(text: str) -> str:
+    """The last number of a text, without the commas of thousands; "" when there is none."""
+    found = _LAST_NUMBER.findall(text.replace("\N{MINUS SIGN}", "-"))
+    return found[-1].replace(",", "").replace("$", "") if found else ""
 
 
 def _check(predictions: Sequence[str], references: References) -> None:
@@ -94,15 +157,26 @@ def _check(predictions: Sequence[str], references: References) -> None:
         raise BadInput("A reference without any answer: every example needs at least one.")
 
 
-def _numbers(texts: Sequence[str]) -> NDArray[np.float64]:
-    def number(text: str) -> float:
-        try:
-            value = float(text)
-        except ValueError:
-            return 0.0
-        return value if np.isfinite(value) else 0.0
+# A minus sign behind a digit, a letter or a bracket subtracts: "7-3" ends in 3.
+_LAST_NUMBER = re.compile(r"(?:(?<![\w)])-)?\$?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|(?:(?<![\w)])-)?\.\d+")
 
-    return np.array([number(text) for text in texts])
+
+def _same_number(prediction: str, golds: Sequence[str]) -> bool:
+    said = final_number(prediction)
+    numbers = [final_number(gold) for gold in golds]
+    return said != "" and any(number != "" and Decimal(said) == Decimal(number) for number in numbers)
+
+
+def _number(text: str) -> float | None:
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if np.isfinite(value) else None
+
+
+def _numbers(texts: Sequence[str]) -> NDArray[np.float64]:
+    return np.array([_number(text) or 0.0 for text in texts])
 
 
 def _correlation(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:

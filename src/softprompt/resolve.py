@@ -11,7 +11,7 @@ from softprompt.backbones.load import describe, find_device, find_dtype
 from softprompt.errors import BadInput, SoftPromptError, UnknownName
 from softprompt.methods import get_method
 from softprompt.recipes import Recipe, parse_recipe
-from softprompt.tasks import Task, from_files, get_task
+from softprompt.tasks import TASKS, Task, from_files, get_task
 from softprompt.training.runs import check_folder
 
 
@@ -24,19 +24,30 @@ def read_task(
     label: str | None = None,
     words: Mapping[str, str] | None = None,
     split_seed: int = 0,
+    data_dir: str | Path | None = None,
+    limit: int | None = None,
 ) -> Task:
-    """The task that is meant; exactly one of `data` (a file) and `task` (a shipped one's name, or a Task) is given."""
+    """The task that is meant; exactly one of `data` (a file) and `task` (a task's name, or a Task) is given.
+
+    A named task's `template` is "words" or "paper".
+    """
     if (data is None) == (task is None):
         raise BadInput("Give either --data FILE (your own) or --task NAME (shipped); `softprompt list tasks`.")
     if data is not None:
+        if data_dir is not None or limit is not None:
+            raise BadInput("--data-dir and --limit go with --task NAME, a published task; --data is one file.")
         return from_files(
             data, dev=dev, test=test, template=template, label=label, words=words or None, seed=split_seed
         )  # fmt: skip
-    others = {"--dev": dev, "--test": test, "--template": template, "--label": label, "--word": words}
+    others: dict[str, object] = {"--dev": dev, "--test": test, "--label": label, "--word": words}
+    if not isinstance(task, str) or task in TASKS:
+        others |= {"--template": template, "--data-dir": data_dir, "--limit": limit}
     given = [name for name, value in others.items() if value]
     if given:
         raise BadInput(f"{', '.join(given)} only go with --data; a task brings its own.")
-    return get_task(task) if isinstance(task, str) else task  # type: ignore[return-value]  # not None here
+    if not isinstance(task, str):
+        return task  # type: ignore[return-value]  # not None here
+    return get_task(task, data_dir=data_dir, template=template or "words", limit=limit, seed=split_seed)
 
 
 def parse_words(pairs: Iterable[str]) -> dict[str, str]:

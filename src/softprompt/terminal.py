@@ -148,3 +148,14 @@ def print_check(console: Console, report: dict[str, Any]) -> None:
     for problem in report["problems"]:
         console.print(f"[bold red]problem[/]  {problem.replace('[', chr(92) + '[')}", soft_wrap=True)
     console.print(f"{len(report['problems'])} problems" if report["problems"] else "no problems")
+
+
+def print_task(console: Console, found: dict[str, Any]) -> None:
+    lines = [f"{found['name']} (version {found['version']}), metrics {', '.join(found['metrics'])}"]
+    for split, rows in found["rows"].items():
+        balance = ", ".join(f"{target} {count}" for target, count in found["balance"][split].items())
+        note = found["notes"].get(split)
+        lines.append(f"{split:6} {rows:7,} rows  {balance or 'free text'}{f'  ({note})' if note else ''}")
+    lines += ["", found["example"]["source"], f"=> {' | '.join(found['example']['answers'])}"]
+    for line in lines:
+        console.print(line, soft_wrap=True, markup=False)

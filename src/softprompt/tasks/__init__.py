@@ -1,16 +1,19 @@
 """What is asked of a backbone: examples with a source and a target, in three splits."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from softprompt.errors import UnknownName
+from softprompt.errors import BadInput, UnknownName
+from softprompt.tasks.catalogue import CATALOGUE, find, load_again, load_task
 from softprompt.tasks.files import evaluation_examples, from_files, from_origin
 from softprompt.tasks.rows import read_rows
 from softprompt.tasks.task import SPLITS, Example, Split, Task
 from softprompt.tasks.template import Template
 
 __all__ = [
+    "CATALOGUE",
     "SPLITS",
     "TASKS",
     "Example",
@@ -22,6 +25,7 @@ __all__ = [
     "from_origin",
     "get_task",
     "read_rows",
+    "task_again",
 ]
 
 
@@ -42,8 +46,32 @@ def support() -> Task:
 TASKS: dict[str, Callable[[], Task]] = {"support": support}
 
 
-def get_task(name: str) -> Task:
-    """A shipped task by name. Raises UnknownName, with a suggestion."""
-    if name not in TASKS:
-        raise UnknownName("task", name, TASKS, "Your own file is given with --data FILE.")
-    return TASKS[name]()
+def get_task(
+    name: str,
+    *,
+    data_dir: str | Path | None = None,
+    template: str = "words",
+    limit: int | None = None,
+    seed: int = 0,
+) -> Task:
+    """A task by name: a shipped one, or a published one from the hub or from files in `data_dir`.
+
+    `template` is "words" (natural language) or "paper" (numbers for classes); `limit` the most rows of each
+    split, drawn with `seed`. Raises UnknownName, with a suggestion; for a published task what `load_task` raises.
+    """
+    if name in TASKS:
+        if data_dir is not None or limit is not None or template != "words":
+            raise BadInput(f"The task {name!r} is shipped; data_dir, template and limit go with a published one.")
+        return TASKS[name]()
+    try:
+        entry = find(name)
+    except UnknownName:
+        raise UnknownName("task", name, [*TASKS, *CATALOGUE], "Your own file is given with --data FILE.") from None
+    return load_task(entry, None if data_dir is None else Path(data_dir), template, limit, seed)
+
+
+def task_again(origin: Mapping[str, Any]) -> Task:
+    """The task that a run.json recorded. Raises BadData when its data is not what it was."""
+    if "task" not in origin:
+        return from_origin(origin)
+    return load_again(origin) if origin["task"] in CATALOGUE else get_task(origin["task"])

@@ -4,7 +4,8 @@ import csv
 import io
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,10 +18,14 @@ class Row(NamedTuple):
     values: dict[str, str]
 
 
-def read_rows(path: Path) -> list[Row]:
-    """Read a file by its ending. Raises BadData with file and line for anything that cannot be used."""
+def read_rows(path: Path, columns: Sequence[str] | None = None) -> list[Row]:
+    """Read a file by its ending. Raises BadData with file and line for anything that cannot be used.
+
+    `columns` names the columns of a CSV or TSV that has no first line to name them.
+    """
     readers: dict[str, Callable[[Path], list[Row]]] = {
-        ".jsonl": _jsonl, ".ndjson": _jsonl, ".csv": _csv, ".tsv": _tsv, ".parquet": _parquet,
+        ".jsonl": _jsonl, ".ndjson": _jsonl, ".csv": partial(_csv, header=columns),
+        ".tsv": partial(_tsv, header=columns), ".parquet": _parquet,
     }  # fmt: skip
     if path.is_dir():
         raise BadData("is a folder; expected a file", path)
@@ -69,19 +74,18 @@ def _jsonl(path: Path) -> list[Row]:
     return rows
 
 
-def _csv(path: Path) -> list[Row]:
-    return _delimited(path, delimiter=",", quoting=csv.QUOTE_MINIMAL, strict=True)
+def _csv(path: Path, header: Sequence[str] | None) -> list[Row]:
+    return _delimited(path, header, delimiter=",", quoting=csv.QUOTE_MINIMAL, strict=True)
 
 
-def _tsv(path: Path) -> list[Row]:
+def _tsv(path: Path, header: Sequence[str] | None) -> list[Row]:
     # A quotation mark in TSV is a character like others (IANA text/tab-separated-values; GLUE's files too).
-    return _delimited(path, delimiter="\t", quoting=csv.QUOTE_NONE)
+    return _delimited(path, header, delimiter="\t", quoting=csv.QUOTE_NONE)
 
 
-def _delimited(path: Path, **dialect: Any) -> list[Row]:
+def _delimited(path: Path, header: Sequence[str] | None, **dialect: Any) -> list[Row]:
     csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
     reader = csv.reader(io.StringIO(_text(path), newline=""), **dialect)
-    header: list[str] | None = None
     rows: list[Row] = []
     end = skipped = 0
     try:

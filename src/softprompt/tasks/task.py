@@ -14,7 +14,7 @@ class Example:
 
     `source` is the text, `cue` what must stand at its end even when the source is cut ("\\nTeam:").
     `choices` are the answers allowed, all of them, when there is a fixed set; `references` the right answers
-    when there is more than one.
+    when there is more than one. Examples of one `group` are scored together by the metrics that do so.
     """
 
     source: str
@@ -23,6 +23,7 @@ class Example:
     choices: tuple[str, ...] = ()
     references: tuple[str, ...] = ()
     id: str = ""
+    group: str = ""
 
     def golds(self) -> tuple[str, ...]:
         return self.references or (self.target,)
