@@ -30,7 +30,7 @@ def timed(work: Callable[[], Any]) -> float:
 def measure(repeats: int) -> dict[str, Any]:
     case = Case("embedding", "smollm2-135m", 12, 40, 20)
     backbone = load(case.backbone, max_source=512)
-    prompt = start(case, backbone, case.length)
+    prompt = start(backbone, case.length)
     rows = next(iter(prompt.parameters()))
     (examples,) = steps(case, backbone, 1)
     with backbone.using(Bank({"one": prompt})):

@@ -57,7 +57,7 @@ def steps(case: Case, backbone: Backbone, count: int) -> list[list[Example]]:
     return [[one() for _ in range(case.batch)] for _ in range(count)]
 
 
-def start(case: Case, backbone: Backbone, length: int) -> SoftPrompt:
+def start(backbone: Backbone, length: int) -> SoftPrompt:
     """Prompt tuning of `length` rows of the vocabulary: the same numbers in every route."""
     method = get_method("prompt_tuning")
     return make(method, parse_options(method, {"length": length}), Site(backbone, 256, (), 0))
@@ -101,7 +101,7 @@ def ours(
         _one_run(backbone, columns)  # type: ignore[arg-type]
     if columns is not None:
         _as_it_was(backbone.model)
-    prompt = (start(case, backbone, case.length) if case.method == "prompt_tuning" else _dept(case, backbone)).train()
+    prompt = (start(backbone, case.length) if case.method == "prompt_tuning" else _dept(case, backbone)).train()
     fed = _Fed(prompt, steps(case, backbone, count))
     gradients = Gradients(backbone)
 
@@ -142,7 +142,7 @@ def peft(case: Case, dtype: str, count: int) -> tuple[Step, Any]:
     from peft import PromptTuningConfig, TaskType, get_peft_model
 
     backbone = load(case.backbone, dtype=dtype, max_source=512)  # for its tokenizer, and the same examples
-    batches, table = steps(case, backbone, count), start(case, backbone, case.length)
+    batches, table = steps(case, backbone, count), start(backbone, case.length)
     pad, seq2seq = backbone.pad, isinstance(backbone, Seq2Seq)
     sides = [[(backbone.source_ids(e, 512)[0], backbone.target_ids(e)) for e in batch] for batch in batches]
     model: Any = backbone.model

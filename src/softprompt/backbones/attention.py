@@ -81,9 +81,8 @@ class _Attend(torch.autograd.Function):
         ctx: Any, q: Tensor, k: Tensor, v: Tensor, pk: Tensor, pv: Tensor, mask: Masked, scale: float
     ) -> Tensor:
         heads = (k.shape[0], q.shape[0] // k.shape[0])
-        q, k, v = (
-            t.transpose(0, 1).contiguous() for t in (q, k, v)
-        )  # a token's heads together, as the model made them
+        # A token's heads together, as the model made them
+        q, k, v = (t.transpose(0, 1).contiguous() for t in (q, k, v))
         queries = _split(q * scale, heads)  # (n, kv, g, e)
         # A softmax in two parts: its largest score, its sum and its weighted values, first over the prompts' rows.
         top = q.new_full((q.shape[0], *heads), -torch.inf, dtype=torch.float32)  # (n, kv, g)

@@ -253,7 +253,26 @@ class Backbone:
     def _pose(
         self, examples: Sequence[Example], prompts: Sequence[int], targets: Sequence[Sequence[int]] | None
     ) -> Batch:
-        raise NotImplementedError
+        sources, truncated = self._sources(examples, prompts, max(map(len, targets or [()])))
+        return self.lay(sources, prompts, targets, truncated)
+
+    def lay(
+        self,
+        sources: Sequence[Sequence[int]],
+        prompts: Sequence[int],
+        targets: Sequence[Sequence[int]] | None,
+        truncated: tuple[bool, ...],
+    ) -> Batch:
+        """A batch of ids: each row its prompt's soft tokens, a source and, where one text holds both, its target."""
+        left = self._left()
+        tails = targets if left and targets is not None else [()] * len(sources)
+        soft = [self.embedding.bank.soft_ids(i, self.v) for i in prompts]
+        rows = [[*a, *b, *c] for a, b, c in zip(soft, sources, tails, strict=True)]
+        ranks = [[*[-1] * len(a), *range(len(b)), *[-1] * len(c)] for a, b, c in zip(soft, sources, tails, strict=True)]
+        real = self._fill([[1] * len(row) for row in rows], 0, left=left).bool()
+        layout = Layout(torch.tensor(list(prompts), device=self.device), self._fill(ranks, -1, left=left))
+        labels = None if targets is None else self._fill(targets, IGNORED, left=left)
+        return Batch(self._fill(rows, self.pad, left=left), real, layout, labels, tuple(prompts), truncated)
 
     def _generated(self, made: Tensor, batch: Batch) -> Tensor:
         """The answers' ids among what generate returned."""

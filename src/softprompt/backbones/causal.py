@@ -24,6 +24,7 @@ from softprompt.backbones.packing import Memory, Packing, pack, pack_prompt, use
 from softprompt.backbones.probe import why_not_packed
 from softprompt.embedding import Layout
 from softprompt.errors import BadInput
+from softprompt.soft import SoftPrompt
 from softprompt.tasks.task import Example
 
 
@@ -35,7 +36,7 @@ class Causal(Backbone):
         self.share = True
         """Pack where possible; False takes the plain route always."""
         self._packable: bool | None = None  # not tried yet
-        self._memories: dict[int, Memory] | None = None  # of prompts that stay as they are, inside `settled`
+        self._memories: dict[SoftPrompt, Memory] | None = None  # of prompts that stay as they are, inside `settled`
         # logits_to_keep hands the head a slice, and a linear layer on a slice copies its weight once a row.
         model.get_output_embeddings().register_forward_pre_hook(lambda _, given: (given[0].contiguous(),))  # type: ignore
 
@@ -88,10 +89,11 @@ class Causal(Backbone):
         self, examples: Sequence[Example], prompts: Sequence[int], *, max_new_tokens: int = 20, **options: Any
     ) -> list[str]:
         """As every backbone; in a `settled` block, one prompt for all and no options, the prompt is not read again."""
-        cache = DynamicCache(config=self.model.config)
         width = self.embedding.bank.longest(prompts)
         one = len(set(prompts)) == 1 and width > 0 and not options
-        if self._memories is None or not one or any(cache.is_sliding) or not self.packs(prompts):
+        usable = self._memories is not None and one and self.packs(prompts)
+        cache = DynamicCache(config=self.model.config) if usable else None
+        if cache is None or self._memories is None or any(cache.is_sliding):
             return super().answer(examples, prompts, max_new_tokens=max_new_tokens, **options)
         # [soft tokens][padding][source]: the soft tokens stand in the cache already. Positions follow the mask.
         sources, _ = self._sources(examples, prompts, 0)
@@ -150,20 +152,22 @@ class Causal(Backbone):
             del base.forward
         return logits.squeeze(0)
 
-    def _remembered(self, prompts: Sequence[int], memories: dict[int, Memory]) -> Memory:
+    def _remembered(self, prompts: Sequence[int], memories: dict[SoftPrompt, Memory]) -> Memory:
         """Keys and values of `prompts`, behind one another; each prompt is read once in a `settled` block."""
+        bank = self.embedding.bank
         for i in prompts:
-            if i not in memories:
-                ids = torch.tensor([self.embedding.bank.soft_ids(i, self.v)], device=self.device)
+            if bank[i] not in memories:
+                ids = torch.tensor([bank.soft_ids(i, self.v)], device=self.device)
                 layout = Layout(torch.tensor([i], device=self.device), torch.full_like(ids, -1))
                 packing = pack_prompt(ids.shape[1], self.device)
                 with self.embedding.laid_out(layout):
                     self._read(self.embedding(ids)[0], packing)
                 assert packing.recorded, "no attention layer kept the prompt's keys and values"
-                memories[i] = packing.recorded
+                memories[bank[i]] = packing.recorded
+        found = [memories[bank[i]] for i in prompts]
         return {
-            layer: tuple(torch.cat([memories[i][layer][part] for i in prompts], 1) for part in (0, 1))  # type: ignore
-            for layer in memories[prompts[0]]
+            layer: (torch.cat([one[layer][0] for one in found], 1), torch.cat([one[layer][1] for one in found], 1))
+            for layer in found[0]
         }
 
     def _log_probabilities(self, batch: Batch) -> Tensor:
@@ -215,30 +219,6 @@ class Causal(Backbone):
 
     def _left(self) -> bool:
         return True
-
-    def _pose(
-        self, examples: Sequence[Example], prompts: Sequence[int], targets: Sequence[Sequence[int]] | None
-    ) -> Batch:
-        asked = targets or [()] * len(examples)
-        sources, truncated = self._sources(examples, prompts, max(map(len, asked)))
-        return self.lay(sources, prompts, targets, truncated)
-
-    def lay(
-        self,
-        sources: Sequence[Sequence[int]],
-        prompts: Sequence[int],
-        targets: Sequence[Sequence[int]] | None,
-        truncated: tuple[bool, ...],
-    ) -> Batch:
-        """A batch of ids: each row its prompt's soft tokens, a source and, if there is one, a target."""
-        asked = targets or [()] * len(sources)
-        soft = [self.embedding.bank.soft_ids(i, self.v) for i in prompts]
-        rows = [[*a, *b, *c] for a, b, c in zip(soft, sources, asked, strict=True)]
-        ranks = [[*[-1] * len(a), *range(len(b)), *[-1] * len(c)] for a, b, c in zip(soft, sources, asked, strict=True)]
-        real = self._fill([[1] * len(row) for row in rows], 0, left=True).bool()
-        layout = Layout(torch.tensor(list(prompts), device=self.device), self._fill(ranks, -1, left=True))
-        labels = None if targets is None else self._fill(targets, IGNORED, left=True)
-        return Batch(self._fill(rows, self.pad, left=True), real, layout, labels, tuple(prompts), truncated)
 
     def _generated(self, made: Tensor, batch: Batch) -> Tensor:
         return made[:, batch.ids.shape[1] :]

@@ -76,27 +76,6 @@ class Seq2Seq(Backbone):
             )
         return left
 
-    def _pose(
-        self, examples: Sequence[Example], prompts: Sequence[int], targets: Sequence[Sequence[int]] | None
-    ) -> Batch:
-        sources, truncated = self._sources(examples, prompts, 0)
-        return self.lay(sources, prompts, targets, truncated)
-
-    def lay(
-        self,
-        sources: Sequence[Sequence[int]],
-        prompts: Sequence[int],
-        targets: Sequence[Sequence[int]] | None,
-        truncated: tuple[bool, ...],
-    ) -> Batch:
-        soft = [self.embedding.bank.soft_ids(i, self.v) for i in prompts]
-        rows = [[*a, *b] for a, b in zip(soft, sources, strict=True)]
-        ranks = [[*[-1] * len(a), *range(len(b))] for a, b in zip(soft, sources, strict=True)]
-        real = self._fill([[1] * len(row) for row in rows], 0, left=False).bool()
-        layout = Layout(torch.tensor(list(prompts), device=self.device), self._fill(ranks, -1, left=False))
-        labels = None if targets is None else self._fill(targets, IGNORED, left=False)
-        return Batch(self._fill(rows, self.pad, left=False), real, layout, labels, tuple(prompts), truncated)
-
     def _rank_rows(self, examples: Sequence[Example], prompts: Sequence[int], choices: list[list[list[int]]]) -> Tensor:
         # The encoder runs once an example; its states serve all choices.
         width = len(choices[0])

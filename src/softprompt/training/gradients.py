@@ -34,8 +34,9 @@ class Gradients:
         """Take the next step's examples of `candidates[i]` for i in `alive`; return their losses, in nats."""
         rows = [(example, i) for i in alive for example in candidates[i].next_examples()]
         examples, owners = [example for example, _ in rows], [i for _, i in rows]
-        counts = [len(self.backbone.target_ids(example)) for example in examples]
-        tokens = {i: sum(n for n, owner in zip(counts, owners, strict=True) if owner == i) for i in alive}
+        tokens = dict.fromkeys(alive, 0)
+        for example, i in rows:
+            tokens[i] += len(self.backbone.target_ids(example))
         weights = [1 / tokens[i] for i in owners]
         tensors = [tensor for i in alive for tensor in candidates[i].prompt.parameters()]
         while True:
