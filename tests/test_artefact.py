@@ -25,7 +25,7 @@ def finished(folder: Path, method: str = "dept", family: str = "llama") -> Promp
     one = candidate(backbone, method)
     run = begin(one, folder, Setting(backbone=backbone.name))
     tune(backbone, [one])
-    lowest, _ = floors(backbone, one.task)
+    lowest = floors(backbone, one.task)
     return finish(backbone, run, lowest)
 
 
@@ -56,10 +56,10 @@ def test_a_finished_run_holds_what_the_documentation_says(tmp_path: Path) -> Non
     finished(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {
         "run.json", "metrics.jsonl", "prompt.json", "prompt.safetensors", "method.safetensors", "README.md",
-        "learning_curve.png", "predictions-dev.jsonl", "predictions-test.jsonl",
+        "learning_curve.png", "predictions-dev.jsonl", "predictions-test.jsonl", "predictions-test_generated.jsonl",
     } - {"metrics.jsonl"}  # written by tune_runs, with the checkpoints  # fmt: skip
     card = json.loads((tmp_path / "prompt.json").read_text())
-    assert set(card["scores"]) == {"majority", "zero_shot", "dev", "test"}
+    assert set(card["scores"]) == {"majority", "zero_shot", "dev", "test", "test_generated"}
     assert card["stored"] == 3 * tiny.D + 256 * tiny.D
     assert (tmp_path / "learning_curve.png").read_bytes().startswith(b"\x89PNG")
     assert "base_model: tiny-llama" in (tmp_path / "README.md").read_text()

@@ -10,7 +10,7 @@ import pytest
 
 from softprompt.errors import BadData, BadInput
 from softprompt.tasks import SPLITS, get_task, task_again
-from softprompt.tasks.catalogue import find, load_split, load_task
+from softprompt.tasks.catalogue import find, load_split
 from tests.published import ROWS, Rows, folder_of, numbered, rte, sources, write_rows
 
 # Splits
@@ -47,7 +47,7 @@ def test_validation_selects_where_test_is_public(tmp_path: Path) -> None:
     entry = find("paws")
     for name in ("train", "validation", "test"):
         write_rows(tmp_path / f"others/paws/{name}.jsonl", [{**row, "sentence1": name} for row in ROWS[entry.name]])
-    task = load_task(entry, tmp_path)
+    task = get_task("paws", data_dir=tmp_path)
     for split, name in zip(SPLITS, ("train", "validation", "test"), strict=True):
         assert all(name in source for source in sources(task, split))
 

@@ -13,6 +13,9 @@ from rich.console import Console
 
 from softprompt import commands, resolve, terminal
 from softprompt.errors import BadInput, SoftPromptError
+from softprompt.reproduce import reproduce as reproduce_table
+from softprompt.scoreboard import table_rows
+from softprompt.tasks.spec import as_limit
 from softprompt.training.interrupt import raise_interrupted
 
 app = typer.Typer(
@@ -37,7 +40,16 @@ Device = Annotated[str | None, typer.Option(help="cpu, cuda, mps, ...; the best 
 DataDir = Annotated[
     Path | None, typer.Option(help="Folder of FAMILY/TASK/SPLIT files for --task; without it, from the hub.")
 ]
-Limit = Annotated[int | None, typer.Option(min=1, help="Most rows of each split of --task, drawn with --split-seed.")]
+Limit = Annotated[
+    list[str] | None,
+    typer.Option(help="Most rows of each split of --task, drawn with --split-seed; or of one: test=500. Repeatable."),
+]
+Protocol = Annotated[
+    str | None, typer.Option(help="Which rows of --task train, select and test: fair, paper:dept or paper:superpos.")
+]
+Compat = Annotated[bool | None, typer.Option("--compat", help="With the defects of the protocol's published code.")]
+Shots = Annotated[int | None, typer.Option(min=1, help="Few-shot: training examples of each class of --task.")]
+Draw = Annotated[int | None, typer.Option(min=0, help="Which few-shot draw.")]
 Template = Annotated[
     str | None,
     typer.Option(help="Input text with {columns}, e.g. 'Review: {text}\\nSentiment:'. With --task: words or paper."),
@@ -80,6 +92,10 @@ def train(
     split_seed: SplitSeed = 0,
     data_dir: DataDir = None,
     limit: Limit = None,
+    protocol: Protocol = None,
+    compat: Compat = None,
+    shots: Shots = None,
+    draw: Draw = None,
     template: Template = None,
     label: Label = None,
     word: Words = None,
@@ -119,7 +135,11 @@ def train(
         words=resolve.parse_words(word or []),
         split_seed=split_seed,
         data_dir=data_dir,
-        limit=limit,
+        limit=resolve.parse_limit(limit or []),
+        protocol=protocol,
+        compat=compat,
+        shots=shots,
+        draw=draw,
         settings=resolve.parse_settings(set_ or []),
         dtype=dtype,
         device=device,
@@ -131,6 +151,52 @@ def train(
         overwrite=overwrite,
         console=err,
     )
+
+
+@app.command()
+def reproduce(
+    table: Annotated[str, typer.Argument(help="A table (`softprompt list tables`).")],
+    output: Annotated[Path | None, typer.Option(help="Folder of its runs; given again, it goes on there.")] = None,
+    backbone: Annotated[str | None, typer.Option(help="Frozen model; the table's own when not given.")] = None,
+    tasks: Annotated[list[str] | None, typer.Option(help="Only these tasks: rte,cola or repeat.")] = None,
+    lines: Annotated[list[str] | None, typer.Option(help="Only these lines of it.")] = None,
+    seeds: Annotated[int | None, typer.Option(min=1, help="Runs of each cell.")] = None,
+    data_dir: DataDir = None,
+    limit: Limit = None,
+    protocol: Protocol = None,
+    compat: Compat = None,
+    shots: Shots = None,
+    set_: Set = None,
+    max_source: Annotated[
+        int | None, typer.Option(min=1, help="Source tokens read; the recipe's when not given.")
+    ] = None,
+    dtype: Dtype = "float32",
+    device: Device = None,
+    tokens_per_pass: TokensPerPass = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run a paper's table, or go on with it, and print it beside the published one."""
+    if output is None:
+        raise BadInput(f"reproduce {table} needs --output DIR for its runs.")
+    spec = {"data_dir": data_dir and str(data_dir), "protocol": protocol, "compat": compat, "shots": shots}
+    limits = as_limit(resolve.parse_limit(limit or []))
+    found = reproduce_table(
+        table, output=output, backbone=backbone, tasks=tasks, lines=lines, seeds=seeds,
+        spec={name: value for name, value in {**spec, "limit": limits or None}.items() if value is not None},
+        setting={
+            name: value
+            for name, value in {
+                "dtype": dtype, "device": device, "max_source": max_source, "tokens_per_pass": tokens_per_pass
+            }.items()
+            if value is not None
+        },
+        changes=resolve.parse_settings(set_ or []), console=err,
+    )  # fmt: skip
+    if as_json:
+        _print_json(found)
+    else:
+        terminal.print_table(out, found["title"], ["", *(c["heading"] for c in found["columns"]), "mean"],
+                             table_rows(found))  # fmt: skip
 
 
 @app.command()
@@ -181,16 +247,25 @@ def show(
     backbone: Annotated[str | None, typer.Option(help="Where the run's backbone lies now.")] = None,
     data_dir: DataDir = None,
     limit: Limit = None,
-    template: Annotated[str, typer.Option(help="Of a task: words or paper.")] = "words",
+    protocol: Protocol = None,
+    compat: Compat = None,
+    shots: Shots = None,
+    draw: Draw = None,
+    template: Annotated[str | None, typer.Option(help="Of a task: words or paper.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Say what a run is: method, sizes, scores, nearest words. Or a task: `show task glue/rte`."""
     if name is not None and str(run) != "task":
         raise BadInput(f"show {run} {name}: expected the folder of one run, or task NAME.")
     if name is None:
-        found, show_it = commands.show_run(run, words, backbone), terminal.print_run
+        found = commands.show_run(run, words, backbone)
+        show_it = terminal.print_run
     else:
-        found, show_it = commands.show_task(name, data_dir, template, limit), terminal.print_task
+        found = commands.show_task(
+            name, data_dir, template, resolve.parse_limit(limit or []),
+            protocol=protocol, compat=compat, shots=shots, draw=draw,
+        )  # fmt: skip
+        show_it = terminal.print_task
     if as_json:
         _print_json(found)
     else:
@@ -223,6 +298,10 @@ def check(
     split_seed: SplitSeed = 0,
     data_dir: DataDir = None,
     limit: Limit = None,
+    protocol: Protocol = None,
+    compat: Compat = None,
+    shots: Shots = None,
+    draw: Draw = None,
     template: Template = None,
     label: Label = None,
     word: Words = None,
@@ -240,7 +319,8 @@ def check(
     report = resolve.check(
         lambda: resolve.read_task(
             data, task, dev, test, template and resolve.unescaped(template), label,
-            resolve.parse_words(word or []), split_seed, data_dir, limit,
+            resolve.parse_words(word or []), split_seed, data_dir, resolve.parse_limit(limit or []),
+            {"protocol": protocol, "compat": compat, "shots": shots, "draw": draw},
         ),
         method or ["prompt_tuning"], set_ or [], given, backbone, dtype, device, max_source, output,
     )  # fmt: skip

@@ -21,12 +21,14 @@ from softprompt.evaluate import Record, evaluate, score
 from softprompt.methods import METHODS
 from softprompt.metrics import measure
 from softprompt.nearest import nearest_words
+from softprompt.recipes import Setting
 from softprompt.resolve import make_recipes, plain, read_task
 from softprompt.soft import Bank
 from softprompt.tasks import (
     CATALOGUE,
     TASKS,
     Example,
+    Split,
     Task,
     Template,
     evaluation_examples,
@@ -40,7 +42,6 @@ from softprompt.training.checkpoint import FILE
 from softprompt.training.interrupt import interruptible
 from softprompt.training.runs import (
     Run,
-    Setting,
     begin,
     check_folder,
     finish,
@@ -71,7 +72,11 @@ def train(
     words: Mapping[str, str] | None = None,
     split_seed: int = 0,
     data_dir: str | Path | None = None,
-    limit: int | None = None,
+    limit: int | Mapping[Split, int] | None = None,
+    protocol: str | None = None,
+    compat: bool | None = None,
+    shots: int | None = None,
+    draw: int | None = None,
     settings: Mapping[str, Any] | None = None,
     dtype: str = "float32",
     device: str | None = None,
@@ -98,7 +103,8 @@ def train(
     folders = {method: root if len(recipes) == 1 else root / method for method in recipes}
     for folder in folders.values():
         check_folder(folder, overwrite=overwrite)
-    read = read_task(data, task, dev, test, template, label, words, split_seed, data_dir, limit)
+    published = {"protocol": protocol, "compat": compat, "shots": shots, "draw": draw}
+    read = read_task(data, task, dev, test, template, label, words, split_seed, data_dir, limit, published)
     setting = Setting(
         backbone=backbone, dtype=dtype, device=device, max_source=max_source, dropout=dropout,
         gradient_checkpointing=gradient_checkpointing, compile=compile, tokens_per_pass=tokens_per_pass,
@@ -196,10 +202,17 @@ def show_run(run: str | Path, words: int = 5, backbone: str | None = None) -> di
 
 
 def show_task(
-    name: str, data_dir: str | Path | None = None, template: str = "words", limit: int | None = None
+    name: str,
+    data_dir: str | Path | None = None,
+    template: str | None = None,
+    limit: int | Mapping[Split, int] | None = None,
+    **published: Any,
 ) -> dict[str, Any]:
-    """What a task is: rows and targets by split, one example, and what its data lacks of the published."""
-    task = get_task(name, data_dir=data_dir, template=template, limit=limit)
+    """What a task is: rows and targets by split, one example, and what its data lacks of the published.
+
+    `published` is what else `get_task` takes: protocol, compat, shots, draw.
+    """
+    task = read_task(None, name, template=template, data_dir=data_dir, limit=limit, published=published)
     first = task.examples["train"][0]
     return {
         "name": task.name, "version": task.version, "metrics": list(task.metrics), "choices": list(task.choices),
@@ -271,10 +284,10 @@ def _train(frozen: Backbone, runs: list[Run], console: Console, setting: Setting
         tune_runs(frozen, runs, listener=view, interrupted=interrupted, tokens_per_pass=setting.tokens_per_pass)
     task = candidates[0].task
     console.print(f"evaluating on {len(task.examples['dev'])} dev and {len(task.examples['test'])} test examples")
-    lowest, _ = floors(frozen, task)
+    lowest = floors(frozen, task)
     rows: list[tuple[str, Any, dict[str, Any]]] = [
-        ("commonest answer", None, lowest["majority"].as_json()),
-        ("no prompt (zero-shot)", None, lowest["zero_shot"].as_json()),
+        ("commonest answer", None, lowest["majority"]),
+        ("no prompt (zero-shot)", None, lowest["zero_shot"]),
     ]
     prompts: dict[str, Prompt] = {}
     failed: list[RunFailed] = []

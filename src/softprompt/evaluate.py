@@ -10,6 +10,7 @@ import torch
 from softprompt.backbones import Backbone, passes
 from softprompt.metrics import measure
 from softprompt.tasks import Example, Task
+from softprompt.tasks.task import Scoring, Split
 
 PASS_TOKENS = {True: 2048, False: 32768}  # on a CPU, on an accelerator
 
@@ -68,7 +69,8 @@ def evaluate(
     """Ask `backbone` every example with prompt `prompt` of the bank it is using (-1: with none).
 
     Examples with choices are ranked (the answer is the likeliest choice) unless `generate`; others are
-    generated, greedily. Records come in the order of the examples.
+    generated, greedily, at most `max_new_tokens`. Where there are choices no more tokens are generated than the
+    longest has, and one to end it. Records come in the order of the examples.
     """
     records: dict[int, Record] = {}
     limit = PASS_TOKENS[backbone.device.type == "cpu"]
@@ -85,12 +87,18 @@ def evaluate(
     return [records[i] for i in range(len(examples))]
 
 
-def score(records: Sequence[Record], metrics: Sequence[str]) -> Scores:
-    """Scores of records by metric name, with the counts that must stand beside them."""
+def score(records: Sequence[Record], metrics: Sequence[str], *, strict: bool = False) -> Scores:
+    """Scores of records by metric name, with the counts that must stand beside them.
+
+    With `strict`, one answer that is none of the choices makes every score 0.
+    """
     predictions = [record.prediction for record in records]
     references = [record.references for record in records]
+    measured = measure(metrics, predictions, references, [record.group for record in records])
+    if strict and not all(record.parsed for record in records):
+        measured = dict.fromkeys(measured, 0.0)
     return Scores(
-        measure(metrics, predictions, references, [record.group for record in records]),
+        measured,
         len(records),
         sum(record.truncated for record in records),
         sum(record.empty for record in records),
@@ -108,6 +116,14 @@ def mean_loss(records: Sequence[Record]) -> float:
         gold = list(record.scores).index(record.references[0])
         losses.append(float(torch.logsumexp(values, 0) - values[gold]))
     return sum(losses) / len(losses)
+
+
+def score_task(
+    backbone: Backbone, task: Task, split: Split, prompt: int = -1, *, scoring: Scoring | None = None
+) -> tuple[Scores, list[Record]]:
+    """Score a split of `task` as its protocol reads answers, or as `scoring` says."""
+    records = evaluate(backbone, task.examples[split], prompt, generate=(scoring or task.scoring) == "generated")
+    return score(records, task.metrics, strict=task.strict), records
 
 
 def majority(task: Task, examples: Sequence[Example]) -> Scores:
@@ -136,14 +152,28 @@ def _ranked(backbone: Backbone, examples: Sequence[Example], prompt: int) -> lis
 
 
 def _generated(backbone: Backbone, examples: Sequence[Example], prompt: int, max_new_tokens: int) -> list[_Answer]:
+    if examples[0].choices:
+        max_new_tokens = max(len(ids) for e in examples for ids in backbone.choice_ids(e.choices)) + 1
     texts = backbone.answer(examples, [prompt] * len(examples), max_new_tokens=max_new_tokens)
-    answers = []
-    for example, text in zip(examples, texts, strict=True):
-        # A choice is one line; a decoder-only model goes on after it.
-        said = text.split("\n")[0].strip() if example.choices else text
-        parsed = not example.choices or said in example.choices
-        answers.append(_Answer(said if parsed else "", parsed, text))
-    return answers
+    return [
+        _read(example, text, ends=backbone.kind == "seq2seq") for example, text in zip(examples, texts, strict=True)
+    ]
+
+
+def _read(example: Example, text: str, *, ends: bool) -> _Answer:
+    """The choice that a generated text names: all of its first line, or what begins it.
+
+    A decoder-only model learns a choice without an end-of-sequence token (`Causal.target_ids`), so it goes on
+    behind it; unless `ends`, the longest choice with which the line begins is the answer.
+    """
+    if not example.choices:
+        return _Answer(text, text=text)
+    said = text.split("\n")[0].strip()
+    if not ends:
+        begins = [c for c in example.choices if said.startswith(c) and not said[len(c) : len(c) + 1].isalnum()]
+        said = max(begins, key=len, default="")
+    parsed = said in example.choices
+    return _Answer(said if parsed else "", parsed, text)
 
 
 def _record(example: Example, answer: _Answer, truncated: bool) -> Record:

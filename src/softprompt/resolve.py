@@ -8,11 +8,16 @@ from typing import Any
 import torch
 
 from softprompt.backbones.load import describe, find_device, find_dtype
-from softprompt.errors import BadInput, SoftPromptError, UnknownName
+from softprompt.errors import BadInput, SoftPromptError
 from softprompt.methods import get_method
-from softprompt.recipes import Recipe, parse_recipe
-from softprompt.tasks import TASKS, Task, from_files, get_task
+from softprompt.recipes import Recipe
+from softprompt.recipes.override import override_all
+from softprompt.tasks import SPLITS, TASKS, Split, Task, from_files, get_task
+from softprompt.tasks.spec import as_limit
 from softprompt.training.runs import check_folder
+
+PUBLISHED = ("protocol", "compat", "shots", "draw")
+"""Words that only a published task takes, beside its folder and limit."""
 
 
 def read_task(
@@ -25,29 +30,44 @@ def read_task(
     words: Mapping[str, str] | None = None,
     split_seed: int = 0,
     data_dir: str | Path | None = None,
-    limit: int | None = None,
+    limit: int | Mapping[Split, int] | None = None,
+    published: Mapping[str, Any] | None = None,
 ) -> Task:
     """The task that is meant; exactly one of `data` (a file) and `task` (a task's name, or a Task) is given.
 
-    A named task's `template` is "words" or "paper".
+    A named task's `template` is "words" or "paper"; `published` holds what else `get_task` takes.
     """
+    published = {name: value for name, value in (published or {}).items() if value is not None}
     if (data is None) == (task is None):
         raise BadInput("Give either --data FILE (your own) or --task NAME (shipped); `softprompt list tasks`.")
     if data is not None:
-        if data_dir is not None or limit is not None:
-            raise BadInput("--data-dir and --limit go with --task NAME, a published task; --data is one file.")
+        if data_dir is not None or limit is not None or published:
+            flags = ", ".join(f"--{name}" for name in ("data-dir", "limit", *PUBLISHED))
+            raise BadInput(f"{flags} go with --task NAME, a published task; --data is one file.")
         return from_files(
             data, dev=dev, test=test, template=template, label=label, words=words or None, seed=split_seed
         )  # fmt: skip
     others: dict[str, object] = {"--dev": dev, "--test": test, "--label": label, "--word": words}
     if not isinstance(task, str) or task in TASKS:
         others |= {"--template": template, "--data-dir": data_dir, "--limit": limit}
+        others |= {f"--{name}": value for name, value in published.items()}
     given = [name for name, value in others.items() if value]
     if given:
         raise BadInput(f"{', '.join(given)} only go with --data; a task brings its own.")
     if not isinstance(task, str):
         return task  # type: ignore[return-value]  # not None here
-    return get_task(task, data_dir=data_dir, template=template or "words", limit=limit, seed=split_seed)
+    return get_task(task, data_dir=data_dir, template=template, limit=limit, seed=split_seed, **published)
+
+
+def parse_limit(words: Iterable[str]) -> int | dict[Split, int] | None:
+    """--limit N, or --limit SPLIT=N for some splits."""
+    found: dict[Split, int] = {}
+    for word in words:
+        split, equals, count = word.rpartition("=")
+        if not count.isdecimal() or (equals and split not in SPLITS):
+            raise BadInput(f"--limit {word}: expected N, or SPLIT=N with one of {', '.join(SPLITS)}.")
+        found |= as_limit({split: int(count)} if equals else int(count))  # type: ignore[dict-item]
+    return found or None
 
 
 def parse_words(pairs: Iterable[str]) -> dict[str, str]:
@@ -82,36 +102,8 @@ def make_recipes(methods: Sequence[str], given: dict[str, Any], seed: int) -> di
     """A recipe for each method. A name in `given` is a recipe field, rates.GROUP, decay.GROUP or a method option."""
     if len(set(methods)) != len(methods):
         raise BadInput(f"--method names {', '.join(methods)}: each method once.")
-    if given.get("batch") is not None and given.get("tokens_per_step") is not None:
-        raise BadInput(
-            f"batch={given['batch']} and tokens_per_step={given['tokens_per_step']}: a step is counted in examples or "
-            "in tokens; give one of them."
-        )
-    options = {name for method in methods for name in get_method(method).options.model_fields}
-    common: dict[str, Any] = {"seed": seed, "rates": {}, "decay": {}}
-    own: dict[str, Any] = {}
-    for name, value in given.items():
-        head, dot, group = name.partition(".")
-        if dot and head in ("rates", "decay"):
-            common[head][group] = value
-        elif name in Recipe.model_fields and name not in ("method", "options", "rates", "decay"):
-            common[name] = value
-        elif name in options:
-            own[name] = value
-        else:
-            known = {*options, *Recipe.model_fields, "rates.GROUP", "decay.GROUP"} - {"method", "options"}
-            raise UnknownName("setting", name, known)
-    recipes = {}
-    for method in methods:
-        fields = get_method(method).options.model_fields
-        groups = get_method(method).rates
-        mine = {
-            key: {g: v for g, v in common[key].items() if len(methods) == 1 or g in groups}
-            for key in ("rates", "decay")
-        }
-        chosen = {name: value for name, value in own.items() if name in fields}
-        recipes[method] = parse_recipe({**common, **mine, "method": method, "options": chosen})
-    return recipes
+    recipes = override_all([Recipe(method=get_method(name).name, seed=seed) for name in methods], given)
+    return {recipe.method: recipe for recipe in recipes}
 
 
 def check(

@@ -94,6 +94,16 @@ def print_result(console: Console, metrics: Sequence[str], rows: Sequence[tuple[
     console.print(table)
 
 
+def print_table(console: Console, title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Text in columns; the first to the left, the others to the right."""
+    table = Table(box=None, pad_edge=False, title=title, title_justify="left", title_style="bold")
+    for i, head in enumerate(heads):
+        table.add_column(head, justify="right" if i else "left", no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
+
+
 def print_list(console: Console, columns: Sequence[str], rows: Sequence[dict[str, Any]]) -> None:
     """Aligned columns under their names, never broken: a terminal wraps them, `cut` and `grep` can read them."""
     cells = [list(columns), *(["-" if row[c] is None else str(row[c]) for c in columns] for row in rows)]

@@ -1,8 +1,9 @@
 """Recipe: how one prompt is tuned. What is left None follows from the method, the backbone and the steps."""
 
-from typing import Any, Literal
+import math
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from softprompt.errors import BadInput, UnknownName
 from softprompt.methods import Options, get_method, parse_options
@@ -16,6 +17,7 @@ class Recipe(BaseModel):
     method: str = "prompt_tuning"
     options: dict[str, Any] = Field(default_factory=dict, description="the method's own options")
     steps: int = Field(300, ge=1, description="optimizer steps")
+    epochs: int | None = Field(None, ge=1, description="instead of steps: passes over the training examples")
     batch: int = Field(16, ge=1, description="examples a step")
     tokens_per_step: int | None = Field(
         None, ge=1, description="instead of batch: as many examples a step as hold this many source and target tokens"
@@ -23,16 +25,42 @@ class Recipe(BaseModel):
     rates: dict[str, float] = Field(default_factory=dict, description="learning rate by group; else the method's rule")
     decay: dict[str, float] = Field(default_factory=dict, description="AdamW weight decay by group")
     warmup: int | None = Field(None, ge=0, description="steps of linear warm-up; null: 6 % of all")
-    schedule: Literal["linear", "constant"] = Field("linear", description="after the warm-up: down to 0, or level")
+    schedule: Literal["linear", "cosine", "constant"] = Field(
+        "linear", description="after the warm-up: down to 0, or level"
+    )
     clip: float | None = Field(1.0, gt=0, description="most the gradient norm of this prompt may be; null: no clipping")
+    optimizer: Literal["adamw", "adafactor"] = Field(
+        "adamw", description="adafactor as Lester et al. 2021 use it: the rate as given, no scaling by the parameter"
+    )
+    betas: tuple[float, float] = Field((0.9, 0.999), description="AdamW's betas")
     epsilon: float = Field(1e-8, gt=0, description="AdamW's epsilon")
-    evaluate_every: int = Field(50, ge=1, description="steps between evaluations on dev")
+    evaluate_every: int | Literal["epoch"] = Field(50, description="steps between evaluations on dev, or epoch")
     patience: int | None = Field(None, ge=1, description="stop after this many evaluations without a better one")
     dev_limit: int | None = Field(200, ge=1, description="dev examples used to choose a checkpoint; null: all")
     seed: int = Field(0, ge=0, description="of the start and of the order of examples")
 
-    def resolved(self, scale: float, groups: set[str]) -> "Recipe":
-        """This recipe with every number filled in, for embeddings of root mean square `scale`."""
+    @field_validator("evaluate_every")
+    @classmethod
+    def _at_least_one(cls, value: int | str) -> int | str:
+        if isinstance(value, int) and value < 1:
+            raise ValueError("expected at least 1, or epoch")
+        return value
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Self:
+        if self.epochs is not None and "steps" in self.model_fields_set:
+            raise ValueError("steps and epochs are both given; a run is as long as one of them says")
+        if self.tokens_per_step is not None and (self.epochs is not None or self.evaluate_every == "epoch"):
+            raise ValueError(
+                "with tokens_per_step an epoch has no fixed number of steps; give steps and evaluate_every"
+            )
+        return self
+
+    def resolved(self, scale: float, groups: set[str], rows: int) -> "Recipe":
+        """This recipe with every number filled in.
+
+        `scale` is the root mean square of the backbone's embeddings, `rows` the number of training examples.
+        """
         method = get_method(self.method)
         for given in (self.rates, self.decay):
             for name in given:
@@ -40,8 +68,12 @@ class Recipe(BaseModel):
                     raise UnknownName(f"group of {self.method}", name, groups)
         rates = {name: rate.at(scale) for name, rate in method.rates.items() if name in groups} | self.rates
         decay = dict.fromkeys(groups, 0.0) | {k: v for k, v in method.decay.items() if k in groups} | self.decay
-        warmup = round(0.06 * self.steps) if self.warmup is None else self.warmup
-        return self.model_copy(update={"rates": rates, "decay": decay, "warmup": warmup})
+        epoch = math.ceil(rows / self.batch)
+        steps = self.steps if self.epochs is None else self.epochs * epoch
+        warmup = round(0.06 * steps) if self.warmup is None else self.warmup
+        every = epoch if self.evaluate_every == "epoch" else self.evaluate_every
+        filled = {"rates": rates, "decay": decay, "warmup": warmup, "steps": steps, "epochs": None}
+        return self.model_copy(update={**filled, "evaluate_every": every})
 
     def parsed_options(self) -> Options:
         return parse_options(get_method(self.method), self.options)
@@ -51,7 +83,10 @@ class Recipe(BaseModel):
         warmup = self.warmup or 0
         if step < warmup:
             return (step + 1) / warmup
-        return 1.0 if self.schedule == "constant" else (self.steps - step) / max(self.steps - warmup, 1)
+        if self.schedule == "constant":
+            return 1.0
+        left = (self.steps - step) / max(self.steps - warmup, 1)
+        return left if self.schedule == "linear" else 0.5 - 0.5 * math.cos(math.pi * left)
 
 
 def parse_recipe(given: dict[str, Any]) -> Recipe:
@@ -63,6 +98,8 @@ def parse_recipe(given: dict[str, Any]) -> Recipe:
         recipe = Recipe(**given)
     except ValidationError as error:
         first = error.errors()[0]
+        if not first["loc"]:
+            raise BadInput(f"Recipe: {first['msg'].removeprefix('Value error, ')}.") from None
         raise BadInput(f"Recipe: {'.'.join(map(str, first['loc']))}={first['input']!r}: {first['msg']}.") from None
     recipe.parsed_options()
     return recipe

@@ -9,6 +9,7 @@ from softprompt.errors import BadInput, UnknownName
 from softprompt.tasks.catalogue import CATALOGUE, find, load_again, load_task
 from softprompt.tasks.files import evaluation_examples, from_files, from_origin
 from softprompt.tasks.rows import read_rows
+from softprompt.tasks.spec import TaskSpec, as_limit, parse_spec
 from softprompt.tasks.task import SPLITS, Example, Split, Task
 from softprompt.tasks.template import Template
 
@@ -50,24 +51,39 @@ def get_task(
     name: str,
     *,
     data_dir: str | Path | None = None,
-    template: str = "words",
-    limit: int | None = None,
+    template: str | None = None,
+    limit: int | Mapping[Split, int] | None = None,
     seed: int = 0,
+    protocol: str = "fair",
+    compat: bool = False,
+    shots: int | None = None,
+    draw: int = 0,
 ) -> Task:
     """A task by name: a shipped one, or a published one from the hub or from files in `data_dir`.
 
-    `template` is "words" (natural language) or "paper" (numbers for classes); `limit` the most rows of each
-    split, drawn with `seed`. Raises UnknownName, with a suggestion; for a published task what `load_task` raises.
+    `protocol` ("fair", "paper:dept", "paper:superpos") says which rows train, select and test; `compat` leaves in
+    the defects of its published code. `template` is "words" (natural language) or "paper" (numbers for classes),
+    by default the protocol's; `limit` the most rows of each split, drawn with `seed`. `shots` trains on that
+    many examples of each class, the `draw`-th draw of them. Raises UnknownName, with a suggestion; for a
+    published task what `load_task` raises.
     """
+    given: dict[str, Any] = {
+        "data_dir": None if data_dir is None else str(data_dir), "form": template, "limit": as_limit(limit),
+        "protocol": protocol, "compat": compat, "shots": shots, "draw": draw,
+    }  # fmt: skip
     if name in TASKS:
-        if data_dir is not None or limit is not None or template != "words":
-            raise BadInput(f"The task {name!r} is shipped; data_dir, template and limit go with a published one.")
+        if any(
+            value != TaskSpec.model_fields[key].get_default(call_default_factory=True) for key, value in given.items()
+        ):
+            raise BadInput(
+                f"The task {name!r} is shipped; data_dir, template, limit, protocol and shots go with a published one."
+            )
         return TASKS[name]()
     try:
         entry = find(name)
     except UnknownName:
         raise UnknownName("task", name, [*TASKS, *CATALOGUE], "Your own file is given with --data FILE.") from None
-    return load_task(entry, None if data_dir is None else Path(data_dir), template, limit, seed)
+    return load_task(entry, parse_spec({"task": entry.name, "seed": seed, **given}))
 
 
 def task_again(origin: Mapping[str, Any]) -> Task:

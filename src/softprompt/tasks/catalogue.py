@@ -1,8 +1,4 @@
-"""The published tasks by name, and how an entry becomes a Task.
-
-Splits: train is the published one. Test is the published one where its labels are public, else validation.
-Dev is validation where test does not need it, else a draw from train; at most 1,000 rows either way.
-"""
+"""The published tasks by name, and how an entry becomes a Task, under a protocol (softprompt.tasks.protocols)."""
 
 import hashlib
 from collections import Counter
@@ -14,7 +10,9 @@ from softprompt.errors import BadData, BadInput, UnknownName
 from softprompt.tasks import glue, mrqa, others, superglue
 from softprompt.tasks.entry import Entry, Form
 from softprompt.tasks.origins import Part, local_layout, notes_of, read_split, splits_of
-from softprompt.tasks.splits import MOST_DEV, Related, dev_count, draw, shuffled
+from softprompt.tasks.protocols import PAPER_DEPT, few_shot, get_protocol
+from softprompt.tasks.spec import TaskSpec, parse_spec
+from softprompt.tasks.splits import Related, shuffled
 from softprompt.tasks.task import SPLITS, Example, Split, Task
 from softprompt.tasks.template import Template
 
@@ -35,43 +33,54 @@ def find(name: str) -> Entry:
     return meant[0]
 
 
-def load_task(
-    entry: Entry, data_dir: Path | None = None, form: str = "words", limit: int | None = None, seed: int = 0
-) -> Task:
-    """A catalogued task from the hub, or from the files of `data_dir` (softprompt.tasks.origins says their layout).
+class Reading:
+    """The splits of one entry as examples, in their published order; keeps what was read for the record."""
 
-    `limit` is the most rows of each split: a draw, as dev is, that `seed` and the texts decide and the
-    order of rows does not. Raises BadData (with file, line and column) and BadInput.
+    def __init__(self, entry: Entry, form: Form, spec: TaskSpec) -> None:
+        self.entry, self.form, self.spec = entry, form, spec
+        self.data_dir = None if spec.data_dir is None else Path(spec.data_dir)
+        self.digests: dict[str, dict[str, str]] = {}
+
+    def splits(self) -> list[Split]:
+        return splits_of(self.entry, self.data_dir)
+
+    def __call__(self, split: Split, most: int | None = None) -> list[Related]:
+        parts = read_split(self.entry, split, self.data_dir, most, self.spec.seed)
+        self.digests[split] = {str(part.place): _digest(part) for part in parts}
+        return pose(self.entry, self.form, split, parts)
+
+
+def load_task(entry: Entry, spec: TaskSpec) -> Task:
+    """A catalogued task from the hub, or from the files of a folder (softprompt.tasks.origins says their layout).
+
+    Raises BadData (with file, line and column) and BadInput.
     """
-    if limit is not None and limit < 1:
-        raise BadInput(f"limit={limit}: expected at least one row of each split.")
-    asked = entry.form(form)
-    found: dict[Split, list[Related]] = {}
-    digests: dict[str, dict[str, str]] = {}
-    for split in splits_of(entry, data_dir):
-        # A dev that is drawn comes out of what is read of train.
-        most = None if limit is None else limit + (min(limit, MOST_DEV) if split == "train" else 0)
-        parts = read_split(entry, split, data_dir, most, seed)
-        found[split] = pose(entry, asked, split, parts)
-        digests[split] = {str(part.place): _digest(part) for part in parts}
-    if "dev" in found:
-        found["dev"] = _at_most(found["dev"], MOST_DEV, seed)
-    else:
-        found["dev"], found["train"] = draw(found["train"], dev_count(len(found["train"]), limit), seed)
+    protocol = get_protocol(spec.protocol)
+    entry = protocol.adapted(entry, spec.compat)
+    asked = entry.form(spec.form or protocol.form)
+    read = Reading(entry, asked, spec)
+    parted = protocol.part(read, spec)
+    if spec.shots is not None:
+        parted = few_shot(parted, entry, spec.shots, spec.draw, few_dev=protocol.few_dev, in_all=protocol is PAPER_DEPT)
     for split in SPLITS:
-        if limit is not None:
-            found[split] = _at_most(found[split], limit, seed)
-        if not found[split]:
+        if split in spec.limit:
+            parted[split] = _at_most(parted[split], spec.limit[split], spec.seed)
+        if not parted[split]:
             raise BadInput(f"{entry.name}: no rows are left for {split}; its files hold too few.")
     origin: dict[str, object] = {
-        "task": entry.name, "version": entry.version, "data_dir": data_dir and str(data_dir.resolve()), "form": form,
-        "limit": limit, "seed": seed, "sha256": digests, "notes": notes_of(entry, data_dir),
+        **spec.model_dump(), "task": entry.name, "version": entry.version,
+        "data_dir": read.data_dir and str(read.data_dir.resolve()), "form": spec.form or protocol.form,
+        "sha256": read.digests, "notes": notes_of(entry, read.data_dir),
         # For new data in the same columns: what `prepare` does, a template and words cannot say.
         "label": None if entry.prepare else entry.label, "words": None if entry.prepare else _said(entry, asked),
     }  # fmt: skip
-    examples: dict[Split, Sequence[Example]] = {split: [one.example for one in found[split]] for split in SPLITS}
-    metrics = entry.metric_names(asked)
-    return Task(entry.name, examples, asked.words, metrics, asked.template, origin, entry.version)
+    if spec.compat:
+        origin["defects"] = protocol.defects_of(find(entry.name))
+    examples: dict[Split, Sequence[Example]] = {split: [one.example for one in parted[split]] for split in SPLITS}
+    return Task(
+        entry.name, examples, asked.words, entry.metric_names(asked), asked.template, origin, entry.version,
+        protocol.scoring, protocol.strict,
+    )  # fmt: skip
 
 
 def load_split(entry: Entry, split: Split, data_dir: Path | None = None, form: str = "words") -> list[Example]:
@@ -87,8 +96,8 @@ def load_again(origin: Mapping[str, Any]) -> Task:
         raise BadInput(
             f"The run began with version {origin['version']} of {entry.name}, this is {entry.version}; tune it anew."
         )
-    data_dir = Path(origin["data_dir"]) if origin["data_dir"] else None
-    task = load_task(entry, data_dir, origin["form"], origin["limit"], origin["seed"])
+    spec = parse_spec({name: origin[name] for name in TaskSpec.model_fields if name in origin})
+    task = load_task(entry, spec)
     now: Any = task.origin["sha256"]
     for split, files in origin["sha256"].items():
         for place, sha256 in files.items():

@@ -6,6 +6,8 @@ from typing import Literal
 
 Split = Literal["train", "dev", "test"]
 SPLITS: tuple[Split, ...] = ("train", "dev", "test")
+Scoring = Literal["ranked", "generated"]
+"""How an answer is read where there are choices: the likeliest of them, or free text that must be one of them."""
 
 
 @dataclass(frozen=True)
@@ -41,3 +43,7 @@ class Task:
     origin: dict[str, object] = field(default_factory=dict)
     """Where the examples came from, as run.json records it."""
     version: str = "1"
+    scoring: Scoring = "ranked"
+    """What selects on dev and is the score of test."""
+    strict: bool = False
+    """Whether one generated answer outside the choices makes the whole score 0."""

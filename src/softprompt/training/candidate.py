@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers.optimization import Adafactor
 
 from softprompt.recipes import Recipe
 from softprompt.soft import SoftPrompt
@@ -26,7 +27,8 @@ class Candidate:
         train = task.examples["train"]
         self.order = Order(len(train), recipe.seed, recipe.batch, recipe.tokens_per_step, lambda i: size_of(train[i]))
         never = prompt.prompt.undecayed()
-        self.optimizer = torch.optim.AdamW(
+        self.optimizer = make_optimizer(
+            recipe,
             [
                 {
                     "name": group,
@@ -36,7 +38,6 @@ class Candidate:
                 }
                 for group, tensors in prompt.groups().items()
             ],
-            eps=recipe.epsilon,
         )
         self.step = 0
         self.best: dict[str, Any] | None = None  # step, metric, loss
@@ -49,6 +50,13 @@ class Candidate:
     @property
     def done(self) -> bool:
         return self.stopped is not None or self.step >= self.recipe.steps
+
+    @property
+    def due(self) -> bool:
+        """Whether dev is to be evaluated after the present step."""
+        every = self.recipe.evaluate_every
+        assert every != "epoch", "the recipe is not resolved"
+        return self.done or self.step % every == 0
 
     def next_examples(self) -> list[Example]:
         train = self.task.examples["train"]
@@ -90,7 +98,7 @@ class Candidate:
     def evaluated(self, metric: str, scores: dict[str, float], loss: float) -> None:
         """Take note of a dev evaluation: keep the state when it is the best, stop when patience is out."""
         self.history.append({"step": self.step, "dev": scores, "dev_loss": None if math.isnan(loss) else loss})
-        if self.task.choices and not math.isfinite(loss):
+        if self.task.choices and self.task.scoring == "ranked" and not math.isfinite(loss):
             self.fail(f"the dev loss was {loss} after step {self.step}")
             return
         value = scores[metric]
@@ -108,6 +116,17 @@ class Candidate:
         """Put the best state back into the prompt; without an evaluation, the present one stays."""
         if self.best_state:
             self.prompt.load_state_dict(self.best_state)
+
+
+def make_optimizer(recipe: Recipe, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+    """The recipe's optimizer, a learning rate and a weight decay for each group."""
+    if recipe.optimizer == "adafactor":
+        # google-research/prompt-tuning, train/configs: no scaling by the parameter, decay rate 0.8, no momentum.
+        made: torch.optim.Optimizer = Adafactor(
+            groups, lr=0.0, scale_parameter=False, relative_step=False, decay_rate=-0.8
+        )
+        return made
+    return torch.optim.AdamW(groups, betas=recipe.betas, eps=recipe.epsilon)
 
 
 def _last(loss: float) -> float:

@@ -26,7 +26,7 @@ def save_checkpoint(candidate: Candidate, folder: Path) -> None:
     tensors |= {f"prompt.{name}": tensor for name, tensor in candidate.prompt.state_dict().items()}
     tensors |= {f"best.{name}": tensor for name, tensor in candidate.best_state.items()}
     for index, state in candidate.optimizer.state_dict()["state"].items():
-        tensors |= {f"adamw.{index}.{name}": value for name, value in state.items()}
+        tensors |= {f"adamw.{index}.{name}": torch.as_tensor(value) for name, value in state.items()}
     rest = {
         "format": FORMAT,
         "step": candidate.step,

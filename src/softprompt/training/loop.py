@@ -55,7 +55,7 @@ def tune(
                     candidate.update(losses[i])
                     if listener:
                         listener.stepped(candidate)
-                    if candidate.step % candidate.recipe.evaluate_every == 0 or candidate.done:
+                    if candidate.due:
                         _evaluate(backbone, bank, candidate, i)
                         if listener:
                             listener.evaluated(candidate)
@@ -70,6 +70,8 @@ def tune(
 
 def _evaluate(backbone: Backbone, bank: Bank, candidate: Candidate, index: int) -> None:
     bank.eval()
-    records = evaluate(backbone, candidate.dev_examples(), index)
-    candidate.evaluated(candidate.task.metrics[0], score(records, candidate.task.metrics).metrics, mean_loss(records))
+    task = candidate.task
+    records = evaluate(backbone, candidate.dev_examples(), index, generate=task.scoring == "generated")
+    scores = score(records, task.metrics, strict=task.strict)
+    candidate.evaluated(task.metrics[0], scores.metrics, mean_loss(records))
     bank.train()

@@ -9,43 +9,29 @@ prompt.json ... the artefact, written last (softprompt.artefact)
 import importlib.metadata
 import json
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from softprompt.artefact import Card, Prompt, fingerprint
 from softprompt.backbones import Backbone
 from softprompt.disk import make_folder, write_json, write_lines
 from softprompt.errors import BadArtefact, BadInput, Interrupted, NotFinite
-from softprompt.evaluate import Record, Scores, evaluate, majority, score
+from softprompt.evaluate import majority, score_task
 from softprompt.methods import Site, get_method, make
-from softprompt.recipes import Recipe
+from softprompt.recipes import Recipe, Setting
 from softprompt.report import write_curve, write_model_card
 from softprompt.soft import Bank
-from softprompt.tasks import Task
+from softprompt.tasks import Split, Task
+from softprompt.tasks.task import Scoring
 from softprompt.training.candidate import Candidate
 from softprompt.training.checkpoint import FILE, load_checkpoint, save_checkpoint
 from softprompt.training.loop import Listener, tune
 
 FORMAT = 1
-
-
-class Setting(BaseModel):
-    """Where prompts are tuned: shared by all runs of one call."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    backbone: str
-    dtype: str = "float32"
-    device: str | None = None
-    max_source: int = 256
-    dropout: bool = False
-    gradient_checkpointing: bool = False
-    compile: bool = False
-    tokens_per_pass: int | None = Field(None, ge=1)
 
 
 class RunCard(BaseModel):
@@ -87,7 +73,7 @@ def make_candidate(name: str, recipe: Recipe, backbone: Backbone, task: Task) ->
         raise BadInput(
             f"{recipe.method} with length {options.length} has nothing to train; give it a length of 1 or more."
         )
-    resolved = recipe.resolved(backbone.scale(), set(prompt.groups()))
+    resolved = recipe.resolved(backbone.scale(), set(prompt.groups()), len(task.examples["train"]))
     return Candidate(name, prompt, resolved, task, lambda example: backbone.size(example, targets=True))
 
 
@@ -165,17 +151,21 @@ def tune_runs(
         )
 
 
-def finish(backbone: Backbone, run: Run, floors: dict[str, Scores]) -> Prompt:
+def finish(backbone: Backbone, run: Run, floors: Mapping[str, dict[str, Any]]) -> Prompt:
     """Evaluate the best state on dev and test and write the artefact. Raises NotFinite after saving."""
     candidate, task = run.candidate, run.candidate.task
     candidate.restore_best()
     bank = Bank({candidate.name: candidate.prompt.eval()})
-    scores: dict[str, Any] = {name: floor.as_json() for name, floor in floors.items()}
+    scores: dict[str, Any] = dict(floors)
+    readings: list[tuple[str, Split, Scoring]] = [("dev", "dev", task.scoring), ("test", "test", task.scoring)]
+    if task.choices:  # the other way to read an answer, beside the score
+        other: Scoring = "generated" if task.scoring == "ranked" else "ranked"
+        readings.append((f"test_{other}", "test", other))
     with backbone.using(bank):
-        for split in ("dev", "test"):
-            records = evaluate(backbone, task.examples[split], 0)
-            scores[split] = score(records, task.metrics).as_json()
-            write_lines(run.folder / f"predictions-{split}.jsonl", [record.as_json() for record in records])
+        for name, split, scoring in readings:
+            found, records = score_task(backbone, task, split, 0, scoring=scoring)
+            scores[name] = found.as_json()
+            write_lines(run.folder / f"predictions-{name}.jsonl", [record.as_json() for record in records])
     run.scores = scores
     prompt = Prompt(_card(backbone, candidate, scores), candidate.prompt.fold())
     write_curve(run.folder, candidate.history, candidate.name, task.metrics[0])
@@ -192,11 +182,10 @@ def finish(backbone: Backbone, run: Run, floors: dict[str, Scores]) -> Prompt:
     return prompt
 
 
-def floors(backbone: Backbone, task: Task) -> tuple[dict[str, Scores], list[Record]]:
-    """What a tuned prompt must beat on test: the commonest answer, and the backbone with the template alone."""
-    test = task.examples["test"]
-    records = evaluate(backbone, test)
-    return {"majority": majority(task, test), "zero_shot": score(records, task.metrics)}, records
+def floors(backbone: Backbone, task: Task) -> dict[str, dict[str, Any]]:
+    """What a tuned prompt must beat on test, as JSON: the commonest answer, and the backbone without a prompt."""
+    zero_shot, _ = score_task(backbone, task, "test")
+    return {"majority": majority(task, task.examples["test"]).as_json(), "zero_shot": zero_shot.as_json()}
 
 
 def _card(backbone: Backbone, candidate: Candidate, scores: dict[str, Any]) -> Card:

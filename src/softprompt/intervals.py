@@ -1,0 +1,49 @@
+"""How sure a score is: bootstrap intervals over seeds and test examples."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from softprompt.metrics import References, measure
+
+RESAMPLES = 1000
+
+
+def bootstrap(
+    metric: str,
+    predictions: Sequence[Sequence[str]],
+    references: References,
+    groups: Sequence[str] | None = None,
+    *,
+    level: float = 0.95,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """Percentile interval of the mean of `metric` over runs (Efron & Tibshirani 1993, chapters 8 and 13).
+
+    `predictions` holds each run's answers to the same n examples. Both levels are drawn with replacement: the
+    runs, then the examples, those of one group together (the answers to one question of MultiRC). With few
+    runs the part that comes from the runs is underestimated; three is few.
+    """
+    units = _units(len(references), groups)
+    generator = np.random.default_rng(seed)
+    means = []
+    for _ in range(resamples):
+        runs = generator.integers(len(predictions), size=len(predictions))
+        chosen = np.concatenate([units[i] for i in generator.integers(len(units), size=len(units))])
+        golds = [references[i] for i in chosen]
+        own = None if groups is None else [groups[i] for i in chosen]
+        scores = {r: measure([metric], [predictions[r][i] for i in chosen], golds, own)[metric] for r in set(runs)}
+        means.append(np.mean([scores[r] for r in runs]))
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def _units(count: int, groups: Sequence[str] | None) -> list[np.ndarray]:
+    """Indices that are drawn together."""
+    if groups is None or not any(groups):
+        return [np.array([i]) for i in range(count)]
+    found: dict[str, list[int]] = {}
+    for i, group in enumerate(groups):
+        found.setdefault(group, []).append(i)
+    return [np.array(indices) for indices in found.values()]
