@@ -158,8 +158,9 @@ def test_a_span_outside_the_text_is_refused() -> None:
 
 
 def test_punctuation_is_padded() -> None:
-    assert padded_punctuation(' "It\'s"  1.5\n(no_way) ') == '" It \' s " 1 . 5 ( no _ way )'
-    assert padded_punctuation("naïve — ok") == "naïve — ok"
+    assert padded_punctuation(' "It\'s"  1.5\n(no_way) ') == '" It \' s " 1 . 5 ( no_way )'
+    assert padded_punctuation("naïve—“ok” 5€") == "naïve — “ ok ” 5 €"
+    assert padded_punctuation("na\u0131\u0308ve हिन्दी ½") == "na\u0131\u0308ve हिन्दी ½"  # accents are no punctuation
 
 
 def test_answers_are_told_apart() -> None:
