@@ -25,7 +25,9 @@ train, at most 1,000 rows. Draws depend on the seed and the texts, not on the or
 apart the questions of one passage. Test is never used to choose anything.
 
 **Templates.** `words` asks in natural language, `paper` as DePT's code does, with numbers for classes (its
-defects corrected: WinoGrande shows both options, STS-B is rounded to 0.2, every gold answer counts).
+defects corrected: WinoGrande shows both options, STS-B is rounded to 0.2, every gold answer counts and is as it
+was written, WSC's spans are always marked). Tasks that its code does not know are asked in its manner: AG News,
+TREC, SST-5, MR, Subj, IMDB, ANLI and GSM8K.
 
 The examples below are written for this page; none is from the data.
 """

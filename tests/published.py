@@ -85,7 +85,7 @@ ROWS: dict[str, list[dict[str, Any]]] = {
     "others/paws": _pair("sentence1", "sentence2", (0, 1), id=1),
     "others/snli": [*_pair("premise", "hypothesis", (2, 0)), {"premise": "A.", "hypothesis": "B.", "label": -1}],
     "others/ag_news": _text("text", (1, 3)),
-    "others/trec": _text("text", (2, 5), label="coarse_label", fine_label=7),
+    "others/trec": _text("text", ("DESC", "NUM"), label="label_coarse_original", label_coarse=0),
     "others/sst5": _text("text", (4, 0), label_text="ignored"),
     "others/mr": _text("text", (1, 0)),
     "others/subj": _text("text", (1, 0), label_text="ignored"),

@@ -140,6 +140,10 @@ def test_the_answers_of_a_question_are_one_group(tmp_path: Path) -> None:
         ("We saw the cat, him.", ("The cat", 2), ("him", 4), "We saw * the cat *, # him #."),
         ("a  b", ("a", 0), ("b", 1), "* a *  # b #"),
         ("Ann's hat fits her", ("Anna", 0), ("her", 3), "* Ann's * hat fits # her #"),  # spelled otherwise: the words
+        ("They want to use it , but", ("They", 0), ("it", 3), "* They * want to use # it # , but"),  # counted wrongly
+        ("it hit it", ("hit", 1), ("it", 2), "it * hit * # it #"),
+        ("and their mothers are", ("their mothers", 1), ("their", 1), "and * # their # mothers * are"),
+        ("so are they both", ("both", 3), ("they both", 2), "so are # they * both * #"),
     ],
 )
 def test_spans_are_marked(text: str, one: tuple[str, int], two: tuple[str, int], marked: str) -> None:
@@ -154,8 +158,9 @@ def test_a_span_outside_the_text_is_refused() -> None:
 
 
 def test_punctuation_is_padded() -> None:
-    assert padded_punctuation(' "It\'s"  1.5\n(no_way) ') == '" It \' s " 1 . 5 ( no _ way )'
-    assert padded_punctuation("naïve — ok") == "naïve — ok"
+    assert padded_punctuation(' "It\'s"  1.5\n(no_way) ') == '" It \' s " 1 . 5 ( no_way )'
+    assert padded_punctuation("naïve—“ok” 5€") == "naïve — “ ok ” 5 €"
+    assert padded_punctuation("na\u0131\u0308ve हिन्दी ½") == "na\u0131\u0308ve हिन्दी ½"  # accents are no punctuation
 
 
 def test_answers_are_told_apart() -> None:

@@ -224,7 +224,8 @@ def test_an_answer_that_is_no_number_counts_as_0(unread: str) -> None:
         ("", ("late",), 0.0, 0.0),
         ("...", ("late",), 0.0, 0.0),
         ("late", ("the",), 0.0, 0.0),
-        ("a", ("The",), 1.0, 1.0),  # nothing is left of either, as in SQuAD's own script
+        ("a", ("The",), 1.0, 0.0),  # nothing is left of either: equal, and no word shared
+        ("", ("The", "an"), 0.0, 0.0),  # no answer is not an article
         ("late", ("early",), 0.0, 0.0),
         ("Zürich", ("zürich.",), 1.0, 1.0),
     ],
@@ -370,10 +371,12 @@ def test_unread_numbers_are_counted_beside_a_correlation(name: str) -> None:
     assert_close({"pearson": pearson, "spearman": spearman}[name](predictions, golds), expected)
 
 
-# SQuAD's evaluation script, version 1.1, as published (Rajpurkar et al. 2016), beside ours
+# The published evaluation scripts, beside ours
 
 
 def squad(prediction: str, golds: Sequence[str]) -> tuple[float, float]:
+    """SQuAD 1.1's, as it is written (evaluate-v1.1.py); MRQA's and ReCoRD's are the same. ("" stands for no answer.)"""
+
     def normalised(text: str) -> str:
         text = "".join(letter for letter in text.lower() if letter not in set(string.punctuation))
         return " ".join(re.sub(r"\b(a|an|the)\b", " ", text).split())
@@ -386,35 +389,131 @@ def squad(prediction: str, golds: Sequence[str]) -> tuple[float, float]:
         precision, recall = same / len(said), same / len(true)
         return 2 * precision * recall / (precision + recall)
 
+    if prediction == "":  # the script scores a question without an answer 0
+        return 0.0, 0.0
     return float(max(normalised(prediction) == normalised(gold) for gold in golds)), max(map(f1, golds))
+
+
+NOTHING_LEFT = ["the", "a", "An", "-", "...", "the-", "\u00a0"]
+WORDS = [
+    *NOTHING_LEFT, "cat", "Cat.", "cat's", "theory", "the-cat", "a-b", "U.S.", "1,000", "\tdog\n", "_",
+    "\u2014", "\u201cthe\u201d", "\uff0c", "\u5317\u4eac", "stra\u00dfe", "STRASSE",
+    "\u00e9t\u00e9", "e\u0301te\u0301", "\u00c9T\u00c9", "\u0130", "i\u0307",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("seed", range(20))
 def test_exact_match_and_f1_are_squads(seed: int) -> None:
     generator = np.random.default_rng(seed)
-    words = [
-        "the",
-        "a",
-        "An",
-        "cat",
-        "Cat.",
-        "cat's",
-        "theory",
-        "-",
-        "the-cat",
-        "U.S.",
-        "\u00e9t\u00e9",
-        "1,000",
-        "\tdog\n",
-        "\u2014",
-    ]
 
     def said() -> str:
-        # Never empty once normalised: there the script gives an equal pair EM 1 and F1 0, version 2.0 (ours) both 1.
-        return " ".join(["word", *generator.choice(words, size=generator.integers(1, 6)).tolist()])
+        return " ".join(generator.choice(WORDS, size=generator.integers(0, 5)).tolist())
 
-    for _ in range(20):
+    for _ in range(30):
         prediction, golds = said(), tuple(said() for _ in range(generator.integers(1, 4)))
         em, f1 = squad(prediction, golds)
         assert_close(exact_match([prediction], [golds]), em)
         assert_close(token_f1([prediction], [golds]), f1)
+
+
+def test_the_comparison_would_notice_the_rules_of_squad_2() -> None:
+    # Version 2.0 calls two texts without a word left alike.
+    with pytest.raises(AssertionError, match="largest difference"):
+        assert_close(1.0, squad("the", ["a"])[1])
+
+
+@pytest.mark.parametrize("prediction", NOTHING_LEFT)
+@pytest.mark.parametrize("gold", NOTHING_LEFT)
+def test_texts_without_a_word_left_are_equal_and_share_nothing(prediction: str, gold: str) -> None:
+    assert (exact_match([prediction], [(gold,)]), token_f1([prediction], [(gold,)])) == squad(prediction, [gold])
+    assert squad(prediction, [gold]) == (1.0, 0.0)
+
+
+def multirc(predictions: Sequence[str], golds: Sequence[str], groups: Sequence[str]) -> tuple[float, float]:
+    """SuperGLUE's metric: F1 over all answers, and the share of questions all of whose answers are right."""
+    questions: dict[str, list[bool]] = {}
+    for prediction, gold, group in zip(predictions, golds, groups, strict=True):
+        questions.setdefault(group, []).append(prediction == gold)
+    exact = [int(sum(right) == len(right)) for right in questions.values()]
+    f1 = sklearn_metrics.f1_score([g == "1" for g in golds], [p == "1" for p in predictions], zero_division=0)
+    return float(f1), sum(exact) / len(exact)
+
+
+@pytest.mark.parametrize("said", ["any", "0", "1"])
+@pytest.mark.parametrize("true", ["any", "0", "1"])
+def test_multirc_is_scored_as_superglue_does(said: str, true: str) -> None:
+    generator = np.random.default_rng(7)
+    draw = lambda: [str(i) for i in generator.integers(2, size=60)]  # noqa: E731
+    predictions, golds = (draw() if what == "any" else [what] * 60 for what in (said, true))
+    groups = [f"{i}" for i in generator.integers(12, size=60)]  # not one after the other
+    found = measure(["f1(1)", "question_em"], predictions, one_each(golds), groups)
+    assert_close([found["f1(1)"], found["question_em"]], multirc(predictions, golds, groups))
+
+
+def f1_with_invalid(predictions: Sequence[str], golds: Sequence[str]) -> float:
+    """T5's: an answer that is no class is the opposite of the true one."""
+    answered = [p if p in {"0", "1"} else {"0": "1", "1": "0"}[g] for p, g in zip(predictions, golds, strict=True)]
+    return float(sklearn_metrics.f1_score([g == "1" for g in golds], [p == "1" for p in answered], zero_division=0))
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_unread_answers_count_against_the_f1_of_a_class_as_in_t5(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    golds = [str(i) for i in generator.integers(2, size=30)]
+    predictions = generator.choice(["0", "1", ""], size=30).tolist()
+    assert_close(get_metric("f1(1)")(predictions, one_each(golds)), f1_with_invalid(predictions, golds))
+
+
+def test_silence_does_not_earn_the_f1_of_a_class() -> None:
+    # One hit; said 3 (two of them unread), true 1.
+    assert_close(get_metric("f1(1)")(["1", "", ""], one_each(["1", "0", "0"])), 2 / 4)
+
+
+@pytest.mark.parametrize(
+    ("predictions", "golds"),
+    [
+        (["d", "a", "b", "a"], ["a", "a", "b", "b"]),  # a class that is never true
+        (["a", "a", "b", "b"], ["d", "a", "b", "a"]),  # one that is never said
+        (["d", "e", "f"], ["a", "b", "c"]),
+        (["\u00e9", "e\u0301"], ["e\u0301", "\u00e9"]),  # two spellings of a letter are two classes
+        (["0", "00"], ["00", "0"]),
+    ],
+    ids=["never true", "never said", "all foreign", "spellings", "zeros"],
+)
+def test_macro_f1_is_scikit_learns_over_all_classes_that_occur(predictions: list[str], golds: list[str]) -> None:
+    # scikit-learn's own default, which is SuperGLUE's metric of CB: no classes are named.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        expected = float(sklearn_metrics.f1_score(golds, predictions, average="macro"))
+    assert_close(macro_f1(predictions, one_each(golds)), expected)
+
+
+@pytest.mark.parametrize("classes", CLASSES)
+def test_an_unread_answer_is_one_more_class_of_matthews(classes: int) -> None:
+    for seed in range(5):
+        predictions, golds = random_labels(seed, 40, classes)
+        predictions = [("" if i % 3 == 0 else p) for i, p in enumerate(predictions)]
+        assert_close(matthews(predictions, one_each(golds)), by_sklearn("matthews", predictions, golds), 1e-12)
+
+
+@pytest.mark.parametrize(
+    ("x", "y"),
+    [
+        ([0.0] * 9 + [1.0], [float(i) for i in range(10)]),  # all but one tied
+        ([1e8 + i / 10 for i in range(10)], [i % 3 for i in range(10)]),  # far from 0
+        ([1.0, 1.0 + 1e-12, 1.0 - 1e-12, 1.0], [1.0, 2.0, 0.0, 1.5]),  # all but constant
+        ([1e300, -1e300, 1e-300, 0.0], [1.0, 2.0, 3.0, 4.0]),
+        ([0.0, -0.0, 0.0, 1.0], [3.0, 1.0, 2.0, 4.0]),  # two zeros tie
+    ],
+    ids=["ties", "offset", "nearly constant", "huge and tiny", "signed zeros"],
+)
+@pytest.mark.parametrize("name", ["pearson", "spearman"])
+def test_correlations_of_awkward_numbers_are_those_of_scipy(name: str, x: list[float], y: list[float]) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # scipy warns of what is all but constant
+        expected = by_scipy(name, x, y)
+    assert_close(scored(name, x, y), expected, 1e-7)  # the last place of 1e8 is 1e-8
+
+
+def test_one_number_alone_has_no_correlation() -> None:
+    assert pearson(["3"], [("4",)]) == spearman(["3"], [("4",)]) == 0.0  # scipy refuses it

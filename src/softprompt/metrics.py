@@ -61,15 +61,20 @@ def spearman(predictions: Sequence[str], references: References) -> float:
 
 
 def exact_match(predictions: Sequence[str], references: References) -> float:
-    """Share of predictions equal to a reference after SQuAD's normalisation (Rajpurkar et al. 2016)."""
+    """Share of predictions equal to a reference after SQuAD's normalisation (Rajpurkar et al. 2016).
+
+    As in SQuAD 1.1's script, which MRQA and ReCoRD took over, "the" equals "a": nothing is left of either. An
+    answer that was not given ("") is wrong.
+    """
     _check(predictions, references)
-    return float(
-        np.mean([max(_plain(p) == _plain(g) for g in golds) for p, golds in zip(predictions, references, strict=True)])
-    )
+    return float(np.mean([_equal(p, golds) for p, golds in zip(predictions, references, strict=True)]))
 
 
 def token_f1(predictions: Sequence[str], references: References) -> float:
-    """Mean over examples of the best word-overlap F1 with a reference, after SQuAD's normalisation."""
+    """Mean over examples of the best word-overlap F1 with a reference, after SQuAD's normalisation.
+
+    As in SQuAD 1.1's script, 0 where no word is shared, be it that neither has one left.
+    """
     _check(predictions, references)
     return float(
         np.mean([max(_overlap(p, g) for g in golds) for p, golds in zip(predictions, references, strict=True)])
@@ -89,12 +94,17 @@ def number_match(predictions: Sequence[str], references: References) -> float:
 
 
 def class_f1(predictions: Sequence[str], references: References, label: str) -> float:
-    """F1 of the class `label` against the rest, by the name "f1(label)"; MultiRC's F1a with the class of the right."""
+    """F1 of the class `label` against the rest, by the name "f1(label)"; MultiRC's F1a with the class of the right.
+
+    An unread answer is wrong either way, as in T5's code (Raffel et al. 2020): a miss where the class is true,
+    else a false alarm.
+    """
     _check(predictions, references)
     golds = [answers[0] for answers in references]
     hits = sum(p == g == label for p, g in zip(predictions, golds, strict=True))
-    counted = sum(p == label for p in predictions) + sum(g == label for g in golds)
-    return 2 * hits / counted if counted else 0.0
+    said = sum(p == label or (p == "" and g != label) for p, g in zip(predictions, golds, strict=True))
+    true = sum(g == label for g in golds)
+    return 2 * hits / (said + true) if said + true else 0.0
 
 
 def question_em(predictions: Sequence[str], references: References, groups: Sequence[str] | None = None) -> float:
@@ -206,9 +216,11 @@ def _plain(text: str) -> str:
     return " ".join(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split())
 
 
+def _equal(prediction: str, golds: Sequence[str]) -> bool:
+    return prediction != "" and any(_plain(prediction) == _plain(gold) for gold in golds)
+
+
 def _overlap(prediction: str, gold: str) -> float:
     said, true = _plain(prediction).split(), _plain(gold).split()
-    if not said or not true:
-        return float(said == true)
     common = sum((Counter(said) & Counter(true)).values())
-    return 2 * common / (len(said) + len(true))
+    return 2 * common / (len(said) + len(true)) if common else 0.0

@@ -48,7 +48,7 @@ class Entry:
     rows: Mapping[str, int]
     """Published rows by the hub's split; -1 labels included."""
     paper: Form
-    """As in DePT's code (github.com/ZhengxiangShi/DePT, src/tasks.py): numbers for classes."""
+    """As in DePT's code (github.com/ZhengxiangShi/DePT, src/tasks.py), or in its manner: numbers for classes."""
     words: Form
     """In natural language."""
     config: str | None = None

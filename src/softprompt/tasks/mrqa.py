@@ -1,14 +1,16 @@
 """Question answering in the form of MRQA 2019 (Fisch et al., https://arxiv.org/abs/1910.09753): answers are spans.
 
-Every gold answer counts. DePT's code scores against the first one only.
+Every gold answer counts, as it is written. DePT's code pads its punctuation, and scores against the first one only;
+it selects by exact match.
 """
 
 import re
-import string
+import unicodedata
 
 from softprompt.tasks.entry import Entry, Form, Prepared, Values, listed
 
-PUNCTUATION = re.compile(f"([{re.escape(string.punctuation)}])")
+MARK = re.compile(r"[^\w\s]")
+"""No letter, digit, underscore or blank: punctuation of every script, and accents that are signs of their own."""
 COLUMNS = ("question", "context", "answers")
 PAPER = Form("question: {padded_question} context: {padded_context}")
 WORDS = Form("Question: {question}\nContext: {context}\nAnswer:")
@@ -26,8 +28,13 @@ def qa(values: Values) -> Prepared:
 
 
 def padded_punctuation(text: str) -> str:
-    """Blanks about every punctuation mark, and single blanks (T5's `_pad_punctuation`)."""
-    return re.sub(r"\s+", " ", PUNCTUATION.sub(r" \1 ", text)).strip()
+    """Blanks about every punctuation mark but "_", and single blanks (T5's `_pad_punctuation`)."""
+    return re.sub(r"\s+", " ", MARK.sub(_padded, text)).strip()
+
+
+def _padded(found: re.Match[str]) -> str:
+    """A mark between blanks, unless it is an accent (Unicode's category M) of the letter before it."""
+    return found[0] if unicodedata.category(found[0]).startswith("M") else f" {found[0]} "
 
 
 def _entry(task: str, about: str, citation: str, path: str, train: int, validation: int) -> Entry:

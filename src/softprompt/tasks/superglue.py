@@ -40,11 +40,13 @@ def record(values: Values) -> Prepared:
 def wsc(values: Values) -> Prepared:
     """The text with ` * ` about the noun and ` # ` about the pronoun (T5, Raffel et al. 2020, appendix D)."""
     text = values["text"]
-    spans = [
-        (*_span(text, values[f"span{i}_text"], int(values[f"span{i}_index"])), mark) for i, mark in ((1, "*"), (2, "#"))
-    ]
-    for start, end, mark in sorted(spans, reverse=True):  # from the end, so that places before it stay
-        text = f"{text[:start]}{mark} {text[start:end]} {mark}{text[end:]}"
+    pieces = []
+    for i, mark in ((1, "*"), (2, "#")):
+        start, end = _span(text, values[f"span{i}_text"], int(values[f"span{i}_index"]))
+        # In "their mothers" the pronoun lies within the noun: the longer one opens first and closes last.
+        pieces += [(start, 1, start - end, f"{mark} "), (end, 0, end - start, f" {mark}")]
+    for place, _, _, piece in sorted(pieces, reverse=True):  # from the end, so that places before it stay
+        text = f"{text[:place]}{piece}{text[place:]}"
     return Prepared({**values, "text": text}, values["label"])
 
 
@@ -53,14 +55,17 @@ def _untagged(text: str) -> str:
 
 
 def _span(text: str, span: str, index: int) -> tuple[int, int]:
-    """Where the words from word `index` on lie that `span` names; punctuation behind them stays outside."""
+    """Where `span` lies nearest to word `index`, which a published row may miss by one.
+
+    A span that is spelled otherwise in the text stands for as many words from word `index` on.
+    """
     words = list(re.finditer(r"\S+", text))
     last = index + max(1, len(span.split())) - 1
     if not 0 <= index <= last < len(words):
         raise ValueError(f"the span {span!r} at word {index} lies outside the text of {len(words)} words")
     start = words[index].start()
-    spelled = text[start : start + len(span)].casefold() == span.casefold()
-    return start, start + len(span) if spelled else words[last].end()
+    spelled = [found.span() for found in re.finditer(rf"(?<!\w){re.escape(span)}(?!\w)", text, re.IGNORECASE)]
+    return min(spelled, key=lambda place: abs(place[0] - start)) if spelled else (start, words[last].end())
 
 
 ENTRIES = (
