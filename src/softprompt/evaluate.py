@@ -122,7 +122,15 @@ def score_task(
     backbone: Backbone, task: Task, split: Split, prompt: int = -1, *, scoring: Scoring | None = None
 ) -> tuple[Scores, list[Record]]:
     """Score a split of `task` as its protocol reads answers, or as `scoring` says."""
-    records = evaluate(backbone, task.examples[split], prompt, generate=(scoring or task.scoring) == "generated")
+    return score_examples(backbone, task, task.examples[split], prompt, scoring=scoring)
+
+
+def score_examples(
+    backbone: Backbone, task: Task, examples: Sequence[Example], prompt: int = -1, *, scoring: Scoring | None = None
+) -> tuple[Scores, list[Record]]:
+    """As `score_task`, for some examples of the task."""
+    generate = (scoring or task.scoring) == "generated"
+    records = evaluate(backbone, examples, prompt, generate=generate, max_new_tokens=task.answer_tokens)
     return score(records, task.metrics, strict=task.strict), records
 
 

@@ -10,7 +10,7 @@ RESAMPLES = 1000
 
 
 def bootstrap(
-    metric: str,
+    metrics: Sequence[str],
     predictions: Sequence[Sequence[str]],
     references: References,
     groups: Sequence[str] | None = None,
@@ -19,7 +19,7 @@ def bootstrap(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """Percentile interval of the mean of `metric` over runs (Efron & Tibshirani 1993, chapters 8 and 13).
+    """Percentile interval of the mean over runs of the mean of `metrics` (Efron & Tibshirani 1993, chapters 8 and 13).
 
     `predictions` holds each run's answers to the same n examples. Both levels are drawn with replacement: the
     runs, then the examples, those of one group together (the answers to one question of MultiRC). With few
@@ -33,8 +33,8 @@ def bootstrap(
         chosen = np.concatenate([units[i] for i in generator.integers(len(units), size=len(units))])
         golds = [references[i] for i in chosen]
         own = None if groups is None else [groups[i] for i in chosen]
-        scores = {r: measure([metric], [predictions[r][i] for i in chosen], golds, own)[metric] for r in set(runs)}
-        means.append(np.mean([scores[r] for r in runs]))
+        scores = {r: measure(metrics, [predictions[r][i] for i in chosen], golds, own) for r in set(runs.tolist())}
+        means.append(np.mean([list(scores[r].values()) for r in runs.tolist()]))
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from softprompt.artefact import load_prompt
 from softprompt.intervals import bootstrap
-from softprompt.recipes.tables import Column, Line, Score
+from softprompt.recipes.tables import Column, Line, Score, as_number
 from softprompt.report import percent
 from softprompt.tasks import Task
 
@@ -50,7 +50,7 @@ class Cell:
 def cell_of(folders: Sequence[Path], tasks: Sequence[Task], column: Column, line: Line) -> Cell:
     """The cell of finished runs, a seed each; `tasks` are what each was tuned on."""
     cards = [load_prompt(folder).card for folder in folders]
-    metric = tasks[0].metrics[0] if column.metric not in (*tasks[0].metrics, "mean") else column.metric
+    metric = "+".join(named(part, tasks[0].metrics) for part in column.metric.split("+"))
     scores = [_value(card.scores["test"]["metrics"], metric) for card in cards]
     others = [card.scores[name] for card in cards for name in ("test_generated", "test_ranked") if name in card.scores]
     generated = [c.scores["test" if tasks[0].scoring == "generated" else "test_generated"] for c in cards if others]
@@ -62,11 +62,16 @@ def cell_of(folders: Sequence[Path], tasks: Sequence[Task], column: Column, line
         dev=[_value(card.scores["dev"]["metrics"], metric) for card in cards],
         other=[_value(other["metrics"], metric) for other in others],
         unparsable=statistics.mean(one["unparsable"] / one["n"] for one in generated) if generated else 0.0,
-        interval=None if metric == "mean" else _interval(folders, tasks, metric),
+        interval=_interval(folders, tasks, metric.split("+")),
         steps=[card.best["step"] if card.best else 0 for card in cards],
         trainable=cards[0].trainable,
         published=line.published.get(column.task),
     )
+
+
+def named(metric: str, metrics: Sequence[str]) -> str:
+    """The name that a task gives a metric: "f1" is its f1(CLASS)."""
+    return next(name for name in metrics if name == metric or name.startswith(f"{metric}("))
 
 
 def as_markdown(found: Mapping[str, Any]) -> str:
@@ -123,7 +128,7 @@ def metric_of(found: Mapping[str, Any], column: Mapping[str, str]) -> str:
     return next((c["metric"] for c in found["cells"] if c["task"] == column["task"]), column["metric"])
 
 
-def _interval(folders: Sequence[Path], tasks: Sequence[Task], metric: str) -> tuple[float, float] | None:
+def _interval(folders: Sequence[Path], tasks: Sequence[Task], metrics: Sequence[str]) -> tuple[float, float] | None:
     """None where the runs were tested on different examples."""
     test = tasks[0].examples["test"]
     if any(task.examples["test"] != test for task in tasks) or len(test) < 2:
@@ -132,11 +137,11 @@ def _interval(folders: Sequence[Path], tasks: Sequence[Task], metric: str) -> tu
     for folder in folders:
         text = (folder / "predictions-test.jsonl").read_text(encoding="utf-8")
         answers.append([json.loads(line)["prediction"] for line in text.split("\n") if line])
-    return bootstrap(metric, answers, [example.golds() for example in test], [example.group for example in test])
+    return bootstrap(metrics, answers, [example.golds() for example in test], [example.group for example in test])
 
 
 def _value(metrics: Mapping[str, float], metric: str) -> float:
-    return statistics.mean(metrics.values()) if metric == "mean" else metrics[metric]
+    return statistics.mean(metrics[part] for part in metric.split("+"))
 
 
 def _floor(found: Mapping[str, Any], task: str, floor: str) -> float | None:
@@ -167,9 +172,10 @@ def _mean(values: Sequence[float | None]) -> str:
 
 
 def _mean_quoted(values: Sequence[Score | None]) -> str:
-    known = [value for value in values if isinstance(value, float | int)]
+    known = [value for value in map(as_number, values) if value is not None]
     return f"{statistics.mean(known):.1f}" if len(known) == len(values) and known else "-"
 
 
 def _gap(mean: float | None, published: Score | None) -> str:
-    return f"{100 * mean - published:+.1f}" if mean is not None and isinstance(published, float | int) else "-"
+    value = as_number(published)
+    return f"{100 * mean - value:+.1f}" if mean is not None and value is not None else "-"

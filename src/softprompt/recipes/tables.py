@@ -7,14 +7,23 @@ from softprompt.errors import UnknownName
 from softprompt.recipes.plan import Plan
 
 Score = float | str
-"""As it is printed, in percent; text where the paper prints more than a number."""
+"""As it is printed, in percent; text where the paper prints more than a number: "79.1/83.3", "0†"."""
+
+
+def as_number(score: Score | None) -> float | None:
+    """The number that enters a mean: of two metrics their mean, without daggers and deviations."""
+    if score is None or isinstance(score, float | int):
+        return score
+    parts = [part.split("±")[0].strip("† ") for part in score.split("/")]
+    return sum(map(float, parts)) / len(parts) if all(parts) and "-" not in parts else None
 
 
 @dataclass(frozen=True)
 class Column:
     task: str
     metric: str
-    """Of softprompt.metrics; "mean" is the mean of the task's metrics, as papers print pairs."""
+    """Of softprompt.metrics; "pearson+spearman" is the mean of both, as papers average pairs; "f1" is that of the
+    class the task names."""
     heading: str
 
 
@@ -41,7 +50,7 @@ class Table:
     columns: tuple[Column, ...]
     lines: tuple[Line, ...]
     seeds: int
-    """Runs of each cell; for ours those that the protocol asks for."""
+    """Runs of each cell."""
     notes: tuple[str, ...] = ()
 
     def chosen(self, tasks: list[str] | None, lines: list[str] | None) -> "tuple[list[Column], list[Line]]":

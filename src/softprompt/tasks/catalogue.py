@@ -79,7 +79,7 @@ def load_task(entry: Entry, spec: TaskSpec) -> Task:
     examples: dict[Split, Sequence[Example]] = {split: [one.example for one in parted[split]] for split in SPLITS}
     return Task(
         entry.name, examples, asked.words, entry.metric_names(asked), asked.template, origin, entry.version,
-        protocol.scoring, protocol.strict,
+        protocol.scoring, protocol.strict, entry.answer_tokens,
     )  # fmt: skip
 
 

@@ -65,6 +65,8 @@ class Entry:
     kin: str = ""
     """Column whose equal rows must not be torn apart by a draw (the passage of a question)."""
     drops_unlabelled: bool = False
+    answer_tokens: int = 20
+    """Most tokens that an answer of free text is given (DePT's code: 20)."""
     elsewhere: Mapping[Split, tuple[str, str | None]] = field(default_factory=dict)
     """Dataset and config of a split that does not lie in `path`."""
     version: str = "1"

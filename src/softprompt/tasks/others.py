@@ -124,7 +124,7 @@ ENTRIES = (
         citation="Cobbe et al. 2021, Training Verifiers to Solve Math Word Problems; Yu et al. 2024, MetaMath",
         path="openai/gsm8k", config="main", rows={"train": 395000, "test": 1319}, splits=TRAIN_TEST,
         elsewhere={"train": ("meta-math/MetaMathQA", None)},
-        label="answer", metrics=("number_match",), prepare=gsm8k, columns=("question", "answer"),
+        label="answer", metrics=("number_match",), prepare=gsm8k, columns=("question", "answer"), answer_tokens=300,
         paper=Form("question: {question}"), words=Form("Question: {question}\nAnswer:"),
     ),
 )  # fmt: skip

@@ -47,3 +47,5 @@ class Task:
     """What selects on dev and is the score of test."""
     strict: bool = False
     """Whether one generated answer outside the choices makes the whole score 0."""
+    answer_tokens: int = 20
+    """Most tokens of a generated answer where there are no choices."""

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from softprompt.backbones import Backbone
 from softprompt.errors import OutOfMemory
-from softprompt.evaluate import evaluate, mean_loss, score
+from softprompt.evaluate import mean_loss, score_examples
 from softprompt.soft import Bank
 from softprompt.training.candidate import Candidate
 from softprompt.training.gradients import Gradients
@@ -71,7 +71,6 @@ def tune(
 def _evaluate(backbone: Backbone, bank: Bank, candidate: Candidate, index: int) -> None:
     bank.eval()
     task = candidate.task
-    records = evaluate(backbone, candidate.dev_examples(), index, generate=task.scoring == "generated")
-    scores = score(records, task.metrics, strict=task.strict)
+    scores, records = score_examples(backbone, task, candidate.dev_examples(), index)
     candidate.evaluated(task.metrics[0], scores.metrics, mean_loss(records))
     bank.train()
