@@ -75,7 +75,7 @@ def simple(task: str, *, backbone: str = BASE, dropout: bool = False) -> Plan:
             decay={"prompt": 0.01},
             **COMMON,
         ),
-        {"options.start": "sections 3.1 to 3.4", "rates.prompt": "sections 3.1 to 3.4", "decay.prompt": "sections 3.1 to 3.4"},
+        dict.fromkeys(("options.start", "rates.prompt", "decay.prompt"), "sections 3.1 to 3.4"),
         ("Lester et al. 2021 use 0.3; read this baseline with that in mind.",),
     )  # fmt: skip
 
