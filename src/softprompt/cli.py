@@ -50,6 +50,9 @@ TestFile = Annotated[Path | None, typer.Option("--test", help="Test data; else 1
 Set = Annotated[
     list[str] | None, typer.Option("--set", help="Any recipe field or method option, NAME=VALUE (rates.prompt=0.3).")
 ]
+StartFrom = Annotated[
+    Path | None, typer.Option(help="Folder of a finished run: start from its prompt and offset (docs/transfer.md).")
+]
 MaxSource = Annotated[int, typer.Option(min=1, help="Source tokens read; longer sources are cut, and counted.")]
 Batch = Annotated[int | None, typer.Option(help="Examples a step.")]
 TokensPerStep = Annotated[
@@ -71,7 +74,7 @@ def train(
     backbone: BackboneName = "",
     output: Annotated[Path | None, typer.Option(help="Folder of the run; it must be new.")] = None,
     method: Annotated[
-        list[str] | None, typer.Option(help="Method; repeat it to tune several in the same batches.")
+        list[str] | None, typer.Option(help="Method (prompt_tuning); repeat it to tune several in the same batches.")
     ] = None,
     steps: Annotated[int | None, typer.Option(help="Optimizer steps.")] = None,
     batch: Batch = None,
@@ -86,6 +89,7 @@ def train(
     dev: DevFile = None,
     test: TestFile = None,
     set_: Set = None,
+    start_from: StartFrom = None,
     max_source: MaxSource = 256,
     dtype: Dtype = "float32",
     device: Device = None,
@@ -107,7 +111,7 @@ def train(
         task=task,
         backbone=backbone,
         output=output,
-        method=method or ["prompt_tuning"],
+        method=method,
         steps=steps,
         batch=batch,
         tokens_per_step=tokens_per_step,
@@ -121,6 +125,7 @@ def train(
         data_dir=data_dir,
         limit=limit,
         settings=resolve.parse_settings(set_ or []),
+        start_from=start_from,
         dtype=dtype,
         device=device,
         max_source=max_source,
@@ -229,6 +234,7 @@ def check(
     dev: DevFile = None,
     test: TestFile = None,
     set_: Set = None,
+    start_from: StartFrom = None,
     max_source: MaxSource = 256,
     dtype: Dtype = "float32",
     device: Device = None,
@@ -242,7 +248,7 @@ def check(
             data, task, dev, test, template and resolve.unescaped(template), label,
             resolve.parse_words(word or []), split_seed, data_dir, limit,
         ),
-        method or ["prompt_tuning"], set_ or [], given, backbone, dtype, device, max_source, output,
+        method, set_ or [], given, backbone, dtype, device, max_source, output, start_from,
     )  # fmt: skip
     if as_json:
         _print_json(report)

@@ -21,7 +21,7 @@ from softprompt.evaluate import Record, evaluate, score
 from softprompt.methods import METHODS
 from softprompt.metrics import measure
 from softprompt.nearest import nearest_words
-from softprompt.resolve import make_recipes, plain, read_task
+from softprompt.resolve import choose_methods, make_recipes, plain, read_task
 from softprompt.soft import Bank
 from softprompt.tasks import (
     CATALOGUE,
@@ -36,7 +36,6 @@ from softprompt.tasks import (
 )  # fmt: skip
 from softprompt.tasks.entry import Entry
 from softprompt.terminal import TrainingView, print_result
-from softprompt.training.checkpoint import FILE
 from softprompt.training.interrupt import interruptible
 from softprompt.training.runs import (
     Run,
@@ -51,6 +50,7 @@ from softprompt.training.runs import (
     tune_runs,
     versions,
 )  # fmt: skip
+from softprompt.transfer import read_predecessor
 
 
 def train(
@@ -59,7 +59,7 @@ def train(
     task: str | Task | None = None,
     backbone: str,
     output: str | Path,
-    method: str | Sequence[str] = "prompt_tuning",
+    method: str | Sequence[str] | None = None,
     steps: int | None = None,
     batch: int | None = None,
     tokens_per_step: int | None = None,
@@ -73,6 +73,7 @@ def train(
     data_dir: str | Path | None = None,
     limit: int | None = None,
     settings: Mapping[str, Any] | None = None,
+    start_from: str | Path | None = None,
     dtype: str = "float32",
     device: str | None = None,
     max_source: int = 256,
@@ -87,17 +88,18 @@ def train(
 
     The words are those of `softprompt train`; `settings` is its --set (recipe fields and method options by
     name: "rates.prompt", "length", ...). One method writes to `output`, several to a folder of their name in
-    it. Nothing is loaded or written before all of it is checked.
+    it. Without `method` it is that of the run `start_from`, else prompt tuning. Nothing is loaded or written
+    before all of it is checked.
     """
     console = console or Console(stderr=True, highlight=False)
-    methods = [method] if isinstance(method, str) else list(method)
+    predecessor = None if start_from is None else read_predecessor(start_from)
     flags = {"steps": steps, "batch": batch, "tokens_per_step": tokens_per_step}
     given = dict(settings or {}) | {name: value for name, value in flags.items() if value is not None}
-    recipes = make_recipes(methods, given, seed)
+    recipes = make_recipes(choose_methods(method, predecessor), given, seed, predecessor, max_source)
     root = Path(output)
     folders = {method: root if len(recipes) == 1 else root / method for method in recipes}
     for folder in folders.values():
-        check_folder(folder, overwrite=overwrite)
+        check_folder(folder, overwrite=overwrite, predecessor=predecessor)
     read = read_task(data, task, dev, test, template, label, words, split_seed, data_dir, limit)
     setting = Setting(
         backbone=backbone, dtype=dtype, device=device, max_source=max_source, dropout=dropout,
@@ -107,7 +109,8 @@ def train(
     setting = setting.model_copy(update={"dtype": plain(frozen.dtype)})  # a resumed run keeps what auto chose
     console.print(_describe(read, frozen), soft_wrap=True, markup=False)
     candidates = {
-        method: make_candidate(f"{method}-{read.name}", recipe, frozen, read) for method, recipe in recipes.items()
+        method: make_candidate(f"{method}-{read.name}", recipe, frozen, read, predecessor)
+        for method, recipe in recipes.items()
     }
     runs = [begin(candidate, folders[method], setting) for method, candidate in candidates.items()]
     return _train(frozen, runs, console, setting)
@@ -128,9 +131,9 @@ def resume(folders: Sequence[str | Path], console: Console | None = None) -> dic
     frozen = _load(setting)
     runs = []
     for folder, card in cards.items():
-        candidate = make_candidate(card.name, card.recipe, frozen, task_again(card.task))
-        runs.append(resume_run(candidate, folder) if (folder / FILE).is_file() else Run(candidate, folder))
-        console.print(f"{card.name} goes on after step {candidate.step} of {card.recipe.steps}", soft_wrap=True)
+        runs.append(resume_run(card, folder, frozen, task_again(card.task)))
+        step = runs[-1].candidate.step
+        console.print(f"{card.name} goes on after step {step} of {card.recipe.steps}", soft_wrap=True)
     return _train(frozen, runs, console, setting)
 
 
@@ -260,8 +263,9 @@ def _train(frozen: Backbone, runs: list[Run], console: Console, setting: Setting
     candidates = [run.candidate for run in runs]
     for candidate in candidates:
         rates = ", ".join(f"{group} {rate:.3g}" for group, rate in candidate.recipe.rates.items())
+        start = f"; starts from {candidate.start_from.name}" if candidate.start_from else ""
         console.print(
-            f"{candidate.name}: {candidate.prompt.trainable():,} trained values; rates {rates}", soft_wrap=True
+            f"{candidate.name}: {candidate.prompt.trainable():,} trained values; rates {rates}{start}", soft_wrap=True
         )
 
     def notice() -> None:

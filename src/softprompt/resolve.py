@@ -8,11 +8,12 @@ from typing import Any
 import torch
 
 from softprompt.backbones.load import describe, find_device, find_dtype
-from softprompt.errors import BadInput, SoftPromptError, UnknownName
+from softprompt.errors import BadInput, PromptMismatch, SoftPromptError, UnknownName
 from softprompt.methods import get_method
 from softprompt.recipes import Recipe, parse_recipe
 from softprompt.tasks import TASKS, Task, from_files, get_task
 from softprompt.training.runs import check_folder
+from softprompt.transfer import Predecessor, read_predecessor
 
 
 def read_task(
@@ -78,8 +79,25 @@ def parse_settings(pairs: Iterable[str]) -> dict[str, Any]:
     return found
 
 
-def make_recipes(methods: Sequence[str], given: dict[str, Any], seed: int) -> dict[str, Recipe]:
-    """A recipe for each method. A name in `given` is a recipe field, rates.GROUP, decay.GROUP or a method option."""
+def choose_methods(given: str | Sequence[str] | None, predecessor: Predecessor | None = None) -> list[str]:
+    """The methods that are meant; when none is named, that of the run to start from, else prompt tuning."""
+    if given:
+        return [given] if isinstance(given, str) else list(given)
+    return ["prompt_tuning" if predecessor is None else predecessor.method.name]
+
+
+def make_recipes(
+    methods: Sequence[str],
+    given: dict[str, Any],
+    seed: int,
+    predecessor: Predecessor | None = None,
+    max_source: int = 256,
+) -> dict[str, Recipe]:
+    """A recipe for each method. A name in `given` is a recipe field, rates.GROUP, decay.GROUP or a method option.
+
+    With a `predecessor` to start from, its options hold where `given` is silent. Raises BadInput when a method
+    cannot start from it.
+    """
     if len(set(methods)) != len(methods):
         raise BadInput(f"--method names {', '.join(methods)}: each method once.")
     if given.get("batch") is not None and given.get("tokens_per_step") is not None:
@@ -110,13 +128,17 @@ def make_recipes(methods: Sequence[str], given: dict[str, Any], seed: int) -> di
             for key in ("rates", "decay")
         }
         chosen = {name: value for name, value in own.items() if name in fields}
+        if predecessor is not None:
+            chosen = predecessor.completed(get_method(method), chosen)
         recipes[method] = parse_recipe({**common, **mine, "method": method, "options": chosen})
+        if predecessor is not None:
+            predecessor.check(get_method(method), recipes[method].parsed_options(), max_source)
     return recipes
 
 
 def check(
     read: Callable[[], Task],
-    methods: Sequence[str],
+    methods: Sequence[str] | None,
     pairs: Sequence[str],
     given: dict[str, Any],
     backbone: str,
@@ -124,6 +146,7 @@ def check(
     device: str | None = None,
     max_source: int = 256,
     output: Path | None = None,
+    start_from: Path | None = None,
 ) -> dict[str, Any]:
     """Resolve what train would, without weights: {"resolved": ..., "problems": [...]}, all problems at once."""
     resolved: dict[str, Any] = {}
@@ -146,8 +169,16 @@ def check(
     facts = attempt("backbone", lambda: _require_backbone(backbone))
     attempt("device", lambda: str(find_device(device)))
     attempt("dtype", lambda: plain(find_dtype(dtype, torch.device(resolved.get("device", "cpu")))))
-    for method in methods:
-        recipe = attempt(method, lambda method=method: make_recipes([method], parse_settings(pairs) | given, 0)[method])  # type: ignore[misc]
+    predecessor = None if start_from is None else attempt("start_from", lambda: _start(start_from, facts))
+    if predecessor is not None:
+        resolved["start_from"] = predecessor.record.model_dump()
+    for method in choose_methods(methods, predecessor):
+        recipe = attempt(
+            method,
+            lambda method=method: make_recipes(  # type: ignore[misc]
+                [method], parse_settings(pairs) | given, 0, predecessor, max_source
+            )[method],
+        )
         if recipe is not None:
             resolved[method] = {**recipe.model_dump(), "options": recipe.parsed_options().model_dump()}
             length = recipe.parsed_options().length
@@ -163,6 +194,18 @@ def _require_backbone(name: str) -> dict[str, Any]:
     if not name:
         raise BadInput("No backbone given: --backbone smollm2-135m, a folder or a hub id.")
     return describe(name)
+
+
+def _start(folder: Path, facts: dict[str, Any] | None) -> Predecessor:
+    """The run to start from. Of another backbone, only another hidden size shows without weights."""
+    predecessor = read_predecessor(folder)
+    card = predecessor.prompt.card
+    if facts is not None and facts["d"] != card.fingerprint.d:
+        raise PromptMismatch(
+            f"--start-from {folder} was tuned for {card.backbone}, hidden size {card.fingerprint.d}; {facts['name']} "
+            f"has {facts['d']}. Use that backbone, or train without --start-from."
+        )
+    return predecessor
 
 
 def _free(output: Path) -> str:

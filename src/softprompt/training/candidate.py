@@ -11,6 +11,7 @@ from softprompt.recipes import Recipe
 from softprompt.soft import SoftPrompt
 from softprompt.tasks import Example, Task
 from softprompt.training.order import Order
+from softprompt.transfer import StartFrom
 
 
 class Candidate:
@@ -38,6 +39,7 @@ class Candidate:
             ],
             eps=recipe.epsilon,
         )
+        self.start_from: StartFrom | None = None  # the run whose tensors the prompt started as
         self.step = 0
         self.best: dict[str, Any] | None = None  # step, metric, loss
         self.best_state: dict[str, Tensor] = {}
