@@ -65,7 +65,7 @@ def test_without_the_package_the_error_says_how_to_install_it(
 
 @needs_smollm2
 def test_a_model_file_of_another_hash_is_refused(empty_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("softprompt.backbones.embedded._sha256", lambda path: "0" * 64)
+    monkeypatch.setattr("softprompt.backbones.embedded.file_sha256", lambda path: "0" * 64)
     with pytest.raises(BadArtefact, match="has sha256 000000000000"):
         prepare(SMOLLM2)
     assert not empty_cache.exists()

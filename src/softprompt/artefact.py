@@ -29,6 +29,7 @@ from softprompt.prompts import Free
 from softprompt.soft import Folded, Kind, SoftPrompt
 
 FORMAT = 1
+FOLDED, UNFOLDED = "prompt.safetensors", "method.safetensors"
 SAMPLED = 256
 
 
@@ -99,6 +100,8 @@ class Card(BaseModel):
     stored: int
     """Values in prompt.safetensors."""
     seed: int
+    start_from: str | None = None
+    """Name of the run that this one started from; None: from the method's own start."""
     scores: dict[str, Any]
     """Of each split, and the floors beside them."""
     best: dict[str, Any] | None
@@ -129,11 +132,11 @@ class Prompt:
 
     def save(self, folder: Path, unfolded: SoftPrompt | None = None) -> None:
         if unfolded is not None:
-            write_tensors(folder / "method.safetensors", unfolded.state_dict(), {"softprompt": "method"})
+            write_tensors(folder / UNFOLDED, unfolded.state_dict(), {"softprompt": "method"})
         tensors = {"prompt": self.folded.prompt}
         if self.folded.offset is not None:
             tensors["offset"] = self.folded.offset
-        write_tensors(folder / "prompt.safetensors", tensors, {"softprompt": "prompt"})
+        write_tensors(folder / FOLDED, tensors, {"softprompt": "prompt"})
         write_json(folder / "prompt.json", self.card.model_dump())
 
 
@@ -141,13 +144,8 @@ def load_prompt(folder: str | Path) -> Prompt:
     """Read a tuned prompt. Raises BadArtefact, saying what is wrong, before anything else is done with it."""
     folder = Path(folder)
     card = _read_card(folder)
-    path = folder / "prompt.safetensors"
-    try:
-        tensors = load_file(path)
-    except FileNotFoundError:
-        raise BadArtefact(f"{path} is missing; expected it beside prompt.json. Copy the whole folder.") from None
-    except (SafetensorError, OSError) as error:
-        raise BadArtefact(f"{path} is truncated or no safetensors file ({error}). Copy it again.") from None
+    path = folder / FOLDED
+    tensors = read_tensors(path)
     d = card.fingerprint.d
     expected = {"prompt": (card.length, d)}
     if card.positions is not None:
@@ -158,6 +156,16 @@ def load_prompt(folder: str | Path) -> Prompt:
     for name, tensor in tensors.items():
         _check_values(path, name, tensor)
     return Prompt(card, Folded(card.kind, tensors["prompt"], tensors.get("offset"), card.zeroed))
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of one of a run's files. Raises BadArtefact when it is not there or not whole."""
+    try:
+        return load_file(path)
+    except FileNotFoundError:
+        raise BadArtefact(f"{path} is missing; expected it beside prompt.json. Copy the whole folder.") from None
+    except (SafetensorError, OSError) as error:
+        raise BadArtefact(f"{path} is truncated or no safetensors file ({error}). Copy it again.") from None
 
 
 def _check_values(path: Path, name: str, tensor: Float[Tensor, "..."]) -> None:

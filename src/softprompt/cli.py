@@ -13,6 +13,8 @@ from rich.console import Console
 
 from softprompt import commands, resolve, terminal
 from softprompt.errors import BadInput, SoftPromptError
+from softprompt.plans import as_yaml, plan_words
+from softprompt.recipes.registry import get_recipe
 from softprompt.reproduce import reproduce as reproduce_table
 from softprompt.scoreboard import table_rows
 from softprompt.tasks.spec import as_limit
@@ -62,6 +64,9 @@ TestFile = Annotated[Path | None, typer.Option("--test", help="Test data; else 1
 Set = Annotated[
     list[str] | None, typer.Option("--set", help="Any recipe field or method option, NAME=VALUE (rates.prompt=0.3).")
 ]
+StartFrom = Annotated[
+    Path | None, typer.Option(help="Folder of a finished run: start from its prompt and offset (docs/transfer.md).")
+]
 MaxSource = Annotated[int, typer.Option(min=1, help="Source tokens read; longer sources are cut, and counted.")]
 Batch = Annotated[int | None, typer.Option(help="Examples a step.")]
 TokensPerStep = Annotated[
@@ -78,17 +83,25 @@ Compile = Annotated[bool, typer.Option("--compile", help="Compile the layers (to
 
 @app.command()
 def train(
+    ctx: typer.Context,
+    plan: Annotated[
+        Path | None, typer.Argument(help="A config file (YAML or JSON), or the run.json of a run to repeat.")
+    ] = None,
     data: Data = None,
     task: TaskName = None,
     backbone: BackboneName = "",
     output: Annotated[Path | None, typer.Option(help="Folder of the run; it must be new.")] = None,
     method: Annotated[
-        list[str] | None, typer.Option(help="Method; repeat it to tune several in the same batches.")
+        list[str] | None, typer.Option(help="Method (prompt_tuning); repeat it to tune several in the same batches.")
     ] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="A paper's recipe: dept/glue-rte (`softprompt list recipes`).")
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="A config file; flags beside it go before it.")] = None,
     steps: Annotated[int | None, typer.Option(help="Optimizer steps.")] = None,
     batch: Batch = None,
     tokens_per_step: TokensPerStep = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the prompt's start and the order of examples.")] = 0,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of the prompt's start and the order of examples.")] = None,
     split_seed: SplitSeed = 0,
     data_dir: DataDir = None,
     limit: Limit = None,
@@ -102,6 +115,7 @@ def train(
     dev: DevFile = None,
     test: TestFile = None,
     set_: Set = None,
+    start_from: StartFrom = None,
     max_source: MaxSource = 256,
     dtype: Dtype = "float32",
     device: Device = None,
@@ -116,41 +130,29 @@ def train(
     if resume:
         commands.resume(resume, err)
         return
-    if output is None or not backbone:
+    if plan is not None and config is not None:
+        raise BadInput(f"{plan} and --config {config}: give one of them.")
+    said = {
+        "data": data, "task": task, "backbone": backbone, "method": method, "steps": steps, "batch": batch,
+        "tokens_per_step": tokens_per_step, "seed": seed, "dev": dev, "test": test,
+        "template": template and resolve.unescaped(template), "label": label, "words": resolve.parse_words(word or []),
+        "split_seed": split_seed, "data_dir": data_dir, "limit": resolve.parse_limit(limit or []),
+        "protocol": protocol, "compat": compat, "shots": shots, "draw": draw,
+        "settings": resolve.parse_settings(set_ or []), "start_from": start_from, "dtype": dtype, "device": device,
+        "max_source": max_source, "dropout": dropout, "tokens_per_pass": tokens_per_pass,
+        "gradient_checkpointing": gradient_checkpointing, "compile": compile_,
+    }  # fmt: skip
+    words = said | {k: v for k, v in plan_words(plan or config, recipe).items() if not _was_given(ctx, k)}
+    if output is None or not words["backbone"]:
         raise BadInput("train needs --data FILE (or --task NAME), --backbone NAME and --output DIR.")
-    commands.train(
-        data=data,
-        task=task,
-        backbone=backbone,
-        output=output,
-        method=method or ["prompt_tuning"],
-        steps=steps,
-        batch=batch,
-        tokens_per_step=tokens_per_step,
-        seed=seed,
-        dev=dev,
-        test=test,
-        template=template and resolve.unescaped(template),
-        label=label,
-        words=resolve.parse_words(word or []),
-        split_seed=split_seed,
-        data_dir=data_dir,
-        limit=resolve.parse_limit(limit or []),
-        protocol=protocol,
-        compat=compat,
-        shots=shots,
-        draw=draw,
-        settings=resolve.parse_settings(set_ or []),
-        dtype=dtype,
-        device=device,
-        max_source=max_source,
-        dropout=dropout,
-        tokens_per_pass=tokens_per_pass,
-        gradient_checkpointing=gradient_checkpointing,
-        compile=compile_,
-        overwrite=overwrite,
-        console=err,
-    )
+    commands.train(output=output, overwrite=overwrite, console=err, **words)
+
+
+def _was_given(ctx: typer.Context, word: str) -> bool:
+    """Whether a word of `train` stands on the command line."""
+    name = {"settings": "set_", "words": "word", "compile": "compile_", "recipe": ""}.get(word, word)
+    source = ctx.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 @app.command()
@@ -173,6 +175,7 @@ def reproduce(
     dtype: Dtype = "float32",
     device: Device = None,
     tokens_per_pass: TokensPerPass = None,
+    start_from: StartFrom = None,
     as_json: AsJson = False,
 ) -> None:
     """Run a paper's table, or go on with it, and print it beside the published one."""
@@ -190,7 +193,7 @@ def reproduce(
             }.items()
             if value is not None
         },
-        changes=resolve.parse_settings(set_ or []), console=err,
+        changes=resolve.parse_settings(set_ or []), start_from=start_from, console=err,
     )  # fmt: skip
     if as_json:
         _print_json(found)
@@ -241,8 +244,8 @@ def predict(
 
 @app.command()
 def show(
-    run: Annotated[Path, typer.Argument(help="Folder of a finished run; or the word task.")],
-    name: Annotated[str | None, typer.Argument(help="After the word task: its name.")] = None,
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run; or the word task or recipe.")],
+    name: Annotated[str | None, typer.Argument(help="After the word task or recipe: its name.")] = None,
     words: Annotated[int, typer.Option(min=0, help="Nearest words for each prompt row; 0: none.")] = 5,
     backbone: Annotated[str | None, typer.Option(help="Where the run's backbone lies now.")] = None,
     data_dir: DataDir = None,
@@ -254,9 +257,15 @@ def show(
     template: Annotated[str | None, typer.Option(help="Of a task: words or paper.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say what a run is: method, sizes, scores, nearest words. Or a task: `show task glue/rte`."""
-    if name is not None and str(run) != "task":
-        raise BadInput(f"show {run} {name}: expected the folder of one run, or task NAME.")
+    """Say what a run is: method, sizes, scores, nearest words. Or `show task glue/rte`, `show recipe dept/glue-rte`."""
+    if name is not None and str(run) not in ("task", "recipe"):
+        raise BadInput(f"show {run} {name}: expected the folder of one run, or task NAME, or recipe NAME.")
+    if name is not None and str(run) == "recipe":
+        if as_json:
+            _print_json(get_recipe(name).model_dump(mode="json", exclude_unset=True))
+        else:
+            print(as_yaml(get_recipe(name)))
+        return
     if name is None:
         found = commands.show_run(run, words, backbone)
         show_it = terminal.print_run
@@ -274,7 +283,7 @@ def show(
 
 @app.command("list")
 def list_(
-    what: Annotated[str, typer.Argument(help="methods, backbones or tasks.")],
+    what: Annotated[str, typer.Argument(help="methods, backbones, tasks, recipes or tables.")],
     as_json: AsJson = False,
 ) -> None:
     """List what there is."""
@@ -308,6 +317,7 @@ def check(
     dev: DevFile = None,
     test: TestFile = None,
     set_: Set = None,
+    start_from: StartFrom = None,
     max_source: MaxSource = 256,
     dtype: Dtype = "float32",
     device: Device = None,
@@ -322,7 +332,7 @@ def check(
             resolve.parse_words(word or []), split_seed, data_dir, resolve.parse_limit(limit or []),
             {"protocol": protocol, "compat": compat, "shots": shots, "draw": draw},
         ),
-        method or ["prompt_tuning"], set_ or [], given, backbone, dtype, device, max_source, output,
+        method, set_ or [], given, backbone, dtype, device, max_source, output, start_from,
     )  # fmt: skip
     if as_json:
         _print_json(report)

@@ -21,8 +21,9 @@ from softprompt.evaluate import Record, evaluate, score
 from softprompt.methods import METHODS
 from softprompt.metrics import measure
 from softprompt.nearest import nearest_words
-from softprompt.recipes import Setting
-from softprompt.resolve import make_recipes, plain, read_task
+from softprompt.plans import recipe_rows, table_rows
+from softprompt.recipes import Recipe, Setting
+from softprompt.resolve import choose_methods, make_recipes, plain, read_task
 from softprompt.soft import Bank
 from softprompt.tasks import (
     CATALOGUE,
@@ -38,7 +39,6 @@ from softprompt.tasks import (
 )  # fmt: skip
 from softprompt.tasks.entry import Entry
 from softprompt.terminal import TrainingView, print_result
-from softprompt.training.checkpoint import FILE
 from softprompt.training.interrupt import interruptible
 from softprompt.training.runs import (
     Run,
@@ -52,6 +52,7 @@ from softprompt.training.runs import (
     tune_runs,
     versions,
 )  # fmt: skip
+from softprompt.transfer import read_predecessor
 
 
 def train(
@@ -60,11 +61,12 @@ def train(
     task: str | Task | None = None,
     backbone: str,
     output: str | Path,
-    method: str | Sequence[str] = "prompt_tuning",
+    method: str | Sequence[str] | None = None,
     steps: int | None = None,
     batch: int | None = None,
     tokens_per_step: int | None = None,
-    seed: int = 0,
+    seed: int | None = None,
+    recipe: Recipe | None = None,
     dev: str | Path | None = None,
     test: str | Path | None = None,
     template: str | None = None,
@@ -78,6 +80,7 @@ def train(
     shots: int | None = None,
     draw: int | None = None,
     settings: Mapping[str, Any] | None = None,
+    start_from: str | Path | None = None,
     dtype: str = "float32",
     device: str | None = None,
     max_source: int = 256,
@@ -91,18 +94,22 @@ def train(
     """Tune one prompt a method, all in the same batches, and write a folder for each; returns them by method.
 
     The words are those of `softprompt train`; `settings` is its --set (recipe fields and method options by
-    name: "rates.prompt", "length", ...). One method writes to `output`, several to a folder of their name in
-    it. Nothing is loaded or written before all of it is checked.
+    name: "rates.prompt", "length", ...), and `recipe` a whole recipe to change, instead of `method`. One method
+    writes to `output`, several to a folder of their name in it. Without `method` it is that of the run
+    `start_from`, else prompt tuning. Nothing is loaded or written before all of it is checked.
     """
     console = console or Console(stderr=True, highlight=False)
-    methods = [method] if isinstance(method, str) else list(method)
+    predecessor = None if start_from is None else read_predecessor(start_from)
     flags = {"steps": steps, "batch": batch, "tokens_per_step": tokens_per_step}
     given = dict(settings or {}) | {name: value for name, value in flags.items() if value is not None}
-    recipes = make_recipes(methods, given, seed)
+    if recipe is not None and method:
+        raise BadInput(f"The recipe is one of {recipe.method}; leave out --method {method}.")
+    methods = [recipe.method] if recipe else choose_methods(method, predecessor)
+    recipes = make_recipes(methods, given, seed, predecessor, max_source, recipe)
     root = Path(output)
     folders = {method: root if len(recipes) == 1 else root / method for method in recipes}
     for folder in folders.values():
-        check_folder(folder, overwrite=overwrite)
+        check_folder(folder, overwrite=overwrite, predecessor=predecessor)
     published = {"protocol": protocol, "compat": compat, "shots": shots, "draw": draw}
     read = read_task(data, task, dev, test, template, label, words, split_seed, data_dir, limit, published)
     setting = Setting(
@@ -113,7 +120,8 @@ def train(
     setting = setting.model_copy(update={"dtype": plain(frozen.dtype)})  # a resumed run keeps what auto chose
     console.print(_describe(read, frozen), soft_wrap=True, markup=False)
     candidates = {
-        method: make_candidate(f"{method}-{read.name}", recipe, frozen, read) for method, recipe in recipes.items()
+        method: make_candidate(f"{method}-{read.name}", recipe, frozen, read, predecessor)
+        for method, recipe in recipes.items()
     }
     runs = [begin(candidate, folders[method], setting) for method, candidate in candidates.items()]
     return _train(frozen, runs, console, setting)
@@ -134,9 +142,9 @@ def resume(folders: Sequence[str | Path], console: Console | None = None) -> dic
     frozen = _load(setting)
     runs = []
     for folder, card in cards.items():
-        candidate = make_candidate(card.name, card.recipe, frozen, task_again(card.task))
-        runs.append(resume_run(candidate, folder) if (folder / FILE).is_file() else Run(candidate, folder))
-        console.print(f"{card.name} goes on after step {candidate.step} of {card.recipe.steps}", soft_wrap=True)
+        runs.append(resume_run(card, folder, frozen, task_again(card.task)))
+        step = runs[-1].candidate.step
+        console.print(f"{card.name} goes on after step {step} of {card.recipe.steps}", soft_wrap=True)
     return _train(frozen, runs, console, setting)
 
 
@@ -230,11 +238,13 @@ LIST_COLUMNS = {
     "methods": ("name", "kind", "prompt", "offset", "year", "title"),
     "backbones": ("name", "kind", "about"),
     "tasks": ("name", "rows", "choices", "hub", "about"),
+    "recipes": ("name", "method", "options", "rates", "length", "protocol", "backbone"),
+    "tables": ("name", "tasks", "lines", "backbone", "title"),
 }
 
 
 def listed(what: str) -> list[dict[str, Any]]:
-    """What `softprompt list methods|backbones|tasks` knows."""
+    """What `softprompt list methods|backbones|tasks|recipes|tables` knows."""
     if what == "methods":
         return [method.describe() for method in METHODS.values()]
     if what == "backbones":
@@ -245,6 +255,10 @@ def listed(what: str) -> list[dict[str, Any]]:
         ]
     if what == "tasks":
         return [*(_task_row(name, get_task(name)) for name in TASKS), *map(_entry_row, CATALOGUE.values())]
+    if what == "recipes":
+        return recipe_rows()
+    if what == "tables":
+        return table_rows()
     raise UnknownName("list", what, LIST_COLUMNS)
 
 
@@ -273,8 +287,9 @@ def _train(frozen: Backbone, runs: list[Run], console: Console, setting: Setting
     candidates = [run.candidate for run in runs]
     for candidate in candidates:
         rates = ", ".join(f"{group} {rate:.3g}" for group, rate in candidate.recipe.rates.items())
+        start = f"; starts from {candidate.start_from.name}" if candidate.start_from else ""
         console.print(
-            f"{candidate.name}: {candidate.prompt.trainable():,} trained values; rates {rates}", soft_wrap=True
+            f"{candidate.name}: {candidate.prompt.trainable():,} trained values; rates {rates}{start}", soft_wrap=True
         )
 
     def notice() -> None:

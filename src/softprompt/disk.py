@@ -1,5 +1,6 @@
-"""Writing files that never look finished when they are not: write beside, then rename."""
+"""Files that never look finished when they are not: written beside, then renamed. And their hashes."""
 
+import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable
@@ -45,6 +46,11 @@ def make_folder(folder: Path) -> None:
         raise CannotWrite(f"The folder {folder} cannot be made: {error.strerror}. Choose another --output.") from None
     if not os.access(folder, os.W_OK):
         raise CannotWrite(f"The folder {folder} cannot be written. Choose another --output.")
+
+
+def file_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _replace(path: Path, write: Callable[[Path], object]) -> None:

@@ -6,7 +6,7 @@ part and the offset part from them. Where a default departs from the paper, the 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -36,6 +36,10 @@ class Site:
 
 class Options(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    of_prompt: ClassVar[tuple[str, ...]] = ("length",)
+    of_offset: ClassVar[tuple[str, ...]] = ()
+    """Options that the tensors of each part depend on for good; all others only say how they start."""
 
     length: int = Field(20, ge=0, le=4096, description="rows of the prompt (virtual tokens)")
 
@@ -67,6 +71,8 @@ class FreeOptions(Options):
 
 
 class LowRankOffsetOptions(Options):
+    of_offset = ("rank", "positions", "alpha")
+
     rank: int = Field(60, ge=1, description="rank of the offset")
     positions: int | None = Field(None, ge=1, description="source tokens that have an offset; null: all there can be")
     alpha: float | None = Field(
@@ -81,6 +87,8 @@ class LowRankOffsetOptions(Options):
 
 
 class SuperpositionOptions(Options):
+    of_prompt = ("length", "sampled", "codebook", "shared", "softmax")
+
     length: int = Field(10, ge=0, le=4096, description="rows of the prompt (virtual tokens)")
     sampled: int = Field(128, ge=1, description="vocabulary embeddings that each row mixes (the paper's m)")
     pool: int | None = Field(None, ge=1, description="sample from this many first tokens; null: the whole vocabulary")

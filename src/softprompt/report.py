@@ -74,6 +74,7 @@ def write_model_card(folder: Path, card: Card) -> None:
     template = card.template.replace("`", "'")
     curve = f"\n![Learning curve]({CURVE})\n" if (folder / CURVE).is_file() else ""
     origin = f"{method.paper}, {method.year}" + (f", {method.url}" if method.url else "")
+    start = "" if card.start_from is None else f", starting from the prompt of `{card.start_from}`"
     offset = "" if card.positions is None else f", and an offset for {card.positions} source positions"
     write_text(
         folder / "README.md",
@@ -85,7 +86,7 @@ tags: [soft-prompt, {card.method.replace("_", "-")}]
 
 # {card.name}
 
-A soft prompt for `{card.backbone}` on the task `{card.task}`, tuned with {method.title} ({origin}).
+A soft prompt for `{card.backbone}` on the task `{card.task}`, tuned with {method.title} ({origin}){start}.
 {card.length} rows of {card.fingerprint.d} values{offset}; {card.stored:,} values in all. The model itself is unchanged.
 
 | | {" | ".join(card.metrics)} |

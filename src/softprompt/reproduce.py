@@ -15,10 +15,11 @@ from rich.console import Console
 from softprompt.backbones import Backbone, load
 from softprompt.disk import make_folder, write_json, write_text
 from softprompt.errors import BadInput, Interrupted, RunFailed
-from softprompt.recipes import Plan, Setting
+from softprompt.recipes import Plan, Recipe, Setting
 from softprompt.recipes.override import override_all
 from softprompt.recipes.registry import get_table
 from softprompt.recipes.tables import Column, Line, Table
+from softprompt.resolve import make_recipes
 from softprompt.scoreboard import Cell, as_markdown, cell_of
 from softprompt.tasks import Task
 from softprompt.tasks.catalogue import find, load_task
@@ -39,6 +40,7 @@ from softprompt.training.runs import (
     tune_runs,
     versions,
 )  # fmt: skip
+from softprompt.transfer import read_predecessor
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,7 @@ class Reproduction:
         spec: Mapping[str, Any] | None = None,
         setting: Mapping[str, Any] | None = None,
         changes: Mapping[str, Any] | None = None,
+        start_from: str | Path | None = None,
     ) -> None:
         """`spec`, `setting` and `changes` change every plan: fields of TaskSpec and Setting, and names of a recipe.
 
@@ -77,6 +80,7 @@ class Reproduction:
         self.columns, self.lines = table.chosen(_listed(tasks), _listed(lines))
         self.seeds = seeds or table.seeds
         self.spec, self.setting, self.changes = dict(spec or {}), dict(setting or {}), dict(changes or {})
+        self.predecessor = None if start_from is None else read_predecessor(start_from)
         self.cells: dict[tuple[str, str], Cell] = {}
         self.floors: dict[str, dict[str, Any]] = {}
         self.jobs = {column.task: self._jobs(column) for column in self.columns}
@@ -85,7 +89,10 @@ class Reproduction:
 
     def _jobs(self, column: Column) -> list[Job]:
         plans = [line.plan(column.task) for line in self.lines if line.plan]
-        recipes = override_all([plan.recipe for plan in plans], self.changes)
+        recipes = [
+            self._continued(recipe, plan)
+            for recipe, plan in zip(override_all([plan.recipe for plan in plans], self.changes), plans, strict=True)
+        ]
         jobs = []
         for line, plan, recipe in zip(self.lines, plans, recipes, strict=True):
             for seed in range(self.seeds):
@@ -102,6 +109,13 @@ class Reproduction:
                 folder = self.output / column.task.replace("/", "-") / line.name / f"seed-{seed}"
                 jobs.append(Job(line, own, folder))
         return jobs
+
+    def _continued(self, recipe: Recipe, plan: Plan) -> Recipe:
+        """With a run to start from, its options where the recipe has none, checked."""
+        if self.predecessor is None:
+            return recipe
+        max_source = self.setting.get("max_source", plan.setting.max_source)
+        return make_recipes([recipe.method], {}, None, self.predecessor, max_source, recipe)[recipe.method]
 
     def run(
         self,
@@ -175,7 +189,7 @@ class Reproduction:
         """The run of a job at its start, or where it was left. Raises BadInput for a folder of another run."""
         task = self._task(job.plan)
         name = f"{job.line.name}-{task.name}-seed{job.plan.recipe.seed}"
-        candidate = make_candidate(name, job.plan.recipe, backbone, task)
+        candidate = make_candidate(name, job.plan.recipe, backbone, task, self.predecessor)
         if not (job.folder / FILE).is_file():
             return begin(candidate, job.folder, job.plan.setting)
         card = read_run_card(job.folder)
@@ -184,7 +198,7 @@ class Reproduction:
                 f"{job.folder} was begun with another recipe or other data (its run.json). Give the words it was "
                 "begun with, or another --output."
             )
-        return resume_run(candidate, job.folder)
+        return resume_run(card, job.folder, backbone, task)
 
     def _gather(self, column: Column) -> None:
         """Read the finished runs of a task into cells."""
@@ -263,19 +277,20 @@ def reproduce(
     spec: Mapping[str, Any] | None = None,
     setting: Mapping[str, Any] | None = None,
     changes: Mapping[str, Any] | None = None,
+    start_from: str | Path | None = None,
     console: Console | None = None,
 ) -> dict[str, Any]:
     """Run (or go on with) a paper's table, and print it beside what was published; returns table.json.
 
     `tasks` and `lines` name a part of it. `spec`, `setting` and `changes` change every run: fields of TaskSpec
     (data_dir, protocol, limit, shots) and Setting (dtype, max_source), and fields of the recipe by name
-    (steps, rates.prompt, length).
+    (steps, rates.prompt, length). Every prompt starts as the run `start_from` ended, where one is given.
     """
     console = console or Console(stderr=True, highlight=False)
     chosen = get_table(table)
     made = Reproduction(
         chosen, Path(output), tasks=tasks, lines=lines, seeds=seeds, spec=spec,
-        setting={**(setting or {}), "backbone": backbone or chosen.backbone}, changes=changes,
+        setting={**(setting or {}), "backbone": backbone or chosen.backbone}, changes=changes, start_from=start_from,
     )  # fmt: skip
 
     def say(text: str) -> None:

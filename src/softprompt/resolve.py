@@ -8,13 +8,14 @@ from typing import Any
 import torch
 
 from softprompt.backbones.load import describe, find_device, find_dtype
-from softprompt.errors import BadInput, SoftPromptError
+from softprompt.errors import BadInput, PromptMismatch, SoftPromptError
 from softprompt.methods import get_method
-from softprompt.recipes import Recipe
+from softprompt.recipes import Recipe, parse_recipe
 from softprompt.recipes.override import override_all
 from softprompt.tasks import SPLITS, TASKS, Split, Task, from_files, get_task
 from softprompt.tasks.spec import as_limit
 from softprompt.training.runs import check_folder
+from softprompt.transfer import Predecessor, read_predecessor
 
 PUBLISHED = ("protocol", "compat", "shots", "draw")
 """Words that only a published task takes, beside its folder and limit."""
@@ -98,17 +99,52 @@ def parse_settings(pairs: Iterable[str]) -> dict[str, Any]:
     return found
 
 
-def make_recipes(methods: Sequence[str], given: dict[str, Any], seed: int) -> dict[str, Recipe]:
-    """A recipe for each method. A name in `given` is a recipe field, rates.GROUP, decay.GROUP or a method option."""
+def choose_methods(given: str | Sequence[str] | None, predecessor: Predecessor | None = None) -> list[str]:
+    """The methods that are meant; when none is named, that of the run to start from, else prompt tuning."""
+    if given:
+        return [given] if isinstance(given, str) else list(given)
+    return ["prompt_tuning" if predecessor is None else predecessor.method.name]
+
+
+def make_recipes(
+    methods: Sequence[str],
+    given: dict[str, Any],
+    seed: int | None,
+    predecessor: Predecessor | None = None,
+    max_source: int = 256,
+    recipe: Recipe | None = None,
+) -> dict[str, Recipe]:
+    """A recipe for each method, or `recipe`, changed by `given` (softprompt.recipes.override says its names).
+
+    With a `predecessor` to start from, its options hold where `given` is silent. Raises BadInput when a method
+    cannot start from it.
+    """
     if len(set(methods)) != len(methods):
         raise BadInput(f"--method names {', '.join(methods)}: each method once.")
-    recipes = override_all([Recipe(method=get_method(name).name, seed=seed) for name in methods], given)
-    return {recipe.method: recipe for recipe in recipes}
+    if recipe is None:
+        bases = [Recipe(method=get_method(name).name, seed=seed or 0) for name in methods]
+    else:
+        bases = [recipe if seed is None else recipe.model_copy(update={"seed": seed})]
+    if predecessor is not None:  # where the prompt starts is settled: a recipe's own words about it fall
+        bases = [_without_start(base) for base in bases]
+    recipes = {recipe.method: recipe for recipe in override_all(bases, given)}
+    if predecessor is not None:
+        for name, one in recipes.items():
+            options = predecessor.completed(get_method(name), one.options)
+            recipes[name] = parse_recipe({**one.model_dump(exclude_unset=True), "options": options})
+            predecessor.check(get_method(name), recipes[name].parsed_options(), max_source)
+    return recipes
+
+
+def _without_start(recipe: Recipe) -> Recipe:
+    options = get_method(recipe.method).options
+    kept = {name: value for name, value in recipe.options.items() if name in (*options.of_prompt, *options.of_offset)}
+    return recipe.model_copy(update={"options": kept})
 
 
 def check(
     read: Callable[[], Task],
-    methods: Sequence[str],
+    methods: Sequence[str] | None,
     pairs: Sequence[str],
     given: dict[str, Any],
     backbone: str,
@@ -116,6 +152,7 @@ def check(
     device: str | None = None,
     max_source: int = 256,
     output: Path | None = None,
+    start_from: Path | None = None,
 ) -> dict[str, Any]:
     """Resolve what train would, without weights: {"resolved": ..., "problems": [...]}, all problems at once."""
     resolved: dict[str, Any] = {}
@@ -138,8 +175,16 @@ def check(
     facts = attempt("backbone", lambda: _require_backbone(backbone))
     attempt("device", lambda: str(find_device(device)))
     attempt("dtype", lambda: plain(find_dtype(dtype, torch.device(resolved.get("device", "cpu")))))
-    for method in methods:
-        recipe = attempt(method, lambda method=method: make_recipes([method], parse_settings(pairs) | given, 0)[method])  # type: ignore[misc]
+    predecessor = None if start_from is None else attempt("start_from", lambda: _start(start_from, facts))
+    if predecessor is not None:
+        resolved["start_from"] = predecessor.record.model_dump()
+    for method in choose_methods(methods, predecessor):
+        recipe = attempt(
+            method,
+            lambda method=method: make_recipes(  # type: ignore[misc]
+                [method], parse_settings(pairs) | given, 0, predecessor, max_source
+            )[method],
+        )
         if recipe is not None:
             resolved[method] = {**recipe.model_dump(), "options": recipe.parsed_options().model_dump()}
             length = recipe.parsed_options().length
@@ -155,6 +200,18 @@ def _require_backbone(name: str) -> dict[str, Any]:
     if not name:
         raise BadInput("No backbone given: --backbone smollm2-135m, a folder or a hub id.")
     return describe(name)
+
+
+def _start(folder: Path, facts: dict[str, Any] | None) -> Predecessor:
+    """The run to start from. Of another backbone, only another hidden size shows without weights."""
+    predecessor = read_predecessor(folder)
+    card = predecessor.prompt.card
+    if facts is not None and facts["d"] != card.fingerprint.d:
+        raise PromptMismatch(
+            f"--start-from {folder} was tuned for {card.backbone}, hidden size {card.fingerprint.d}; {facts['name']} "
+            f"has {facts['d']}. Use that backbone, or train without --start-from."
+        )
+    return predecessor
 
 
 def _free(output: Path) -> str:

@@ -86,6 +86,13 @@ class OffsetPart(nn.Module):
     def groups(self) -> dict[str, list[nn.Parameter]]:
         raise NotImplementedError
 
+    def start_from(self, tensors: dict[str, Tensor]) -> None:
+        """Take the tensors (of this part's own names and shapes) that another run of it ended with.
+
+        At every position the part then adds what the other one's fold adds.
+        """
+        self.load_state_dict(tensors)
+
     def fold(self) -> tuple[Tensor, int]:
         """Return the table that the offset folds to, and how many of its rows were zeroed as never trained."""
         raise NotImplementedError

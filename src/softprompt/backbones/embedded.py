@@ -4,7 +4,6 @@ The package holds a Q4_1 GGUF. transformers can read it but not save it again, s
 weights are written once into a cache of ours, and checked by hash from then on.
 """
 
-import hashlib
 import importlib.metadata
 import importlib.util
 import json
@@ -14,6 +13,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from softprompt.disk import file_sha256
 from softprompt.errors import BadArtefact, CannotWrite, MissingPackage
 from softprompt.quiet import quiet_loading
 
@@ -85,7 +85,7 @@ def prepare(model: Embedded) -> Path:
         _check(folder)
         return folder
     gguf = find_gguf(model)
-    found = _sha256(gguf)
+    found = file_sha256(gguf)
     if found != model.sha256:
         raise BadArtefact(
             f"{gguf} has sha256 {found[:12]}..., not {model.sha256[:12]}... of {model.package} {model.version}. "
@@ -130,20 +130,16 @@ def _dequantise(gguf: Path, folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps(config, indent=2, default=str), encoding="utf-8")
     AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(folder)
     (folder / "sha256.json").write_text(
-        json.dumps({"model.safetensors": _sha256(folder / "model.safetensors"), "from": gguf.name}), encoding="utf-8"
+        json.dumps({"model.safetensors": file_sha256(folder / "model.safetensors"), "from": gguf.name}),
+        encoding="utf-8",
     )
 
 
 def _check(folder: Path) -> None:
     try:
         expected = json.loads((folder / "sha256.json").read_text(encoding="utf-8"))["model.safetensors"]
-        whole = _sha256(folder / "model.safetensors") == expected
+        whole = file_sha256(folder / "model.safetensors") == expected
     except (OSError, ValueError, KeyError):
         whole = False
     if not whole:
         raise BadArtefact(f"The prepared backbone {folder} is damaged. Delete that folder; it is made again.")
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -52,6 +52,13 @@ class PositionLowRank(OffsetPart):
     def groups(self) -> dict[str, list[nn.Parameter]]:
         return {"offset": [self.a, self.b]}
 
+    def start_from(self, tensors: dict[str, Tensor]) -> None:
+        """As every part's; rows that the other run reached stay reached, the others are zero until reached."""
+        super().start_from(tensors)
+        with torch.no_grad():
+            # B is no longer zero: a row of A still at its random start would add noise once an input reaches it.
+            self.a[~self.reached] = 0
+
     def fold(self) -> tuple[Tensor, int]:
         return self._rows(self.a.shape[0]).detach().clone(), int((~self.reached).sum())
 

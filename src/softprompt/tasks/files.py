@@ -1,6 +1,5 @@
 """Tasks from the user's own files: which columns, which words, which rows train."""
 
-import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 import torch
 
+from softprompt.disk import file_sha256
 from softprompt.errors import BadData, BadInput
 from softprompt.metrics import get_metric
 from softprompt.tasks.rows import Row, read_rows
@@ -81,7 +81,7 @@ def from_files(
         "seed": seed,
         "metrics": list(named),
         "name": name,
-        "sha256": {split: _sha256(path) for split, path in files.items()},
+        "sha256": {split: file_sha256(path) for split, path in files.items()},
     }
     return Task(name or data.stem, examples, choices, named, template, origin)
 
@@ -99,7 +99,7 @@ def from_origin(origin: Mapping[str, Any]) -> Task:
     """Read again the task that `from_files` recorded. Raises BadData when a file is not the one it was."""
     for split, sha256 in origin["sha256"].items():
         path = Path(origin["data"] if split == "train" else origin[split])
-        if not path.is_file() or _sha256(path) != sha256:
+        if not path.is_file() or file_sha256(path) != sha256:
             raise BadData("is missing or not the file that the run began with; a resumed run needs the same data", path)
     dev, test = (Path(origin[split]) if origin[split] else None for split in ("dev", "test"))
     dev_share, test_share = origin["fractions"]
@@ -108,11 +108,6 @@ def from_origin(origin: Mapping[str, Any]) -> Task:
         words=origin["words"], open_ended=origin["open_ended"], metrics=origin["metrics"],
         fractions=(dev_share, test_share), seed=origin["seed"], name=origin.get("name"),
     )  # fmt: skip
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _label_column(path: Path, rows: list[Row]) -> str:

@@ -12,6 +12,7 @@ from softprompt.recipes import Recipe
 from softprompt.soft import SoftPrompt
 from softprompt.tasks import Example, Task
 from softprompt.training.order import Order
+from softprompt.transfer import StartFrom
 
 
 class Candidate:
@@ -39,6 +40,7 @@ class Candidate:
                 for group, tensors in prompt.groups().items()
             ],
         )
+        self.start_from: StartFrom | None = None  # the run whose tensors the prompt started as
         self.step = 0
         self.best: dict[str, Any] | None = None  # step, metric, loss
         self.best_state: dict[str, Tensor] = {}

@@ -30,6 +30,7 @@ from softprompt.tasks.task import Scoring
 from softprompt.training.candidate import Candidate
 from softprompt.training.checkpoint import FILE, load_checkpoint, save_checkpoint
 from softprompt.training.loop import Listener, tune
+from softprompt.transfer import Predecessor, StartFrom, read_again
 
 FORMAT = 1
 
@@ -44,6 +45,7 @@ class RunCard(BaseModel):
     recipe: Recipe
     setting: Setting
     task: dict[str, Any]
+    start_from: StartFrom | None = None
     versions: dict[str, str]
 
 
@@ -61,26 +63,41 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in packages}
 
 
-def make_candidate(name: str, recipe: Recipe, backbone: Backbone, task: Task) -> Candidate:
-    """A candidate at its start. Raises BadInput when its prompt and targets leave the source no room."""
+def make_candidate(
+    name: str, recipe: Recipe, backbone: Backbone, task: Task, predecessor: Predecessor | None = None
+) -> Candidate:
+    """A candidate at its start: the method's own or, where it is given, the end of the run `predecessor`.
+
+    Raises BadInput when its prompt and targets leave the source no room; PromptMismatch or BadArtefact when
+    `predecessor` cannot be started from here.
+    """
+    if predecessor is not None:
+        predecessor.prompt.check(backbone)
     options = recipe.parsed_options()
     backbone.room(options.length, max(len(backbone.target_ids(e)) for e in task.examples["train"]))
     if task.choices:
         backbone.choice_ids(task.choices)
     site = Site(backbone, backbone.max_source, task.choices, recipe.seed)
-    prompt = make(get_method(recipe.method), options, site).to(backbone.device)
+    prompt = make(get_method(recipe.method), options, site)
+    if predecessor is not None:
+        predecessor.start(prompt)
+    prompt = prompt.to(backbone.device)
     if prompt.trainable() == 0:
         raise BadInput(
             f"{recipe.method} with length {options.length} has nothing to train; give it a length of 1 or more."
         )
     resolved = recipe.resolved(backbone.scale(), set(prompt.groups()), len(task.examples["train"]))
-    return Candidate(name, prompt, resolved, task, lambda example: backbone.size(example, targets=True))
+    candidate = Candidate(name, prompt, resolved, task, lambda example: backbone.size(example, targets=True))
+    candidate.start_from = None if predecessor is None else predecessor.record
+    return candidate
 
 
-def check_folder(folder: Path, *, overwrite: bool = False) -> None:
-    """Raise BadInput for a folder that already holds something, unless it may be overwritten."""
+def check_folder(folder: Path, *, overwrite: bool = False, predecessor: Predecessor | None = None) -> None:
+    """Raise BadInput for a folder that already holds something, unless it may be overwritten; never `predecessor`'s."""
     if folder.is_file():
         raise BadInput(f"--output {folder} is a file; give a folder.")
+    if overwrite and predecessor is not None and folder.resolve() == predecessor.folder.resolve():
+        raise BadInput(f"--output {folder} is the run to start from, and would be lost; choose another folder.")
     if not overwrite and folder.is_dir() and any(folder.iterdir()):
         what = "a finished run" if (folder / "prompt.json").is_file() else "an unfinished run"
         what = what if (folder / "run.json").is_file() else "files"
@@ -100,6 +117,7 @@ def begin(candidate: Candidate, folder: Path, setting: Setting) -> Run:
         recipe=candidate.recipe,
         setting=setting,
         task=candidate.task.origin,
+        start_from=candidate.start_from,
         versions=versions(),
     )
     write_json(folder / "run.json", card.model_dump())
@@ -119,9 +137,15 @@ def read_run_card(folder: Path) -> RunCard:
         raise BadArtefact(f"{path} cannot be read: {error}.") from None
 
 
-def resume_run(candidate: Candidate, folder: Path) -> Run:
-    """Bring a candidate to where its run was left."""
-    load_checkpoint(candidate, folder)
+def resume_run(card: RunCard, folder: Path, backbone: Backbone, task: Task) -> Run:
+    """The run in `folder` where it was left: at its last checkpoint or, without one, at its start."""
+    left = (folder / FILE).is_file()
+    # A checkpoint holds all tensors: only a run without one needs the run that it started from.
+    predecessor = None if left or card.start_from is None else read_again(card.start_from)
+    candidate = make_candidate(card.name, card.recipe, backbone, task, predecessor)
+    candidate.start_from = card.start_from
+    if left:
+        load_checkpoint(candidate, folder)
     return Run(candidate, folder)
 
 
@@ -213,6 +237,7 @@ def _card(backbone: Backbone, candidate: Candidate, scores: dict[str, Any]) -> C
         trainable=prompt.trainable(),
         stored=stored,
         seed=recipe.seed,
+        start_from=None if candidate.start_from is None else candidate.start_from.name,
         scores=scores,
         best=candidate.best and {k: v for k, v in candidate.best.items() if v == v},
         stopped=candidate.stopped,
