@@ -124,6 +124,7 @@ def train(
         for method, recipe in recipes.items()
     }
     runs = [begin(candidate, folders[method], setting) for method, candidate in candidates.items()]
+    torch.manual_seed(runs[0].candidate.recipe.seed)  # only a backbone's dropout draws from it
     return _train(frozen, runs, console, setting)
 
 

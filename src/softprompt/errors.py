@@ -19,6 +19,9 @@ Every message says what was given, what was expected and what to do, in that ord
 import difflib
 from collections.abc import Iterable
 
+MOST_NAMED = 60
+"""A longer list of names is counted, not printed."""
+
 
 class SoftPromptError(Exception):
     """Base of every error that softprompt raises on purpose."""
@@ -38,9 +41,12 @@ class UnknownName(BadInput):
 
     def __init__(self, what: str, given: str, known: Iterable[str], hint: str = "") -> None:
         self.given, self.known = given, sorted(known)
-        close = difflib.get_close_matches(given.lower(), self.known, n=1, cutoff=0.5)
+        close = difflib.get_close_matches(given.lower(), self.known, n=3, cutoff=0.5)
         guess = f" Did you mean {close[0]!r}?" if close else ""
-        message = f"Unknown {what} {given!r}.{guess} Known: {', '.join(self.known)}."
+        known = ", ".join(self.known)
+        if len(self.known) > MOST_NAMED:
+            known = f"{len(self.known)} names" + (f", the closest {', '.join(close)}" if close else "")
+        message = f"Unknown {what} {given!r}.{guess} Known: {known}."
         super().__init__(f"{message} {hint}".rstrip())
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 
 from softprompt.backbones import Backbone, load
@@ -167,6 +168,7 @@ class Reproduction:
             make_folder(path.parent)
             write_json(path, lowest)
         lowest = json.loads(path.read_text(encoding="utf-8"))
+        torch.manual_seed(jobs[0].plan.recipe.seed)  # only dropout draws from it; a checkpoint brings its own state
         runs = [self._begun(job, backbone) for job in left]
         listener: Listener
         try:

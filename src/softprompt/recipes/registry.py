@@ -43,7 +43,7 @@ TABLES: dict[str, Table] = {
 def get_recipe(name: str) -> Plan:
     """A paper's recipe by name, as `dept/glue-rte`. Raises UnknownName."""
     if name not in RECIPES:
-        raise UnknownName("recipe", name, RECIPES)
+        raise UnknownName("recipe", name, RECIPES, "`softprompt list recipes` shows them.")
     return RECIPES[name]()
 
 

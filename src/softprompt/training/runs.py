@@ -127,7 +127,10 @@ def begin(candidate: Candidate, folder: Path, setting: Setting) -> Run:
 def read_run_card(folder: Path) -> RunCard:
     path = folder / "run.json"
     try:
-        return RunCard.model_validate(json.loads(path.read_text(encoding="utf-8")))
+        value = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(value, dict) and value.get("format") != FORMAT:
+            raise BadArtefact(f"{path} has format {value.get('format')!r}; this version of softprompt reads {FORMAT}.")
+        return RunCard.model_validate(value)
     except FileNotFoundError:
         raise BadArtefact(f"{folder} holds no run.json, so no run to go on with; give the --output of a run.") from None
     except ValidationError as error:
