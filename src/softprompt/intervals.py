@@ -30,9 +30,11 @@ def bootstrap(
     means = []
     for _ in range(resamples):
         runs = generator.integers(len(predictions), size=len(predictions))
-        chosen = np.concatenate([units[i] for i in generator.integers(len(units), size=len(units))])
+        drawn = [units[i] for i in generator.integers(len(units), size=len(units))]
+        chosen = np.concatenate(drawn)
         golds = [references[i] for i in chosen]
-        own = None if groups is None else [groups[i] for i in chosen]
+        # A group that is drawn twice counts twice: each draw has a name of its own.
+        own = [str(place) for place, unit in enumerate(drawn) for _ in unit]
         scores = {r: measure(metrics, [predictions[r][i] for i in chosen], golds, own) for r in set(runs.tolist())}
         means.append(np.mean([list(scores[r].values()) for r in runs.tolist()]))
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
@@ -43,7 +45,7 @@ def _units(count: int, groups: Sequence[str] | None) -> list[np.ndarray]:
     """Indices that are drawn together."""
     if groups is None or not any(groups):
         return [np.array([i]) for i in range(count)]
-    found: dict[str, list[int]] = {}
+    found: dict[str | int, list[int]] = {}
     for i, group in enumerate(groups):
-        found.setdefault(group, []).append(i)
+        found.setdefault(group or i, []).append(i)  # without a group an example is its own
     return [np.array(indices) for indices in found.values()]
