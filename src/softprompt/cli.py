@@ -13,7 +13,7 @@ from rich.console import Console
 
 from softprompt import commands, resolve, terminal
 from softprompt.errors import BadInput, SoftPromptError
-from softprompt.plans import as_yaml, plan_words
+from softprompt.plans import as_yaml, beside, plan_words
 from softprompt.recipes.registry import get_recipe
 from softprompt.reproduce import reproduce as reproduce_table
 from softprompt.scoreboard import table_rows
@@ -142,7 +142,8 @@ def train(
         "max_source": max_source, "dropout": dropout, "tokens_per_pass": tokens_per_pass,
         "gradient_checkpointing": gradient_checkpointing, "compile": compile_,
     }  # fmt: skip
-    words = said | {k: v for k, v in plan_words(plan or config, recipe).items() if not _was_given(ctx, k)}
+    told = beside(plan_words(plan or config, recipe), data=data, task=task)
+    words = said | {k: v for k, v in told.items() if not _was_given(ctx, k)}
     if output is None or not words["backbone"]:
         raise BadInput("train needs --data FILE (or --task NAME), --backbone NAME and --output DIR.")
     commands.train(output=output, overwrite=overwrite, console=err, **words)

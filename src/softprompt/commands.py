@@ -103,7 +103,7 @@ def train(
     flags = {"steps": steps, "batch": batch, "tokens_per_step": tokens_per_step}
     given = dict(settings or {}) | {name: value for name, value in flags.items() if value is not None}
     if recipe is not None and method:
-        raise BadInput(f"The recipe is one of {recipe.method}; leave out --method {method}.")
+        raise BadInput(f"The recipe is one of {recipe.method}; leave out --method {' '.join(choose_methods(method))}.")
     methods = [recipe.method] if recipe else choose_methods(method, predecessor)
     recipes = make_recipes(methods, given, seed, predecessor, max_source, recipe)
     root = Path(output)
