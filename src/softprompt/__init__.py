@@ -9,7 +9,9 @@ from softprompt.embedding import SoftEmbedding, attach
 from softprompt.errors import SoftPromptError
 from softprompt.methods import METHODS
 from softprompt.offsets import solve_budget
-from softprompt.recipes import Recipe
+from softprompt.recipes import Plan, Recipe
+from softprompt.recipes.registry import get_recipe
+from softprompt.reproduce import reproduce
 from softprompt.soft import Bank, Folded, Soft, SoftPrompt, Text
 from softprompt.tasks import Example, Task, from_files, get_task
 
@@ -19,6 +21,7 @@ __all__ = [
     "Bank",
     "Example",
     "Folded",
+    "Plan",
     "Prompt",
     "Recipe",
     "Soft",
@@ -30,10 +33,12 @@ __all__ = [
     "attach",
     "evaluate",
     "from_files",
+    "get_recipe",
     "get_task",
     "load",
     "load_prompt",
     "predict",
+    "reproduce",
     "resume",
     "solve_budget",
     "train",
