@@ -69,5 +69,6 @@ class Table:
     def _column(self, task: str) -> Column:
         found = [column for column in self.columns if task in (column.task, column.task.split("/")[1])]
         if not found:
-            raise UnknownName(f"task of {self.name}", task, [column.task for column in self.columns])
+            known = [column.task if "/" in task else column.task.split("/")[1] for column in self.columns]
+            raise UnknownName(f"task of {self.name}", task, known)
         return found[0]
