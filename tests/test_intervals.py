@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from softprompt.intervals import bootstrap
+from softprompt.metrics import MEANS
 
 N = 400
 
@@ -50,6 +51,15 @@ def test_runs_that_differ_widen_it() -> None:
 
 def test_all_right_is_certain() -> None:
     assert bootstrap(["accuracy"], [answers(N)] * 3, GOLDS, resamples=20) == (1.0, 1.0)
+
+
+@pytest.mark.parametrize("metric", sorted(MEANS))
+def test_a_mean_over_examples_may_be_looked_up(metric: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = [["1", "two", "the 3", "x 4 y", ""] * 8, ["1", "2", "three", "4", "5 of 5"] * 8]
+    golds = [("1",), ("two", "2"), ("3",), ("x y 4",), ("5",)] * 8
+    looked_up = bootstrap([metric, "macro_f1"], said, golds, resamples=40)
+    monkeypatch.setattr("softprompt.intervals.MEANS", set())
+    assert looked_up == pytest.approx(bootstrap([metric, "macro_f1"], said, golds, resamples=40), abs=1e-12)
 
 
 def test_several_metrics_are_averaged() -> None:

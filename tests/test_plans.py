@@ -91,9 +91,19 @@ def test_numbers_in_yaml_are_numbers_however_they_are_written(tmp_path: Path) ->
     assert isinstance(plan_words(config(tmp_path, text))["recipe"].options["alpha"], float)
 
 
+def test_yes_and_no_in_yaml_are_words(tmp_path: Path) -> None:
+    text = "data: {data: my.csv, words: {0: no, 1: yes, y: off}, label: on}\nsetting: {dropout: true, compile: no}\n"
+    words = plan_words(config(tmp_path, text))
+    assert (words["words"], words["label"]) == ({"0": "no", "1": "yes", "y": "off"}, "on")
+    assert (words["dropout"], words["compile"]) == (True, False)
+    for given in ("0: true", "false: 0"):
+        with pytest.raises(BadInput, match="put true and false in quotes"):
+            plan_words(config(tmp_path, f"data: {{data: my.csv, words: {{{given}}}}}\n"))
+
+
 def test_the_least_that_a_file_can_say(tmp_path: Path) -> None:
     assert plan_words(config(tmp_path, "task: support\n")) == {"task": "support"}
-    assert plan_words(config(tmp_path, "data: my.csv\n")) == {"data": "my.csv"}
+    assert plan_words(config(tmp_path, "data: my.csv\nrecipe:\nsetting:\n")) == {"data": "my.csv"}
     assert plan_words() == {}
 
 

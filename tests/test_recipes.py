@@ -210,6 +210,8 @@ def test_a_part_of_a_table_is_chosen_by_name() -> None:
     columns, lines = table.chosen(["rte", "superglue/cb"], ["dept"])
     assert [column.task for column in columns] == ["glue/rte", "superglue/cb"]
     assert [line.name for line in lines] == ["dept"]
+    twice = table.chosen(["rte", "glue/rte"], ["dept", "dept"])
+    assert [len(part) for part in twice] == [1, 1]
     assert [line.name for line in table.chosen(None, None)[1]] == ["prompt-tuning", "dept"]
     with pytest.raises(UnknownName, match="Did you mean 'prompt-tuning'"):
         table.chosen(None, ["prompt_tuning"])

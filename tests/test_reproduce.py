@@ -14,7 +14,7 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 import softprompt
-from softprompt.errors import BadInput, Interrupted, RunFailed, UnknownName
+from softprompt.errors import BadArtefact, BadInput, Interrupted, RunFailed, UnknownName
 from softprompt.recipes.registry import TABLES, get_table
 from softprompt.reproduce import Reproduction
 from softprompt.scoreboard import as_markdown, cell_of
@@ -266,6 +266,14 @@ def test_a_folder_is_not_gone_on_with_in_other_words(
     with pytest.raises(BadInput, match=f"holds a run with another {what}"):
         reproduce(output, tasks=["rte"], lines=["dept"], seeds=1, **words)
     assert {path: path.read_bytes() for path in output.rglob("*.*")} == before
+
+
+def test_a_plan_that_is_damaged_is_named(reproduce: Reproduce, tmp_path: Path) -> None:
+    path = tmp_path / "glue-rte" / "dept" / "seed-0" / "plan.json"
+    path.parent.mkdir(parents=True)
+    path.write_text('{"task"')
+    with pytest.raises(BadArtefact, match=r"plan\.json is no plan of ours"):
+        reproduce(tmp_path)
 
 
 def test_a_run_whose_data_changed_is_not_gone_on_with(model: str, reproduce: Reproduce, tmp_path: Path) -> None:

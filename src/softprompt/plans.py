@@ -35,9 +35,13 @@ ROWS = (*DATA, "task", "data_dir", "limit", "protocol", "compat", "shots", "draw
 
 
 class _Loader(yaml.SafeLoader):  # type: ignore[misc]
-    """With the numbers of YAML 1.2: in YAML 1.1, which PyYAML reads, 1e-4 is text."""
+    """With YAML 1.2's numbers and truths: in YAML 1.1, which PyYAML reads, 1e-4 is text and the word no is false."""
 
 
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in found if not tag.endswith(":bool") or first in "tTfF"]
+    for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
 )
@@ -68,7 +72,7 @@ def plan_words(path: str | Path | None = None, recipe: str | None = None) -> dic
     if ("task" in value) == ("data" in value):
         raise BadInput(f"{path}: expected either task (a published or shipped one) or data (your own file).")
     words: dict[str, Any] = {}
-    if "recipe" in value:  # without one it is --method's
+    if value.get("recipe") is not None:  # without one it is --method's
         words["recipe"] = _parsed(path, "recipe", value["recipe"], parse_recipe)
     words |= _parsed(path, "setting", value.get("setting"), parse_setting).model_dump(exclude_unset=True)
     if "data" in value:
@@ -166,7 +170,10 @@ def _own_data(path: Path, given: Any) -> dict[str, Any]:
             raise BadInput(f"{path}: data.{key} is {value!r}; expected {expected}.")
     if "data" not in own:
         raise BadInput(f"{path}: data names no file; expected data: FILE, or data: {{data: FILE, ...}}.")
-    if "words" in own:  # YAML reads 0 and 1 as numbers; labels are text
+    for label, word in own.get("words", {}).items():
+        if isinstance(label, bool) or isinstance(word, bool):
+            raise BadInput(f"{path}: data.words has {label}: {word}; put true and false in quotes.")
+    if "words" in own:  # labels like 0 and 1 are read as numbers
         own["words"] = {str(label): str(word) for label, word in own["words"].items()}
     return own
 

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from softprompt.backbones import Backbone, load
 from softprompt.disk import make_folder, write_json, write_text
-from softprompt.errors import BadInput, Interrupted, RunFailed
+from softprompt.errors import BadArtefact, BadInput, Interrupted, RunFailed
 from softprompt.recipes import Plan, Recipe, Setting
 from softprompt.recipes.override import override_all
 from softprompt.recipes.registry import get_table
@@ -122,7 +122,13 @@ class Reproduction:
         path = job.folder / PLAN
         if not path.is_file():
             return
-        was, now = map(_of_result, (Plan.model_validate_json(path.read_text(encoding="utf-8")), job.plan))
+        try:
+            plan = Plan.model_validate_json(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise BadArtefact(
+                f"{path} is no plan of ours: {error}. Remove its folder, and the run is done again."
+            ) from None
+        was, now = _of_result(plan), _of_result(job.plan)
         start = read_run_card(job.folder).start_from if (job.folder / "run.json").is_file() else None
         was["start_from"] = None if start is None else start.sha256
         now["start_from"] = None if self.predecessor is None else self.predecessor.record.sha256
