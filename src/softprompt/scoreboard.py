@@ -94,8 +94,8 @@ def as_markdown(found: Mapping[str, Any]) -> str:
         "",
         "## Answers read the other way",
         "",
-        "Where the score above ranks the choices, the same prompts generating freely, and the reverse; mean over seeds, and "
-        "the share of generated answers that were none of the choices.",
+        "Where the score above ranks the choices, the same prompts generating freely, and the reverse: mean over "
+        "seeds, and in brackets the share of generated answers that were none of the choices.",
         "",
         f"| | {' | '.join(c['heading'] for c in columns)} |",
         f"|---|{'---|' * len(columns)}",
