@@ -12,11 +12,13 @@ import typer
 from rich.console import Console
 
 from softprompt import commands, resolve, terminal
-from softprompt.errors import BadInput, SoftPromptError
+from softprompt.errors import BadInput, SoftPromptError, UnknownName
 from softprompt.plans import as_yaml, plan_words
 from softprompt.recipes.registry import get_recipe
 from softprompt.reproduce import reproduce as reproduce_table
 from softprompt.scoreboard import table_rows
+from softprompt.show import LIST_COLUMNS, environment, listed, show_run, show_task
+from softprompt.tasks import SPLITS
 from softprompt.tasks.spec import as_limit
 from softprompt.training.interrupt import raise_interrupted
 
@@ -215,8 +217,12 @@ def reproduce(
 @app.command()
 def evaluate(
     run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
-    data: Annotated[Path, typer.Option(help="Labelled data, with the columns of the training data.")],
+    data: Annotated[Path | None, typer.Option(help="Labelled data, with the columns of the training data.")] = None,
     label: Label = None,
+    task: Annotated[str | None, typer.Option(help="Instead of --data: a published task that asks alike.")] = None,
+    split: Annotated[str, typer.Option(help="Of --task: train, dev or test.")] = "test",
+    data_dir: DataDir = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Most rows of --task, drawn.")] = None,
     generate: Annotated[bool, typer.Option("--generate", help="Score free text, not the likeliest choice.")] = False,
     predictions: Annotated[Path | None, typer.Option(help="Write a record for each example (JSONL) here.")] = None,
     backbone: Annotated[str | None, typer.Option(help="Where the run's backbone lies now.")] = None,
@@ -225,7 +231,11 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Score a finished run on labelled data, beside the floors."""
-    found = commands.evaluate_run(run, data, label, generate, predictions, backbone, dtype, device)
+    if split not in SPLITS:
+        raise UnknownName("split", split, SPLITS)
+    found = commands.evaluate_run(
+        run, data, label, generate, predictions, backbone, dtype, device, task, split, data_dir, limit
+    )
     if as_json:
         _print_json(found)
     else:
@@ -277,10 +287,10 @@ def show(
             print(as_yaml(get_recipe(name)))
         return
     if name is None:
-        found = commands.show_run(run, words, backbone)
+        found = show_run(run, words, backbone)
         show_it = terminal.print_run
     else:
-        found = commands.show_task(
+        found = show_task(
             name, data_dir, template, resolve.parse_limit(limit or []),
             protocol=protocol, compat=compat, shots=shots, draw=draw,
         )  # fmt: skip
@@ -297,11 +307,11 @@ def list_(
     as_json: AsJson = False,
 ) -> None:
     """List what there is."""
-    rows = commands.listed(what)
+    rows = listed(what)
     if as_json:
         _print_json(rows)
         return
-    terminal.print_list(out, commands.LIST_COLUMNS[what], rows)
+    terminal.print_list(out, LIST_COLUMNS[what], rows)
 
 
 @app.command()
@@ -357,7 +367,7 @@ def check(
 @app.command()
 def env(as_json: AsJson = False) -> None:
     """Say what softprompt runs on here."""
-    found = commands.environment()
+    found = environment()
     if as_json:
         _print_json(found)
     else:
