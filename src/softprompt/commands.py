@@ -15,6 +15,7 @@ from softprompt.artefact import Prompt, load_prompt
 from softprompt.backbones import EMBEDDED, Backbone, load
 from softprompt.backbones.embedded import cache_folder
 from softprompt.backbones.load import find_device
+from softprompt.backbones.tokens import kept_bytes
 from softprompt.disk import write_lines
 from softprompt.errors import BadInput, RunFailed, UnknownName
 from softprompt.evaluate import Record, evaluate, score
@@ -152,6 +153,7 @@ def evaluate_run(
         raise BadInput(f"The run {run} does not know its label column; say which of {data} holds it: --label COLUMN.")
     examples = evaluation_examples(card.template, tuple(card.choices), Path(data), column, card.words)
     frozen = _load_for(prompt, backbone, dtype, device)
+    frozen.remember()
     with frozen.using(Bank({card.name: prompt.soft_prompt()}).to(frozen.device)):
         records = evaluate(frozen, examples, 0, generate=generate)
         without = score(evaluate(frozen, examples, generate=generate), card.metrics)
@@ -236,10 +238,10 @@ def listed(what: str) -> list[dict[str, Any]]:
 
 
 def environment() -> dict[str, Any]:
-    """Versions, device, threads, cache."""
+    """Versions, device, threads, cache, and how much of it are token ids."""
     return {
         **versions(), "platform": platform.platform(), "device": str(find_device()), "threads": torch.get_num_threads(),
-        "cache": str(cache_folder()),
+        "cache": str(cache_folder()), "token_cache": f"{kept_bytes() / 1e6:.1f} MB",
     }  # fmt: skip
 
 
@@ -297,10 +299,13 @@ def _train(frozen: Backbone, runs: list[Run], console: Console, setting: Setting
 
 
 def _load(setting: Setting) -> Backbone:
-    return load(
+    """A backbone to train on: it remembers what it tokenises."""
+    frozen = load(
         setting.backbone, dtype=setting.dtype, device=setting.device, max_source=setting.max_source,
         dropout=setting.dropout, gradient_checkpointing=setting.gradient_checkpointing, compile=setting.compile,
     )  # fmt: skip
+    frozen.remember()
+    return frozen
 
 
 def _load_for(prompt: Prompt, backbone: str | None, dtype: str, device: str | None) -> Backbone:
