@@ -78,7 +78,9 @@ def versions() -> dict[str, str]:
 def make_candidate(name: str, recipe: Recipe, backbone: Backbone, task: Task) -> Candidate:
     """A candidate at its start. Raises BadInput when its prompt and targets leave the source no room."""
     options = recipe.parsed_options()
-    backbone.room(options.length, max(len(backbone.target_ids(e)) for e in task.examples["train"]))
+    different = list({(e.target, e.choices): e for e in task.examples["train"]}.values())  # MNLI has three
+    backbone.read_targets(different)
+    backbone.room(options.length, max(len(backbone.target_ids(e)) for e in different))
     if task.choices:
         backbone.choice_ids(task.choices)
     site = Site(backbone, backbone.max_source, task.choices, recipe.seed)
