@@ -166,6 +166,7 @@ def evaluate_run(
         asked = task_like(task, card.template, tuple(card.choices), data_dir, {split: limit} if limit else None)
         examples, longest = list(asked.examples[split]), asked.answer_tokens
     frozen = load_for(prompt, backbone, dtype, device)
+    frozen.remember()
     with frozen.using(Bank({card.name: prompt.soft_prompt()}).to(frozen.device)):
         records = evaluate(frozen, examples, 0, generate=generate, max_new_tokens=longest)
         without = score(evaluate(frozen, examples, generate=generate, max_new_tokens=longest), card.metrics)
@@ -252,10 +253,13 @@ def _train(frozen: Backbone, runs: list[Run], console: Console, setting: Setting
 
 
 def _load(setting: Setting) -> Backbone:
-    return load(
+    """A backbone to train on: it remembers what it tokenises."""
+    frozen = load(
         setting.backbone, dtype=setting.dtype, device=setting.device, max_source=setting.max_source,
         dropout=setting.dropout, gradient_checkpointing=setting.gradient_checkpointing, compile=setting.compile,
     )  # fmt: skip
+    frozen.remember()
+    return frozen
 
 
 def load_for(prompt: Prompt, backbone: str | None, dtype: str, device: str | None) -> Backbone:

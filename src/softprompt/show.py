@@ -12,6 +12,7 @@ from softprompt.artefact import load_prompt
 from softprompt.backbones import EMBEDDED
 from softprompt.backbones.embedded import cache_folder
 from softprompt.backbones.load import find_device
+from softprompt.backbones.tokens import kept_bytes
 from softprompt.commands import load_for
 from softprompt.errors import UnknownName
 from softprompt.methods import METHODS
@@ -91,10 +92,10 @@ def listed(what: str) -> list[dict[str, Any]]:
 
 
 def environment() -> dict[str, Any]:
-    """Versions, device, threads, cache."""
+    """Versions, device, threads, cache, and how much of it are token ids."""
     return {
         **versions(), "platform": platform.platform(), "device": str(find_device()), "threads": torch.get_num_threads(),
-        "cache": str(cache_folder()),
+        "cache": str(cache_folder()), "token_cache": f"{kept_bytes() / 1e6:.1f} MB",
     }  # fmt: skip
 
 
