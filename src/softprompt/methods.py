@@ -103,12 +103,12 @@ def combine(one: Method, other: Method) -> Method:
     if other.offset is None:
         raise BadInput(f"{one.name}+{other.name}: {other.name} has no offset to add to {one.name}'s prompt.")
     offset = next(base for base in other.options.__mro__ if "offset" in vars(base))
-    options: Any = create_model(f"{one.name}_{other.name}", __base__=(one.options, offset))
+    both: Any = create_model(f"{one.name}_{other.name}", __base__=(one.options, offset))
     own = set(other.rates) - set(METHODS["prompt_tuning"].rates)
     return Method(
         f"{one.name}+{other.name}", f"{one.title} with the offset of {other.title}",
         "input" if one.kind == "input" else other.kind, one.prompt, other.offset, "two methods combined", 2026, "",
-        options, one.rates | {name: other.rates[name] for name in own},
+        both, one.rates | {name: other.rates[name] for name in own},
         one.decay | {name: value for name, value in other.decay.items() if name in own},
     )  # fmt: skip
 
