@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
-from pydantic import ValidationError, create_model
+from pydantic import ValidationError
 
 from softprompt.errors import BadInput, UnknownName
 from softprompt.offsets.position_low_rank import LowRankOffsetOptions
@@ -103,7 +103,8 @@ def combine(one: Method, other: Method) -> Method:
     if other.offset is None:
         raise BadInput(f"{one.name}+{other.name}: {other.name} has no offset to add to {one.name}'s prompt.")
     offset = next(base for base in other.options.__mro__ if "offset" in vars(base))
-    both: Any = create_model(f"{one.name}_{other.name}", __base__=(one.options, offset))
+    # Not create_model: its result has no type.
+    both: type[Options] = type(Options)(f"{one.name}+{other.name}", (one.options, offset), {"__module__": __name__})
     own = set(other.rates) - set(METHODS["prompt_tuning"].rates)
     return Method(
         f"{one.name}+{other.name}", f"{one.title} with the offset of {other.title}",
