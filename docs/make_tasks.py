@@ -19,10 +19,9 @@ Made by `python -m docs.make_tasks` from the catalogue (`src/softprompt/tasks`);
 `train-00000-of-00001.parquet`), in the columns named below. A TSV is read without quoting, as GLUE's are written.
 A label may be a class's number or its name. `--limit N` draws at most N rows of each split.
 
-**Splits.** Train is the published one. Test is the published one where its labels are public, and validation
-where they are hidden. Dev is validation where test does not need it, at most 1,000 rows of it; else a tenth of
-train, at most 1,000 rows. Draws depend on the seed and the texts, not on the order of rows, and do not tear
-apart the questions of one passage. Test is never used to choose anything.
+**Splits.** Which rows train, select and test is said by the protocol ([protocols](protocols.md)). Under `fair`, train
+is the published one, test the published one where its labels are public and validation where they are hidden, and
+dev what test leaves over or a tenth of train.
 
 **Templates.** `words` asks in natural language, `paper` as DePT's code does, with numbers for classes (its
 defects corrected: WinoGrande shows both options, STS-B is rounded to 0.2, every gold answer counts and is as it

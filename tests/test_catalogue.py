@@ -9,9 +9,9 @@ import pytest
 from docs.make_tasks import FILE, page
 from rich.console import Console
 
-from softprompt.commands import listed, show_task
 from softprompt.errors import BadInput, UnknownName
 from softprompt.resolve import read_task
+from softprompt.show import listed, show_task
 from softprompt.tasks import CATALOGUE, SPLITS, Split, get_task, task_again
 from softprompt.tasks.catalogue import find, load_split
 from softprompt.tasks.layouts import LAYOUTS, find_layout

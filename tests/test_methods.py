@@ -246,3 +246,25 @@ def test_unknown_methods_and_options_get_a_suggestion() -> None:
         parse_options(get_method("dept"), {"lenght": 3})
     with pytest.raises(BadInput, match="rank"):
         parse_options(get_method("dept"), {"rank": 0})
+
+
+def test_two_methods_combine_prompt_and_offset() -> None:
+    both = get_method("superpos+dept")
+    named = get_method("superpos_dept")
+    assert (both.prompt, both.offset, both.kind) == (named.prompt, named.offset, named.kind)
+    assert (both.rates, both.decay) == (named.rates, named.decay)
+    assert set(both.options.model_fields) == set(named.options.model_fields)
+    assert both.options().length == 10
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("dept+superpos", "dept has an offset of its own"),
+        ("superpos+prompt_tuning", "prompt_tuning has no offset"),
+        ("superpos+det", "Did you mean 'dept'"),
+    ],
+)
+def test_parts_that_do_not_combine_are_refused(name: str, message: str) -> None:
+    with pytest.raises(BadInput, match=message):
+        get_method(name)

@@ -12,11 +12,13 @@ import typer
 from rich.console import Console
 
 from softprompt import commands, resolve, terminal
-from softprompt.errors import BadInput, SoftPromptError
+from softprompt.errors import BadInput, SoftPromptError, UnknownName
 from softprompt.plans import as_yaml, beside, plan_words
 from softprompt.recipes.registry import get_recipe
 from softprompt.reproduce import reproduce as reproduce_table
 from softprompt.scoreboard import table_rows
+from softprompt.show import LIST_COLUMNS, environment, listed, show_run, show_task
+from softprompt.tasks import SPLITS
 from softprompt.tasks.spec import as_limit
 from softprompt.training.interrupt import raise_interrupted
 
@@ -67,6 +69,13 @@ Set = Annotated[
 StartFrom = Annotated[
     Path | None, typer.Option(help="Folder of a finished run: start from its prompt and offset (docs/transfer.md).")
 ]
+PlanFile = Annotated[
+    Path | None, typer.Argument(help="A config file (YAML or JSON), or the run.json of a run to repeat.")
+]
+RecipeName = Annotated[
+    str | None, typer.Option("--recipe", help="A paper's recipe: dept/glue-rte (`softprompt list recipes`).")
+]
+Config = Annotated[Path | None, typer.Option("--config", help="A config file; flags beside it go before it.")]
 MaxSource = Annotated[int, typer.Option(min=1, help="Source tokens read; longer sources are cut, and counted.")]
 Batch = Annotated[int | None, typer.Option(help="Examples a step.")]
 TokensPerStep = Annotated[
@@ -84,9 +93,7 @@ Compile = Annotated[bool, typer.Option("--compile", help="Compile the layers (to
 @app.command()
 def train(
     ctx: typer.Context,
-    plan: Annotated[
-        Path | None, typer.Argument(help="A config file (YAML or JSON), or the run.json of a run to repeat.")
-    ] = None,
+    plan: PlanFile = None,
     data: Data = None,
     task: TaskName = None,
     backbone: BackboneName = "",
@@ -94,10 +101,8 @@ def train(
     method: Annotated[
         list[str] | None, typer.Option(help="Method (prompt_tuning); repeat it to tune several in the same batches.")
     ] = None,
-    recipe: Annotated[
-        str | None, typer.Option(help="A paper's recipe: dept/glue-rte (`softprompt list recipes`).")
-    ] = None,
-    config: Annotated[Path | None, typer.Option(help="A config file; flags beside it go before it.")] = None,
+    recipe: RecipeName = None,
+    config: Config = None,
     steps: Annotated[int | None, typer.Option(help="Optimizer steps.")] = None,
     batch: Batch = None,
     tokens_per_step: TokensPerStep = None,
@@ -130,8 +135,6 @@ def train(
     if resume:
         commands.resume(resume, err)
         return
-    if plan is not None and config is not None:
-        raise BadInput(f"{plan} and --config {config}: give one of them.")
     said = {
         "data": data, "task": task, "backbone": backbone, "method": method, "steps": steps, "batch": batch,
         "tokens_per_step": tokens_per_step, "seed": seed, "dev": dev, "test": test,
@@ -142,11 +145,20 @@ def train(
         "max_source": max_source, "dropout": dropout, "tokens_per_pass": tokens_per_pass,
         "gradient_checkpointing": gradient_checkpointing, "compile": compile_,
     }  # fmt: skip
-    told = beside(plan_words(plan or config, recipe), data=data, task=task)
-    words = said | {k: v for k, v in told.items() if not _was_given(ctx, k)}
+    words = _with_plan(ctx, said, plan, config, recipe)
     if output is None or not words["backbone"]:
         raise BadInput("train needs --data FILE (or --task NAME), --backbone NAME and --output DIR.")
     commands.train(output=output, overwrite=overwrite, console=err, **words)
+
+
+def _with_plan(
+    ctx: typer.Context, said: dict[str, Any], plan: Path | None, config: Path | None, recipe: str | None
+) -> dict[str, Any]:
+    """The words of `train`: those of a plan, and before them those of the command line."""
+    if plan is not None and config is not None:
+        raise BadInput(f"{plan} and --config {config}: give one of them.")
+    told = beside(plan_words(plan or config, recipe), data=said["data"], task=said["task"])
+    return said | {k: v for k, v in told.items() if not _was_given(ctx, k)}
 
 
 def _was_given(ctx: typer.Context, word: str) -> bool:
@@ -206,8 +218,12 @@ def reproduce(
 @app.command()
 def evaluate(
     run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
-    data: Annotated[Path, typer.Option(help="Labelled data, with the columns of the training data.")],
+    data: Annotated[Path | None, typer.Option(help="Labelled data, with the columns of the training data.")] = None,
     label: Label = None,
+    task: Annotated[str | None, typer.Option(help="Instead of --data: a published task that asks alike.")] = None,
+    split: Annotated[str, typer.Option(help="Of --task: train, dev or test.")] = "test",
+    data_dir: DataDir = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Most rows of --task, drawn.")] = None,
     generate: Annotated[bool, typer.Option("--generate", help="Score free text, not the likeliest choice.")] = False,
     predictions: Annotated[Path | None, typer.Option(help="Write a record for each example (JSONL) here.")] = None,
     backbone: Annotated[str | None, typer.Option(help="Where the run's backbone lies now.")] = None,
@@ -216,7 +232,11 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Score a finished run on labelled data, beside the floors."""
-    found = commands.evaluate_run(run, data, label, generate, predictions, backbone, dtype, device)
+    if split not in SPLITS:
+        raise UnknownName("split", split, SPLITS)
+    found = commands.evaluate_run(
+        run, data, label, generate, predictions, backbone, dtype, device, task, split, data_dir, limit
+    )
     if as_json:
         _print_json(found)
     else:
@@ -268,10 +288,10 @@ def show(
             print(as_yaml(get_recipe(name)))
         return
     if name is None:
-        found = commands.show_run(run, words, backbone)
+        found = show_run(run, words, backbone)
         show_it = terminal.print_run
     else:
-        found = commands.show_task(
+        found = show_task(
             name, data_dir, template, resolve.parse_limit(limit or []),
             protocol=protocol, compat=compat, shots=shots, draw=draw,
         )  # fmt: skip
@@ -288,20 +308,24 @@ def list_(
     as_json: AsJson = False,
 ) -> None:
     """List what there is."""
-    rows = commands.listed(what)
+    rows = listed(what)
     if as_json:
         _print_json(rows)
         return
-    terminal.print_list(out, commands.LIST_COLUMNS[what], rows)
+    terminal.print_list(out, LIST_COLUMNS[what], rows)
 
 
 @app.command()
 def check(
+    ctx: typer.Context,
+    plan: PlanFile = None,
     data: Data = None,
     task: TaskName = None,
     backbone: BackboneName = "",
     output: Annotated[Path | None, typer.Option(help="Folder of the run.")] = None,
     method: Annotated[list[str] | None, typer.Option(help="Method; repeatable.")] = None,
+    recipe: RecipeName = None,
+    config: Config = None,
     steps: Annotated[int | None, typer.Option(help="Optimizer steps.")] = None,
     batch: Batch = None,
     tokens_per_step: TokensPerStep = None,
@@ -325,16 +349,14 @@ def check(
     as_json: AsJson = False,
 ) -> None:
     """Resolve everything that train would, load no weights, and report all problems at once."""
-    flags = {"steps": steps, "batch": batch, "tokens_per_step": tokens_per_step}
-    given = {name: value for name, value in flags.items() if value is not None}
-    report = resolve.check(
-        lambda: resolve.read_task(
-            data, task, dev, test, template and resolve.unescaped(template), label,
-            resolve.parse_words(word or []), split_seed, data_dir, resolve.parse_limit(limit or []),
-            {"protocol": protocol, "compat": compat, "shots": shots, "draw": draw},
-        ),
-        method, set_ or [], given, backbone, dtype, device, max_source, output, start_from,
-    )  # fmt: skip
+    said = {
+        "data": data, "task": task, "backbone": backbone, "method": method, "steps": steps, "batch": batch,
+        "tokens_per_step": tokens_per_step, "dev": dev, "test": test,
+        "template": template and resolve.unescaped(template), "label": label, "words": word, "split_seed": split_seed,
+        "data_dir": data_dir, "limit": limit, "protocol": protocol, "compat": compat, "shots": shots, "draw": draw,
+        "settings": set_, "start_from": start_from, "dtype": dtype, "device": device, "max_source": max_source,
+    }  # fmt: skip
+    report = resolve.check(_with_plan(ctx, said, plan, config, recipe), output)
     if as_json:
         _print_json(report)
     else:
@@ -346,7 +368,7 @@ def check(
 @app.command()
 def env(as_json: AsJson = False) -> None:
     """Say what softprompt runs on here."""
-    found = commands.environment()
+    found = environment()
     if as_json:
         _print_json(found)
     else:

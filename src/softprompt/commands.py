@@ -1,7 +1,6 @@
 """What the verbs do: the command line and the Python API call the same functions."""
 
 import json
-import platform
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -12,32 +11,24 @@ import torch
 from rich.console import Console
 
 from softprompt.artefact import Prompt, load_prompt
-from softprompt.backbones import EMBEDDED, Backbone, load
-from softprompt.backbones.embedded import cache_folder
-from softprompt.backbones.load import find_device
+from softprompt.backbones import Backbone, load
 from softprompt.disk import write_lines
-from softprompt.errors import BadInput, RunFailed, UnknownName
+from softprompt.errors import BadInput, RunFailed
 from softprompt.evaluate import Record, evaluate, score
-from softprompt.methods import METHODS
 from softprompt.metrics import measure
-from softprompt.nearest import nearest_words
-from softprompt.plans import recipe_rows, table_rows
 from softprompt.recipes import Recipe, Setting
 from softprompt.resolve import choose_methods, make_recipes, plain, read_task
 from softprompt.soft import Bank
 from softprompt.tasks import (
-    CATALOGUE,
-    TASKS,
     Example,
     Split,
     Task,
     Template,
     evaluation_examples,
-    get_task,
     read_rows,
     task_again,
+    task_like,
 )  # fmt: skip
-from softprompt.tasks.entry import Entry
 from softprompt.terminal import TrainingView, print_result
 from softprompt.training.interrupt import interruptible
 from softprompt.training.runs import (
@@ -50,7 +41,6 @@ from softprompt.training.runs import (
     read_run_card,
     resume_run,
     tune_runs,
-    versions,
 )  # fmt: skip
 from softprompt.transfer import read_predecessor
 
@@ -151,33 +141,58 @@ def resume(folders: Sequence[str | Path], console: Console | None = None) -> dic
 
 def evaluate_run(
     run: str | Path,
-    data: str | Path,
+    data: str | Path | None = None,
     label: str | None = None,
     generate: bool = False,
     predictions: str | Path | None = None,
     backbone: str | None = None,
     dtype: str = "float32",
     device: str | None = None,
+    task: str | None = None,
+    split: Split = "test",
+    data_dir: str | Path | None = None,
+    limit: int | None = None,
 ) -> dict[str, Any]:
-    """Score a finished run on labelled data, with the floors: the file's commonest answer, and no prompt."""
+    """Score a finished run on labelled data, with the floors: the data's commonest answer, and no prompt.
+
+    The data is a file, or a split of a published task that is asked in the words the run was tuned with.
+    """
     prompt = load_prompt(run)
     card = prompt.card
-    column = label or card.label
-    if column is None:
-        raise BadInput(f"The run {run} does not know its label column; say which of {data} holds it: --label COLUMN.")
-    examples = evaluation_examples(card.template, tuple(card.choices), Path(data), column, card.words)
-    frozen = _load_for(prompt, backbone, dtype, device)
+    if (data is None) == (task is None):
+        raise BadInput("Give either --data FILE or --task NAME to evaluate on.")
+    examples, longest = _labelled(prompt, run, data, label), Task.answer_tokens
+    if task is not None:
+        asked = task_like(task, card.template, tuple(card.choices), data_dir, {split: limit} if limit else None)
+        examples, longest = list(asked.examples[split]), asked.answer_tokens
+    frozen = load_for(prompt, backbone, dtype, device)
+    frozen.remember()
     with frozen.using(Bank({card.name: prompt.soft_prompt()}).to(frozen.device)):
-        records = evaluate(frozen, examples, 0, generate=generate)
-        without = score(evaluate(frozen, examples, generate=generate), card.metrics)
+        records = evaluate(frozen, examples, 0, generate=generate, max_new_tokens=longest)
+        without = score(evaluate(frozen, examples, generate=generate, max_new_tokens=longest), card.metrics)
     if predictions is not None:
         write_lines(Path(predictions), [record.as_json() for record in records])
     found = score(records, card.metrics)
     commonest = Counter(example.target for example in examples).most_common(1)[0][0]
     golds = [example.golds() for example in examples]
-    majority = measure(card.metrics, [commonest] * len(golds), golds)
+    majority = measure(card.metrics, [commonest] * len(golds), golds, [example.group for example in examples])
     floor = {"majority": majority, "zero_shot": without.metrics}
-    return {"run": str(run), "name": card.name, "data": str(data), **found.as_json(), "floors": floor}
+    on = str(data) if task is None else f"{task}, {split}"
+    return {"run": str(run), "name": card.name, "data": on, **found.as_json(), "floors": floor}
+
+
+def _labelled(prompt: Prompt, run: str | Path, data: str | Path | None, label: str | None) -> list[Example]:
+    """The rows of a file as examples; none without a file."""
+    card = prompt.card
+    column = label or card.label
+    if data is None:
+        return []
+    if column is None:
+        raise BadInput(
+            f"The run {run} does not know its label column; say which of {data} holds it: --label COLUMN. A run on a "
+            "published task is evaluated with --task NAME."
+        )
+    return evaluation_examples(card.template, tuple(card.choices), Path(data), column, card.words)
 
 
 def predict_run(
@@ -191,97 +206,9 @@ def predict_run(
     """Answer texts (or the rows of a file, or the lines of stdin) with a finished run's prompt."""
     prompt = load_prompt(run)
     examples = _questions(prompt, texts, data)
-    frozen = _load_for(prompt, backbone, dtype, device)
+    frozen = load_for(prompt, backbone, dtype, device)
     with frozen.using(Bank({prompt.card.name: prompt.soft_prompt()}).to(frozen.device)):
         return [_answer(record) for record in evaluate(frozen, examples, 0)]
-
-
-def show_run(run: str | Path, words: int = 5, backbone: str | None = None) -> dict[str, Any]:
-    """What a run is; with `words` > 0 also the nearest vocabulary words of each prompt row."""
-    prompt = load_prompt(run)
-    found: dict[str, Any] = prompt.card.model_dump()
-    found["words"] = []
-    if words:
-        frozen = _load_for(prompt, backbone, "float32", "cpu")
-        found["words"] = [
-            [{"token": token, "cosine": round(cosine, 4)} for token, cosine in row]
-            for row in nearest_words(frozen, prompt.folded.prompt, words)
-        ]
-    return found
-
-
-def show_task(
-    name: str,
-    data_dir: str | Path | None = None,
-    template: str | None = None,
-    limit: int | Mapping[Split, int] | None = None,
-    **published: Any,
-) -> dict[str, Any]:
-    """What a task is: rows and targets by split, one example, and what its data lacks of the published.
-
-    `published` is what else `get_task` takes: protocol, compat, shots, draw.
-    """
-    task = read_task(None, name, template=template, data_dir=data_dir, limit=limit, published=published)
-    first = task.examples["train"][0]
-    return {
-        "name": task.name, "version": task.version, "metrics": list(task.metrics), "choices": list(task.choices),
-        "rows": {split: len(examples) for split, examples in task.examples.items()},
-        "balance": {
-            split: dict(Counter(example.target for example in examples).most_common()) if task.choices else {}
-            for split, examples in task.examples.items()
-        },
-        "example": {"source": first.source + first.cue, "answers": list(first.golds())},
-        "notes": task.origin.get("notes", {}),
-    }  # fmt: skip
-
-
-LIST_COLUMNS = {
-    "methods": ("name", "kind", "prompt", "offset", "year", "title"),
-    "backbones": ("name", "kind", "about"),
-    "tasks": ("name", "rows", "choices", "hub", "about"),
-    "recipes": ("name", "method", "options", "rates", "length", "protocol", "backbone"),
-    "tables": ("name", "tasks", "lines", "backbone", "title"),
-}
-
-
-def listed(what: str) -> list[dict[str, Any]]:
-    """What `softprompt list methods|backbones|tasks|recipes|tables` knows."""
-    if what == "methods":
-        return [method.describe() for method in METHODS.values()]
-    if what == "backbones":
-        return [
-            *({"name": model.name, "kind": "causal", "about": model.about} for model in EMBEDDED.values()),
-            {"name": "FOLDER or hub id", "kind": "causal", "about": "any decoder-only model of transformers"},
-            {"name": "FOLDER or hub id", "kind": "seq2seq", "about": "any encoder-decoder model of transformers"},
-        ]
-    if what == "tasks":
-        return [*(_task_row(name, get_task(name)) for name in TASKS), *map(_entry_row, CATALOGUE.values())]
-    if what == "recipes":
-        return recipe_rows()
-    if what == "tables":
-        return table_rows()
-    raise UnknownName("list", what, LIST_COLUMNS)
-
-
-def environment() -> dict[str, Any]:
-    """Versions, device, threads, cache."""
-    return {
-        **versions(), "platform": platform.platform(), "device": str(find_device()), "threads": torch.get_num_threads(),
-        "cache": str(cache_folder()),
-    }  # fmt: skip
-
-
-def _task_row(name: str, task: Task) -> dict[str, Any]:
-    rows = "/".join(str(len(examples)) for examples in task.examples.values())
-    about = (TASKS[name].__doc__ or "").strip()
-    return {"name": name, "rows": rows, "choices": ", ".join(task.choices), "hub": None, "about": about}
-
-
-def _entry_row(entry: Entry) -> dict[str, Any]:
-    """A published task, without reading it; dev is "-" where it is drawn from train."""
-    hub = entry.path if entry.config is None else f"{entry.path} {entry.config}"
-    choices = ", ".join(entry.words.words) or None
-    return {"name": entry.name, "rows": entry.published_rows(), "choices": choices, "hub": hub, "about": entry.about}
 
 
 def _train(frozen: Backbone, runs: list[Run], console: Console, setting: Setting) -> dict[str, Prompt]:
@@ -326,13 +253,16 @@ def _train(frozen: Backbone, runs: list[Run], console: Console, setting: Setting
 
 
 def _load(setting: Setting) -> Backbone:
-    return load(
+    """A backbone to train on: it remembers what it tokenises."""
+    frozen = load(
         setting.backbone, dtype=setting.dtype, device=setting.device, max_source=setting.max_source,
         dropout=setting.dropout, gradient_checkpointing=setting.gradient_checkpointing, compile=setting.compile,
     )  # fmt: skip
+    frozen.remember()
+    return frozen
 
 
-def _load_for(prompt: Prompt, backbone: str | None, dtype: str, device: str | None) -> Backbone:
+def load_for(prompt: Prompt, backbone: str | None, dtype: str, device: str | None) -> Backbone:
     frozen = load(backbone or prompt.card.backbone, dtype=dtype, device=device, max_source=prompt.card.max_source)
     prompt.check(frozen)
     return frozen

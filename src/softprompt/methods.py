@@ -1,118 +1,25 @@
 """Every method by its paper's name: its parts, defaults, learning rates and citation.
 
-A method is an entry of METHODS: options with the paper's defaults, and a function that makes the prompt
-part and the offset part from them. Where a default departs from the paper, the comment says so.
+A method is an entry of METHODS: the options of its prompt part and of its offset part (which stand beside the
+parts, with the paper's defaults), learning rates and a citation. Where a default departs from the paper, a comment
+says so. "A+B" is the method with A's prompt part and B's offset part, published or not.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+import types
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
 
-import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from torch import Tensor
+from pydantic import ValidationError
 
 from softprompt.errors import BadInput, UnknownName
-from softprompt.offsets import PositionLowRank
-from softprompt.prompts import Free, Superposition
-from softprompt.prompts.superposition import Codebook
-from softprompt.soft import Kind, OffsetPart, PromptPart, SoftPrompt
-from softprompt.start import Vocabulary, from_labels, from_noise, from_text, from_vocabulary, sample_ids
+from softprompt.offsets.position_low_rank import LowRankOffsetOptions
+from softprompt.options import Options, Rate, Site
+from softprompt.prompts.free import FreeOptions
+from softprompt.prompts.superposition import SuperpositionOptions
+from softprompt.soft import Kind, SoftPrompt
 
-
-@dataclass(frozen=True)
-class Site:
-    """What a method may know of the place where its prompt will work."""
-
-    vocabulary: Vocabulary
-    positions: int
-    """Source tokens at most."""
-    labels: Sequence[str] = ()
-    seed: int = 0
-
-    def generator(self) -> torch.Generator:
-        return torch.Generator().manual_seed(self.seed)
-
-
-class Options(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    of_prompt: ClassVar[tuple[str, ...]] = ("length",)
-    of_offset: ClassVar[tuple[str, ...]] = ()
-    """Options that the tensors of each part depend on for good; all others only say how they start."""
-
-    length: int = Field(20, ge=0, le=4096, description="rows of the prompt (virtual tokens)")
-
-    def prompt(self, site: Site) -> PromptPart:
-        raise NotImplementedError
-
-    def offset(self, site: Site) -> OffsetPart | None:
-        return None
-
-
-class FreeOptions(Options):
-    start: Literal["vocabulary", "text", "labels", "noise"] = "vocabulary"
-    start_text: str | None = Field(None, description="the text of start=text")
-    pool: int | None = Field(5000, ge=1, description="start=vocabulary draws from this many first tokens; null: all")
-
-    def prompt(self, site: Site) -> PromptPart:
-        return Free(self._rows(site))
-
-    def _rows(self, site: Site) -> Tensor:
-        if self.start == "noise":
-            return from_noise(self.length, site.vocabulary, site.generator())
-        if self.start == "labels":
-            return from_labels(self.length, site.vocabulary, site.labels, site.generator())
-        if self.start == "text":
-            if not self.start_text:
-                raise BadInput("start=text needs the text: give start_text.")
-            return from_text(self.length, site.vocabulary, self.start_text)
-        return from_vocabulary(self.length, site.vocabulary, site.generator(), self.pool)
-
-
-class LowRankOffsetOptions(Options):
-    of_offset = ("rank", "positions", "alpha")
-
-    rank: int = Field(60, ge=1, description="rank of the offset")
-    positions: int | None = Field(None, ge=1, description="source tokens that have an offset; null: all there can be")
-    alpha: float | None = Field(
-        8.0, description="scale of the offset, alpha / sqrt(rank); null: the paper's A B, unscaled"
-    )
-
-    def offset(self, site: Site) -> OffsetPart:
-        positions = self.positions or site.positions
-        # The prompt has used the seed already: another stream, or A would repeat the vocabulary draw.
-        generator = torch.Generator().manual_seed(site.seed + 1)
-        return PositionLowRank(positions, self.rank, site.vocabulary.d, alpha=self.alpha, generator=generator)
-
-
-class SuperpositionOptions(Options):
-    of_prompt = ("length", "sampled", "codebook", "shared", "softmax")
-
-    length: int = Field(10, ge=0, le=4096, description="rows of the prompt (virtual tokens)")
-    sampled: int = Field(128, ge=1, description="vocabulary embeddings that each row mixes (the paper's m)")
-    pool: int | None = Field(None, ge=1, description="sample from this many first tokens; null: the whole vocabulary")
-    weights_start: Literal["normal", "one_hot"] = Field("normal", description="how the mixing weights p' start")
-    weights_scale: float = Field(1.0, gt=0, description="what the start of p' is multiplied with")
-    codebook: Codebook = "trained"
-    shared: bool = Field(False, description="one codebook for all rows instead of one a row")
-    softmax: bool = Field(False, description="mix with softmax weights (the paper's losing ablation)")
-
-    def prompt(self, site: Site) -> PromptPart:
-        generator = site.generator()
-        ids = sample_ids(self.sampled, site.vocabulary, generator, self.pool)
-        if self.weights_start == "normal":
-            # Variance 1/m: rows differ, and each row's expected squared norm is that of a mean embedding.
-            weights = torch.randn(self.length, self.sampled, generator=generator) / self.sampled**0.5
-        else:
-            weights = torch.eye(self.sampled)[torch.arange(self.length) % self.sampled]
-        return Superposition(
-            site.vocabulary.embed(ids),
-            self.weights_scale * weights,
-            codebook=self.codebook,
-            shared=self.shared,
-            softmax=self.softmax,
-        )
+__all__ = ["METHODS", "Method", "Options", "Rate", "Site", "get_method", "make", "parse_options"]
 
 
 class DeptOptions(FreeOptions, LowRankOffsetOptions):
@@ -121,21 +28,6 @@ class DeptOptions(FreeOptions, LowRankOffsetOptions):
 
 class SuperposDeptOptions(SuperpositionOptions, LowRankOffsetOptions):
     """SuperPos-Prompt's rows with DePT's offset: in no paper."""
-
-
-@dataclass(frozen=True)
-class Rate:
-    """A learning rate that follows the size of the backbone's embeddings.
-
-    `factor` times the root mean square of the embedding entries when `scaled`, else as it is. AdamW moves an
-    entry by about one rate a step, so a rate is a step relative to what is moved.
-    """
-
-    factor: float
-    scaled: bool = True
-
-    def at(self, scale: float) -> float:
-        return self.factor * scale if self.scaled else self.factor
 
 
 @dataclass(frozen=True)
@@ -149,9 +41,9 @@ class Method:
     year: int
     url: str
     options: type[Options]
-    rates: dict[str, Rate]
+    rates: dict[str, Rate] = field(hash=False)
     """Default learning rate of each group."""
-    decay: dict[str, float]
+    decay: dict[str, float] = field(hash=False)
     """Default weight decay of each group; 0 where not named."""
 
     def describe(self) -> dict[str, Any]:
@@ -194,9 +86,32 @@ METHODS: dict[str, Method] = {
 
 
 def get_method(name: str) -> Method:
-    if name not in METHODS:
-        raise UnknownName("method", name, METHODS, "`softprompt list methods` describes them.")
-    return METHODS[name]
+    """A method by name, or two of them combined ("residual+dept"). Raises UnknownName, BadInput."""
+    if name in METHODS:
+        return METHODS[name]
+    first, plus, second = name.partition("+")
+    if plus and first in METHODS and second in METHODS:
+        return combine(METHODS[first], METHODS[second])
+    unknown = second if plus and first in METHODS else first
+    raise UnknownName("method", unknown, METHODS, "`softprompt list methods` describes them; A+B combines two.")
+
+
+@cache
+def combine(one: Method, other: Method) -> Method:
+    """`one`'s prompt part with `other`'s offset part. Raises BadInput where there is none, or one too many."""
+    if one.offset is not None:
+        raise BadInput(f"{one.name}+{other.name}: {one.name} has an offset of its own ({one.offset}); put it second.")
+    if other.offset is None:
+        raise BadInput(f"{one.name}+{other.name}: {other.name} has no offset to add to {one.name}'s prompt.")
+    offset = next(base for base in other.options.__mro__ if "offset" in vars(base))
+    both: type[Options] = types.new_class(f"{one.name}+{other.name}", (one.options, offset))
+    own = set(other.rates) - set(METHODS["prompt_tuning"].rates)
+    return Method(
+        f"{one.name}+{other.name}", f"{one.title} with the offset of {other.title}",
+        "input" if one.kind == "input" else other.kind, one.prompt, other.offset, "two methods combined", 2026, "",
+        both, one.rates | {name: other.rates[name] for name in own},
+        one.decay | {name: value for name, value in other.decay.items() if name in own},
+    )  # fmt: skip
 
 
 def parse_options(method: Method, given: dict[str, Any]) -> Options:

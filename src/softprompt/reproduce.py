@@ -289,6 +289,7 @@ class Reproduction:
                 dropout=setting.dropout, gradient_checkpointing=setting.gradient_checkpointing,
                 compile=setting.compile,
             )  # fmt: skip
+            self._backbones[setting].remember()
         return self._backbones[setting]
 
 

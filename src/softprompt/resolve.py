@@ -142,19 +142,11 @@ def _without_start(recipe: Recipe) -> Recipe:
     return recipe.model_copy(update={"options": kept})
 
 
-def check(
-    read: Callable[[], Task],
-    methods: Sequence[str] | None,
-    pairs: Sequence[str],
-    given: dict[str, Any],
-    backbone: str,
-    dtype: str = "float32",
-    device: str | None = None,
-    max_source: int = 256,
-    output: Path | None = None,
-    start_from: Path | None = None,
-) -> dict[str, Any]:
-    """Resolve what train would, without weights: {"resolved": ..., "problems": [...]}, all problems at once."""
+def check(words: Mapping[str, Any], output: Path | None = None) -> dict[str, Any]:
+    """Resolve what train would be told, without weights: {"resolved": ..., "problems": [...]}, all problems at once.
+
+    `words` are those of `train`, but `settings`, `words` and `limit` as they stand on the command line.
+    """
     resolved: dict[str, Any] = {}
     problems: list[str] = []
 
@@ -167,24 +159,36 @@ def check(
         return found
 
     def task_facts() -> dict[str, Any]:
-        task = read()
+        limit = words.get("limit")
+        task = read_task(
+            words.get("data"), words.get("task"), words.get("dev"), words.get("test"), words.get("template"),
+            words.get("label"), parse_words(words.get("words") or []), words.get("split_seed") or 0,
+            words.get("data_dir"), parse_limit(limit) if isinstance(limit, list) else limit,
+            {name: words.get(name) for name in PUBLISHED},
+        )  # fmt: skip
         rows = {split: len(examples) for split, examples in task.examples.items()}
         return {"name": task.name, "rows": rows, "template": task.template, "choices": list(task.choices)}
 
+    backbone, max_source, whole = words.get("backbone") or "", words.get("max_source") or 256, words.get("recipe")
+    start_from: Path | None = words.get("start_from")
     attempt("task", task_facts)
     facts = attempt("backbone", lambda: _require_backbone(backbone))
-    attempt("device", lambda: str(find_device(device)))
+    attempt("device", lambda: str(find_device(words.get("device"))))
+    dtype = words.get("dtype") or "float32"
     attempt("dtype", lambda: plain(find_dtype(dtype, torch.device(resolved.get("device", "cpu")))))
     predecessor = None if start_from is None else attempt("start_from", lambda: _start(start_from, facts))
     if predecessor is not None:
         resolved["start_from"] = predecessor.record.model_dump()
-    for method in choose_methods(methods, predecessor):
+    flags = {name: words.get(name) for name in ("steps", "batch", "tokens_per_step")}
+    given = {name: value for name, value in flags.items() if value is not None}
+    for method in [whole.method] if whole else choose_methods(words.get("method"), predecessor):
         recipe = attempt(
             method,
             lambda method=method: make_recipes(  # type: ignore[misc]
-                [method], parse_settings(pairs) | given, 0, predecessor, max_source
+                [method], parse_settings(words.get("settings") or []) | given, words.get("seed"), predecessor,
+                max_source, whole,
             )[method],
-        )
+        )  # fmt: skip
         if recipe is not None:
             resolved[method] = {**recipe.model_dump(), "options": recipe.parsed_options().model_dump()}
             length = recipe.parsed_options().length

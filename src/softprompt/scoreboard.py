@@ -97,6 +97,15 @@ def as_markdown(found: Mapping[str, Any]) -> str:
         "",
         *(f"Stopped before its last step: `{cell['line']}` on {cell['task']}, seed {seed}: {why}.\n"
           for cell in found["cells"] for seed, why in enumerate(cell["stopped"]) if why),
+        "## Answers read the other way",
+        "",
+        "Where the score above ranks the choices, the same prompts generating freely, and the reverse: mean over "
+        "seeds, and in brackets the share of generated answers that were none of the choices.",
+        "",
+        f"| | {' | '.join(c['heading'] for c in columns)} |",
+        f"|---|{'---|' * len(columns)}",
+        *(f"| {' | '.join(row)} |" for row in other_rows(found)),
+        "",
     ]  # fmt: skip
     return "\n".join(lines)
 
@@ -126,6 +135,20 @@ def table_rows(found: Mapping[str, Any], *, intervals: bool = False) -> list[lis
             rows.append([f"{line['title']}, published", *map(_quoted, values), _mean_quoted(values)])
             gaps = [_gap(mean, value) for mean, value in zip(means, values, strict=True)]
             rows.append(["gap", *gaps, ""])
+    return rows
+
+
+def other_rows(found: Mapping[str, Any]) -> list[list[str]]:
+    """Rows of the scores that the other way of reading answers gives, with the share of answers outside the choices."""
+    cells = {(cell["line"], cell["task"]): cell for cell in found["cells"]}
+    rows = []
+    for line in found["lines"]:
+        own = [cells.get((line["line"], column["task"])) for column in found["columns"]]
+        shown = [
+            f"{percent(statistics.mean(c['other']))} ({percent(c['unparsable'])})" if c and c["other"] else "-"
+            for c in own
+        ]
+        rows.append([f"`{line['title']}`", *shown])
     return rows
 
 

@@ -24,7 +24,8 @@ from torch import Tensor, nn
 from softprompt.artefact import FOLDED, UNFOLDED, Prompt, load_prompt, read_tensors
 from softprompt.disk import file_sha256
 from softprompt.errors import BadArtefact, BadInput
-from softprompt.methods import METHODS, LowRankOffsetOptions, Method, Options, get_method
+from softprompt.methods import METHODS, Method, Options, get_method
+from softprompt.offsets.position_low_rank import LowRankOffsetOptions
 from softprompt.prompts import Free
 from softprompt.soft import SoftPrompt
 

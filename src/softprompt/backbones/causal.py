@@ -8,7 +8,6 @@ computed once for all its examples (softprompt.backbones.packing).
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
 from typing import Any, Literal
 
 import torch
@@ -204,7 +203,18 @@ class Causal(Backbone):
         return self.choice_ids(example.choices)[example.choices.index(example.target)]
 
     def continuation(self, text: str) -> list[int]:
-        return list(_continuation(self.tokenizer, text))
+        """Ids of " text" after other text.
+
+        Read off behind an anchor, because some tokenizers (SentencePiece) mark the start of every text they
+        are given with a space of its own.
+        """
+        if not text.strip():
+            return []
+        anchor, whole = self.tokens(":"), self.tokens(self._continuing(text))
+        return whole[len(anchor) :] if whole[: len(anchor)] == anchor else self.tokens(f" {text}")
+
+    def _continuing(self, text: str) -> str:
+        return f": {text}"
 
     def room(self, length: int, target: int) -> int:
         if self.context is None:
@@ -222,19 +232,3 @@ class Causal(Backbone):
 
     def _generated(self, made: Tensor, batch: Batch) -> Tensor:
         return made[:, batch.ids.shape[1] :]
-
-
-@cache
-def _continuation(tokenizer: Any, text: str) -> tuple[int, ...]:
-    """Ids of " text" after other text.
-
-    Read off behind an anchor, because some tokenizers (SentencePiece) mark the start of every text they
-    are given with a space of its own.
-    """
-    if not text.strip():
-        return ()
-    anchor: list[int] = tokenizer(":", add_special_tokens=False).input_ids
-    whole: list[int] = tokenizer(f": {text}", add_special_tokens=False).input_ids
-    if whole[: len(anchor)] == anchor:
-        return tuple(whole[len(anchor) :])
-    return tuple(tokenizer(f" {text}", add_special_tokens=False).input_ids)

@@ -19,6 +19,9 @@ def passes(
     where one more pass costs less than the padding it saves. An example longer than the limit goes alone.
     """
     bank, packed = backbone.embedding.bank, backbone.packs(prompts)
+    backbone.read_sources(examples)
+    if targets:
+        backbone.read_targets(examples)
     sizes = [backbone.size(example, targets=targets) for example in examples]
     if not packed:
         sizes = [size + bank.longest([prompt]) for size, prompt in zip(sizes, prompts, strict=True)]

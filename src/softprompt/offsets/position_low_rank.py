@@ -14,10 +14,12 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float
+from pydantic import Field
 from torch import Tensor, nn
 
 from softprompt.errors import BadInput
 from softprompt.offsets.position_table import read
+from softprompt.options import Options, Site
 from softprompt.soft import Kind, OffsetPart, Text
 
 
@@ -96,3 +98,19 @@ def solve_budget(
             f"at d={d} and {positions} positions: a prompt row costs {d}, a rank costs {positions + d}."
         )
     return Budget(length, rank, used, parameters - used)
+
+
+class LowRankOffsetOptions(Options):
+    of_offset = ("rank", "positions", "alpha")
+
+    rank: int = Field(60, ge=1, description="rank of the offset")
+    positions: int | None = Field(None, ge=1, description="source tokens that have an offset; null: all there can be")
+    alpha: float | None = Field(
+        8.0, description="scale of the offset, alpha / sqrt(rank); null: the paper's A B, unscaled"
+    )
+
+    def offset(self, site: Site) -> OffsetPart:
+        positions = self.positions or site.positions
+        # The prompt has used the seed already: another stream, or A would repeat the vocabulary draw.
+        generator = torch.Generator().manual_seed(site.seed + 1)
+        return PositionLowRank(positions, self.rank, site.vocabulary.d, alpha=self.alpha, generator=generator)

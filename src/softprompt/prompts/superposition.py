@@ -11,9 +11,12 @@ from typing import Literal
 
 import torch
 from jaxtyping import Float
+from pydantic import Field
 from torch import Tensor, nn
 
+from softprompt.options import Options, Site
 from softprompt.soft import PromptPart, Text
+from softprompt.start import sample_ids
 
 Codebook = Literal["trained", "frozen", "delta"]
 """What happens to the sampled embeddings: trained (the paper), left as sampled, or left as sampled with a
@@ -63,3 +66,32 @@ class Superposition(PromptPart):
     def undecayed(self) -> set[str]:
         # Section 2: decay shrank the norm of E and lost what it had brought from the vocabulary.
         return {"codebook"}
+
+
+class SuperpositionOptions(Options):
+    of_prompt = ("length", "sampled", "codebook", "shared", "softmax")
+
+    length: int = Field(10, ge=0, le=4096, description="rows of the prompt (virtual tokens)")
+    sampled: int = Field(128, ge=1, description="vocabulary embeddings that each row mixes (the paper's m)")
+    pool: int | None = Field(None, ge=1, description="sample from this many first tokens; null: the whole vocabulary")
+    weights_start: Literal["normal", "one_hot"] = Field("normal", description="how the mixing weights p' start")
+    weights_scale: float = Field(1.0, gt=0, description="what the start of p' is multiplied with")
+    codebook: Codebook = "trained"
+    shared: bool = Field(False, description="one codebook for all rows instead of one a row")
+    softmax: bool = Field(False, description="mix with softmax weights (the paper's losing ablation)")
+
+    def prompt(self, site: Site) -> PromptPart:
+        generator = site.generator()
+        ids = sample_ids(self.sampled, site.vocabulary, generator, self.pool)
+        if self.weights_start == "normal":
+            # Variance 1/m: rows differ, and each row's expected squared norm is that of a mean embedding.
+            weights = torch.randn(self.length, self.sampled, generator=generator) / self.sampled**0.5
+        else:
+            weights = torch.eye(self.sampled)[torch.arange(self.length) % self.sampled]
+        return Superposition(
+            site.vocabulary.embed(ids),
+            self.weights_scale * weights,
+            codebook=self.codebook,
+            shared=self.shared,
+            softmax=self.softmax,
+        )

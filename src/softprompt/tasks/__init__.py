@@ -27,6 +27,7 @@ __all__ = [
     "get_task",
     "read_rows",
     "task_again",
+    "task_like",
 ]
 
 
@@ -84,6 +85,24 @@ def get_task(
     except UnknownName:
         raise UnknownName("task", name, [*TASKS, *CATALOGUE], "Your own file is given with --data FILE.") from None
     return load_task(entry, parse_spec({"task": entry.name, "seed": seed, **given}))
+
+
+def task_like(
+    name: str,
+    template: str,
+    choices: tuple[str, ...],
+    data_dir: str | Path | None = None,
+    limit: Mapping[Split, int] | None = None,
+) -> Task:
+    """A published task in the words of a run. Raises BadInput when it is asked otherwise."""
+    entry = find(name)
+    for form in ("words", "paper"):
+        if (entry.form(form).template, entry.form(form).words) == (template, choices):
+            return get_task(name, data_dir=data_dir, template=form, limit=limit)
+    raise BadInput(
+        f"{entry.name} asks {entry.words.template!r} for {', '.join(entry.words.words) or 'free text'}; the run was "
+        f"tuned with {template!r} for {', '.join(choices) or 'free text'}. Evaluate it on a task that asks alike."
+    )
 
 
 def task_again(origin: Mapping[str, Any]) -> Task:

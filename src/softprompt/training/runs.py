@@ -74,7 +74,9 @@ def make_candidate(
     if predecessor is not None:
         predecessor.prompt.check(backbone)
     options = recipe.parsed_options()
-    backbone.room(options.length, max(len(backbone.target_ids(e)) for e in task.examples["train"]))
+    different = list({(e.target, e.choices): e for e in task.examples["train"]}.values())  # MNLI has three
+    backbone.read_targets(different)
+    backbone.room(options.length, max(len(backbone.target_ids(e)) for e in different))
     if task.choices:
         backbone.choice_ids(task.choices)
     site = Site(backbone, backbone.max_source, task.choices, recipe.seed)

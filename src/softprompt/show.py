@@ -1,0 +1,112 @@
+"""What there is, and what a run, a task or this machine is: plain data, for the command line to print."""
+
+import platform
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from softprompt.artefact import load_prompt
+from softprompt.backbones import EMBEDDED
+from softprompt.backbones.embedded import cache_folder
+from softprompt.backbones.load import find_device
+from softprompt.backbones.tokens import kept_bytes
+from softprompt.commands import load_for
+from softprompt.errors import UnknownName
+from softprompt.methods import METHODS
+from softprompt.nearest import nearest_words
+from softprompt.plans import recipe_rows, table_rows
+from softprompt.resolve import read_task
+from softprompt.tasks import CATALOGUE, TASKS, Split, Task, get_task
+from softprompt.tasks.entry import Entry
+from softprompt.training.runs import versions
+
+
+def show_run(run: str | Path, words: int = 5, backbone: str | None = None) -> dict[str, Any]:
+    """What a run is; with `words` > 0 also the nearest vocabulary words of each prompt row."""
+    prompt = load_prompt(run)
+    found: dict[str, Any] = prompt.card.model_dump()
+    found["words"] = []
+    if words:
+        frozen = load_for(prompt, backbone, "float32", "cpu")
+        found["words"] = [
+            [{"token": token, "cosine": round(cosine, 4)} for token, cosine in row]
+            for row in nearest_words(frozen, prompt.folded.prompt, words)
+        ]
+    return found
+
+
+def show_task(
+    name: str,
+    data_dir: str | Path | None = None,
+    template: str | None = None,
+    limit: int | Mapping[Split, int] | None = None,
+    **published: Any,
+) -> dict[str, Any]:
+    """What a task is: rows and targets by split, one example, and what its data lacks of the published.
+
+    `published` is what else `get_task` takes: protocol, compat, shots, draw.
+    """
+    task = read_task(None, name, template=template, data_dir=data_dir, limit=limit, published=published)
+    first = task.examples["train"][0]
+    return {
+        "name": task.name, "version": task.version, "metrics": list(task.metrics), "choices": list(task.choices),
+        "rows": {split: len(examples) for split, examples in task.examples.items()},
+        "balance": {
+            split: dict(Counter(example.target for example in examples).most_common()) if task.choices else {}
+            for split, examples in task.examples.items()
+        },
+        "example": {"source": first.source + first.cue, "answers": list(first.golds())},
+        "notes": task.origin.get("notes", {}),
+    }  # fmt: skip
+
+
+LIST_COLUMNS = {
+    "methods": ("name", "kind", "prompt", "offset", "year", "title"),
+    "backbones": ("name", "kind", "about"),
+    "tasks": ("name", "rows", "choices", "hub", "about"),
+    "recipes": ("name", "method", "options", "rates", "length", "protocol", "backbone"),
+    "tables": ("name", "tasks", "lines", "backbone", "title"),
+}
+
+
+def listed(what: str) -> list[dict[str, Any]]:
+    """What `softprompt list methods|backbones|tasks|recipes|tables` knows."""
+    if what == "methods":
+        return [method.describe() for method in METHODS.values()]
+    if what == "backbones":
+        return [
+            *({"name": model.name, "kind": "causal", "about": model.about} for model in EMBEDDED.values()),
+            {"name": "FOLDER or hub id", "kind": "causal", "about": "any decoder-only model of transformers"},
+            {"name": "FOLDER or hub id", "kind": "seq2seq", "about": "any encoder-decoder model of transformers"},
+        ]
+    if what == "tasks":
+        return [*(_task_row(name, get_task(name)) for name in TASKS), *map(_entry_row, CATALOGUE.values())]
+    if what == "recipes":
+        return recipe_rows()
+    if what == "tables":
+        return table_rows()
+    raise UnknownName("list", what, LIST_COLUMNS)
+
+
+def environment() -> dict[str, Any]:
+    """Versions, device, threads, cache, and how much of it are token ids."""
+    return {
+        **versions(), "platform": platform.platform(), "device": str(find_device()), "threads": torch.get_num_threads(),
+        "cache": str(cache_folder()), "token_cache": f"{kept_bytes() / 1e6:.1f} MB",
+    }  # fmt: skip
+
+
+def _task_row(name: str, task: Task) -> dict[str, Any]:
+    rows = "/".join(str(len(examples)) for examples in task.examples.values())
+    about = (TASKS[name].__doc__ or "").strip()
+    return {"name": name, "rows": rows, "choices": ", ".join(task.choices), "hub": None, "about": about}
+
+
+def _entry_row(entry: Entry) -> dict[str, Any]:
+    """A published task, without reading it; dev is "-" where it is drawn from train."""
+    hub = entry.path if entry.config is None else f"{entry.path} {entry.config}"
+    choices = ", ".join(entry.words.words) or None
+    return {"name": entry.name, "rows": entry.published_rows(), "choices": choices, "hub": hub, "about": entry.about}
