@@ -293,6 +293,26 @@ def test_a_recipe_and_a_method_are_not_given_together(cli: Cli, data: Path, mode
     assert not (tmp_path / "run").exists()
 
 
+def test_check_resolves_what_a_file_and_the_flags_beside_it_say(
+    cli: Cli, data: Path, model: str, tmp_path: Path
+) -> None:
+    more = "recipe: {method: dept, steps: 4, options: {length: 3, rank: 2}}\n"
+    text = f"data: {{data: {data}, words: {{good: yes, bad: no}}}}\nsetting: {{backbone: {model}, compile: false}}\n"
+    code, out, err = cli("check", config(tmp_path, text + more), "--steps", 7, "--max-source", 9, "--json")
+    assert code == 0, out + err
+    found = json.loads(out)["resolved"]
+    assert found["task"]["choices"] == ["yes", "no"]
+    assert (found["dept"]["steps"], found["dept"]["options"]["rank"], found["max_source"]) == (7, 2, 9)
+    text = f"task: {{task: glue/rte, data_dir: {rte(tmp_path / 'data')}, limit: 8, form: paper}}\n"
+    code, out, err = cli("check", config(tmp_path, text + f"setting: {{backbone: {model}}}\n" + more), "--json")
+    assert code == 0, out + err
+    assert json.loads(out)["resolved"]["task"]["choices"] == ["0", "1"]
+    path = config(tmp_path, text + f"setting: {{backbone: {model}}}\n" + more)
+    code, out, _ = cli("check", path, "--method", "superpos", "--json")
+    assert code == 2
+    assert json.loads(out)["problems"] == ["The recipe is one of dept; leave out --method superpos."]
+
+
 # run.json
 
 
