@@ -95,13 +95,14 @@ def print_result(console: Console, metrics: Sequence[str], rows: Sequence[tuple[
 
 
 def print_table(console: Console, title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Text in columns; the first to the left, the others to the right."""
-    table = Table(box=None, pad_edge=False, title=title, title_justify="left", title_style="bold")
-    for i, head in enumerate(heads):
-        table.add_column(head, justify="right" if i else "left", no_wrap=True)
-    for row in rows:
-        table.add_row(*row)
-    console.print(table)
+    """Text in columns, never cut: the first to the left, the others to the right."""
+    widths = [max(len(line[i]) for line in (heads, *rows)) for i in range(len(heads))]
+    console.print(title, style="bold", markup=False)
+    for line in (heads, *rows):
+        first, *others = (
+            cell.rjust(w) if i else cell.ljust(w) for i, (cell, w) in enumerate(zip(line, widths, strict=True))
+        )
+        console.print("  ".join([first, *others]).rstrip(), soft_wrap=True, markup=False)
 
 
 def print_list(console: Console, columns: Sequence[str], rows: Sequence[dict[str, Any]]) -> None:
