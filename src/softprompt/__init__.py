@@ -7,6 +7,7 @@ from softprompt.commands import predict_run as predict
 from softprompt.commands import resume, train
 from softprompt.embedding import SoftEmbedding, attach
 from softprompt.errors import SoftPromptError
+from softprompt.exchange import export_run, import_run
 from softprompt.methods import METHODS
 from softprompt.offsets import solve_budget
 from softprompt.recipes import Recipe
@@ -29,8 +30,10 @@ __all__ = [
     "Text",
     "attach",
     "evaluate",
+    "export_run",
     "from_files",
     "get_task",
+    "import_run",
     "load",
     "load_prompt",
     "predict",
