@@ -8,6 +8,7 @@ from softprompt.commands import resume, train
 from softprompt.embedding import SoftEmbedding, attach
 from softprompt.errors import SoftPromptError
 from softprompt.exchange import export_run, import_run
+from softprompt.handmade import make_prompt, save_prompt
 from softprompt.methods import METHODS
 from softprompt.offsets import solve_budget
 from softprompt.recipes import Recipe
@@ -36,8 +37,10 @@ __all__ = [
     "import_run",
     "load",
     "load_prompt",
+    "make_prompt",
     "predict",
     "resume",
+    "save_prompt",
     "solve_budget",
     "train",
 ]

@@ -6,15 +6,15 @@ from typing import Any
 
 from rich.console import Console
 
-from softprompt.artefact import Card, Prompt, fingerprint, load_prompt
-from softprompt.backbones import Backbone, load
+from softprompt.artefact import Prompt, load_prompt
+from softprompt.backbones import load
 from softprompt.backbones.load import describe
-from softprompt.disk import make_folder, write_json, write_text
+from softprompt.disk import make_folder, write_json
 from softprompt.errors import BadInput, PromptMismatch, UnknownName
 from softprompt.export import EXPORTS
+from softprompt.handmade import save_unscored, unscored_card
 from softprompt.imports import Adapter, Imported, read_adapter, understand
-from softprompt.tasks import Template
-from softprompt.training.runs import check_folder, versions
+from softprompt.training.runs import check_folder
 
 RECORD = "import.json"
 
@@ -70,23 +70,23 @@ def import_run(
     `max_source` tokens: 256, or as many as the adapter has offsets for. Nothing is written before all of it is checked.
     """
     console = console or Console(stderr=True, highlight=False)
-    form = Template(template)
     check_folder(Path(output), overwrite=overwrite)
     adapter = read_adapter(folder)
     found = understand(adapter, peft_task)
     _check_fit(adapter, found, describe(backbone))
     frozen = load(backbone, dtype=dtype, device=device, max_source=max_source or found.positions or 256)
     _check_fit(adapter, found, {"name": frozen.name, "kind": frozen.kind, "d": frozen.d})
-    frozen.room(found.prompt.length, 0)
-    if choices:
-        frozen.choice_ids(choices)
-    prompt = Prompt(_card(adapter, found, frozen, form.text, choices), found.prompt.fold())
+    peft_version = adapter.config.get("peft_version")
+    card = unscored_card(
+        f"imported-{adapter.folder.resolve().name}", found.prompt, frozen, template=template, choices=choices,
+        method=found.method, options=found.options, task="imported",
+        packages={"peft": str(peft_version)} if peft_version else None,
+    )  # fmt: skip
     where = Path(output)
     make_folder(where)
-    (where / "prompt.json").unlink(missing_ok=True)
     write_json(where / RECORD, _record(adapter, found, peft_task))
-    write_text(where / "README.md", _readme(adapter, found, prompt.card))
-    prompt.save(where, found.prompt)
+    origin = f"imported from a {adapter.config['peft_type']} adapter of HF PEFT (`{RECORD}` says which)"
+    prompt = save_unscored(Prompt(card, found.prompt.fold()), found.prompt, where, origin)
     told = adapter.config.get("base_model_name_or_path")
     if told and Path(str(told)).name != Path(backbone).name:
         console.print(f"note: PEFT trained it on {told!r}; it is imported for {backbone}", soft_wrap=True, markup=False)
@@ -114,36 +114,6 @@ def _check_fit(adapter: Adapter, found: Imported, backbone: dict[str, Any]) -> N
 _SAID: dict[str | None, str] = {"causal": "a decoder-only model", "seq2seq": "an encoder-decoder"}
 
 
-def _card(adapter: Adapter, found: Imported, backbone: Backbone, template: str, choices: Sequence[str]) -> Card:
-    folded = found.prompt.fold()
-    peft_version = adapter.config.get("peft_version")
-    return Card(
-        name=f"imported-{adapter.folder.resolve().name}",
-        kind=found.prompt.kind,
-        method=found.method,
-        options=found.options,
-        backbone=backbone.name,
-        fingerprint=fingerprint(backbone),
-        length=found.prompt.length,
-        positions=found.positions,
-        zeroed=folded.zeroed,
-        max_source=backbone.max_source,
-        task="imported",
-        template=template,
-        choices=list(choices),
-        label=None,
-        words=None,
-        metrics=["accuracy", "macro_f1"] if choices else ["exact_match", "token_f1"],
-        trainable=found.prompt.trainable(),
-        stored=folded.prompt.numel() + (0 if folded.offset is None else folded.offset.numel()),
-        seed=None,
-        scores={},
-        best=None,
-        stopped=None,
-        versions=versions() | ({"peft": str(peft_version)} if peft_version else {}),
-    )
-
-
 def _record(adapter: Adapter, found: Imported, peft_task: int | None) -> dict[str, Any]:
     """import.json: what run.json is to a run of our own."""
     return {
@@ -154,33 +124,3 @@ def _record(adapter: Adapter, found: Imported, peft_task: int | None) -> dict[st
         "peft_task": peft_task,
         "notes": found.notes,
     }
-
-
-def _readme(adapter: Adapter, found: Imported, card: Card) -> str:
-    offset = "" if card.positions is None else f", and an offset for {card.positions} source positions"
-    notes = "".join(f"\n{note}\n" for note in found.notes)
-    return f"""---
-library_name: softprompt
-base_model: {card.backbone}
-tags: [soft-prompt]
----
-
-# {card.name}
-
-A soft prompt for `{card.backbone}`, imported from a {adapter.config["peft_type"]} adapter of HF PEFT; `{RECORD}` says
-which. {card.length} rows of {card.fingerprint.d} values{offset}; {card.stored:,} values in all. No score is known here.
-{notes}
-## Use
-
-```sh
-softprompt predict . "your text"
-```
-
-Input template:
-
-```
-{card.template.replace("`", "'")}
-```
-
-Answers: {", ".join(card.choices) or "free text"}.
-"""
