@@ -10,6 +10,7 @@ from typing import Any
 import peft
 import pytest
 import torch
+from bench.padding_fault import measure
 from peft import MultitaskPromptTuningConfig, PeftModel, PromptEncoderConfig, PromptTuningConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -422,3 +423,15 @@ def test_the_wrong_backbone_task_or_folder_is_one_clear_error(places: dict[str, 
     with pytest.raises(PromptMismatch, match=r"have 16 values.*have 32"):
         import_run(tmp_path / "peft" / "mine", str(wide), tmp_path / "run", peft_task=0)
     assert not (tmp_path / "run").exists()
+
+
+# What PEFT gets wrong and we do not (docs/peft.md)
+
+
+def test_peft_answers_otherwise_in_a_padded_batch_and_we_do_not() -> None:
+    """PEFT is wrong here: it puts the prompt before the padding of a left-padded batch, and drops the position ids."""
+    scores = measure("llama", texts=60, size=30)["scores"]
+    assert scores["PEFT"]["alone"] == scores["softprompt"]["alone"] >= 0.9
+    assert scores["PEFT"]["batch"] < 0.7
+    assert scores["PEFT"]["batch_and_16"] < 0.7
+    assert scores["softprompt"]["batch_as_alone"] == scores["softprompt"]["batch_and_16_as_alone"] == 1.0
