@@ -141,7 +141,7 @@ def test_a_run_folder_is_never_overwritten_silently(cli: Cli, data: Path, model:
         (["train", "--data", "DATA", "--backbone", "MODEL", "--output", "OUT", "--method", "det"], "'dept'"),
         (["train", "--data", "DATA", "--backbone", "smollm2-135", "--output", "OUT"], "'smollm2-135m'"),
         (["train", "--data", "DATA", "--backbone", "MODEL", "--output", "OUT", "--set", "stps=3"], "'steps'"),
-        (["train", "--data", "DATA", "--backbone", "MODEL", "--output", "OUT", "--set", "rates.prmpt=3"], "'prompt'"),
+        (["train", "--data", "DATA", "--backbone", "MODEL", "--output", "OUT", "--set", "rates.prmpt=3"], "'rates.pro"),
         (["train", "--data", "DATA", "--backbone", "MODEL", "--output", "OUT", "--set", "steps"], "NAME=VALUE"),
         (["train", "--data", "DATA", "--backbone", "MODEL", "--output", "OUT", "--steps", "0"], "steps=0"),
         (["train", "--data", "DATA", "--backbone", "MODEL", "--output", "OUT", "--dtype", "float8"], "float32"),

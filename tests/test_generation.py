@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 import torch
 
+from softprompt.evaluate import evaluate, score_task
 from softprompt.soft import Bank
-from softprompt.tasks import Example
+from softprompt.tasks import Example, Task
 from tests import tiny
 from tests.compare import assert_close
 from tests.test_embedding import EXAMPLES, FAMILIES, by_hand, soft_prompt
@@ -118,3 +119,105 @@ def test_rank_notices_when_a_choice_is_scored_wrongly() -> None:
         found = backbone.rank(examples, [-1] * 3)
     with pytest.raises(AssertionError):
         assert_close(found, found.flip(1), 1e-4)
+
+
+# generated answers: which choice a text names
+
+
+def answered(
+    monkeypatch: pytest.MonkeyPatch,
+    family: str,
+    texts: list[str],
+    choices: tuple[str, ...] = CHOICES["one begins another"],
+) -> list[tuple[str, bool]]:
+    """What is read of `texts`, had the backbone generated them."""
+    backbone = tiny.backbone(family)
+    monkeypatch.setattr(backbone, "answer", lambda examples, *_, **__: [texts[int(e.id)] for e in examples])
+    examples = [Example("a b c", choices[0], choices=choices, id=str(i)) for i in range(len(texts))]
+    with backbone.using(Bank()):
+        return [(record.prediction, record.parsed) for record in evaluate(backbone, examples, generate=True)]
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("yes", "yes"),
+        (" yes sir thing", "yes sir"),  # the longest choice that begins the line
+        ("yes, sir", "yes"),
+        ("yes\nno", "yes"),
+        ("yes siree", "yes"),  # where a word ends, not inside it
+        ("yesterday", None),
+        ("no1", None),
+        ("maybe yes", None),
+        ("\nyes", None),
+        ("", None),
+        ("Yes", None),
+    ],
+)
+def test_a_decoder_says_the_longest_choice_that_begins_its_line(
+    text: str, answer: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert answered(monkeypatch, "llama", [text]) == [(answer or "", answer is not None)]
+
+
+def test_an_encoder_decoder_ends_its_answer_and_says_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = ["yes", " yes ", "yes\nmore", "yes sir", "yes sir thing", "yes,", ""]
+    assert answered(monkeypatch, "t5", texts) == [
+        ("yes", True), ("yes", True), ("yes", True), ("yes sir", True), ("", False), ("", False), ("", False)
+    ]  # fmt: skip
+
+
+def asked(strict: bool, n: int = 4) -> Task:
+    examples = [Example("a b c", "yes", choices=("yes", "no"), id=str(i)) for i in range(n)]
+    splits: Any = {"train": examples, "dev": examples, "test": examples}
+    return Task("t", splits, ("yes", "no"), ("accuracy", "macro_f1"), "{t}", scoring="generated", strict=strict)
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_one_answer_outside_the_labels_zeroes_a_strict_score(strict: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    backbone = tiny.backbone("t5")
+    texts = ["yes", "yes", "yes", "red"]
+    monkeypatch.setattr(backbone, "answer", lambda examples, *_, **__: [texts[int(e.id)] for e in examples])
+    with backbone.using(Bank()):
+        scores, records = score_task(backbone, asked(strict), "dev")
+        ranked, _ = score_task(backbone, asked(strict), "dev", scoring="ranked")
+    assert scores.unparsable == 1
+    assert [record.correct for record in records] == [True, True, True, False]
+    assert scores.metrics["accuracy"] == (0.0 if strict else 0.75)
+    assert (scores.metrics["macro_f1"] == 0.0) is strict
+    assert (ranked.unparsable, set(ranked.metrics)) == (0, {"accuracy", "macro_f1"})
+    texts[3] = "no"
+    with backbone.using(Bank()):
+        assert score_task(backbone, asked(strict), "dev")[0].metrics["accuracy"] == 0.75, "a wrong label is a label"
+
+
+@pytest.mark.parametrize("tokens", [1, 3, 20])
+def test_free_answers_are_as_long_as_the_task_lets_them_be(tokens: int) -> None:
+    backbone = tiny.backbone("llama")
+    examples = [Example("a b c", "red blue green", id="0")]
+    splits: Any = {"train": examples, "dev": examples, "test": examples}
+    task = Task("t", splits, (), ("exact_match",), "{t}", answer_tokens=tokens)
+    with backbone.using(Bank({"p": soft_prompt(backbone, "prompt_tuning", 3)})):
+        _, [record] = score_task(backbone, task, "test", 0)
+        whole = backbone.answer(examples, [0], max_new_tokens=20)[0]
+    assert record.text is not None
+    said = record.text.split()
+    assert 0 < len(said) <= tokens
+    assert whole.split()[: len(said)] == said
+    assert len(whole.split()) > 3, "with more room this model says more, or the test shows nothing"
+
+
+def test_an_answer_with_choices_is_no_longer_than_the_longest_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    backbone, rooms = tiny.backbone("llama"), []
+    answer = backbone.answer
+
+    def watched(*args: Any, **options: Any) -> list[str]:
+        rooms.append(options["max_new_tokens"])
+        return answer(*args, **options)
+
+    monkeypatch.setattr(backbone, "answer", watched)
+    with backbone.using(Bank()):
+        score_task(backbone, asked(False), "dev")
+        choices = CHOICES["different lengths"]
+        evaluate(backbone, [Example("a b c", choices[0], choices=choices)], generate=True)
+    assert rooms == [2, 4]  # one token more, to end it

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -237,3 +238,33 @@ def test_open_ended_tasks_train_and_generate() -> None:
     tune(backbone, [one])
     assert one.best is not None
     assert one.best["metric"] == "exact_match"
+
+
+def test_a_task_that_is_scored_by_generated_text_selects_by_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Answers get worse after step 2 whatever the ranking says, so step 2 is the best."""
+    backbone = tiny.backbone("t5")
+    one = candidate(backbone, "prompt_tuning", replace(tiny_task(), scoring="generated"), evaluate_every=1)
+    right = {1: 4, 2: 6, 3: 5, 4: 0, 5: 1, 6: 2}
+
+    def answer(examples: list[Example], *_: Any, **__: Any) -> list[str]:
+        return [e.target if int(e.id) < right[one.step] else "red" for e in examples]
+
+    monkeypatch.setattr(backbone, "answer", answer)
+    monkeypatch.setattr(backbone, "rank", None)  # not asked
+    tune(backbone, [one])
+    dev = [entry["dev"]["accuracy"] for entry in one.history if "dev" in entry]
+    assert dev == [4 / 8, 6 / 8, 5 / 8, 0.0, 1 / 8, 2 / 8]
+    assert one.best is not None
+    assert (one.best["step"], one.best["value"]) == (2, 6 / 8)
+    assert all(entry["dev_loss"] is None for entry in one.history if "dev" in entry)
+    assert not one.failed
+
+
+def test_a_strict_task_that_never_says_a_label_keeps_its_first_evaluation() -> None:
+    backbone = tiny.backbone("t5")
+    task = replace(tiny_task(), scoring="generated", strict=True)
+    one = candidate(backbone, "prompt_tuning", task, rates={"prompt": 0.0}, evaluate_every=2)
+    tune(backbone, [one])
+    assert [entry["dev"] for entry in one.history if "dev" in entry] == [{"accuracy": 0.0}] * 3
+    assert one.best is not None
+    assert one.best["step"] == 2

@@ -139,9 +139,9 @@ def model(name: str) -> nn.Module:
 
 
 @cache
-def tokenizer(*, eos: bool = False, pad_is_eos: bool = False) -> Any:
-    """Words split at blanks; `eos` puts </s> at the end of every text, as T5 does."""
-    words = list(dict.fromkeys(WORDS.split()))
+def tokenizer(*, eos: bool = False, pad_is_eos: bool = False, more: str = "") -> Any:
+    """Words split at blanks, those of `more` too; `eos` puts </s> at the end of every text, as T5 does."""
+    words = list(dict.fromkeys(f"{WORDS} {more}".split()))
     vocabulary = {word: i for i, word in enumerate(["<pad>", "</s>", "<unk>", *words])}
     assert len(vocabulary) <= V
     made = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
@@ -159,9 +159,9 @@ def backbone(name: str, **settings: Any) -> Backbone:
     return Causal(model(name), tokenizer(), f"tiny-{name}", **settings)
 
 
-def save_tiny(name: str, folder: Any) -> str:
-    """Write a tiny model and its tokenizer as transformers does; returns the folder as text."""
+def save_tiny(name: str, folder: Any, more: str = "") -> str:
+    """Write a tiny model and its tokenizer (with the words `more`) as transformers does; returns the folder as text."""
     made = model(name)
     made.save_pretrained(folder)  # type: ignore[operator]
-    tokenizer(eos=name in ("t5", "bart")).save_pretrained(folder)
+    tokenizer(eos=name in ("t5", "bart"), more=more).save_pretrained(folder)
     return str(folder)

@@ -11,7 +11,9 @@ from softprompt.exchange import export_run, import_run
 from softprompt.handmade import make_prompt, save_prompt
 from softprompt.methods import METHODS
 from softprompt.offsets import solve_budget
-from softprompt.recipes import Recipe
+from softprompt.recipes import Plan, Recipe
+from softprompt.recipes.registry import get_recipe
+from softprompt.reproduce import reproduce
 from softprompt.soft import Bank, Folded, Soft, SoftPrompt, Text
 from softprompt.tasks import Example, Task, from_files, get_task
 
@@ -21,6 +23,7 @@ __all__ = [
     "Bank",
     "Example",
     "Folded",
+    "Plan",
     "Prompt",
     "Recipe",
     "Soft",
@@ -33,12 +36,14 @@ __all__ = [
     "evaluate",
     "export_run",
     "from_files",
+    "get_recipe",
     "get_task",
     "import_run",
     "load",
     "load_prompt",
     "make_prompt",
     "predict",
+    "reproduce",
     "resume",
     "save_prompt",
     "solve_budget",

@@ -17,7 +17,7 @@ from softprompt.errors import BadInput, RunFailed
 from softprompt.evaluate import Record, evaluate, score
 from softprompt.metrics import measure
 from softprompt.recipes import Recipe, Setting
-from softprompt.resolve import choose_methods, make_recipes, plain, read_task
+from softprompt.resolve import choose_methods, make_recipes, one_of, plain, read_task
 from softprompt.soft import Bank
 from softprompt.tasks import (
     Example,
@@ -93,7 +93,7 @@ def train(
     flags = {"steps": steps, "batch": batch, "tokens_per_step": tokens_per_step}
     given = dict(settings or {}) | {name: value for name, value in flags.items() if value is not None}
     if recipe is not None and method:
-        raise BadInput(f"The recipe is one of {recipe.method}; leave out --method {method}.")
+        raise BadInput(one_of(recipe, method))
     methods = [recipe.method] if recipe else choose_methods(method, predecessor)
     recipes = make_recipes(methods, given, seed, predecessor, max_source, recipe)
     root = Path(output)

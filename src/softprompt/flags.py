@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from softprompt.errors import BadInput
-from softprompt.plans import plan_words
+from softprompt.plans import beside, plan_words
 
 Data = Annotated[Path | None, typer.Option(help="Your own data: .jsonl, .csv, .tsv or .parquet.")]
 TaskName = Annotated[
@@ -71,7 +71,8 @@ def with_plan(
     """The words of `train`: those of a plan, and before them those of the command line."""
     if plan is not None and config is not None:
         raise BadInput(f"{plan} and --config {config}: give one of them.")
-    return said | {k: v for k, v in plan_words(plan or config, recipe).items() if not _was_given(ctx, k)}
+    told = beside(plan_words(plan or config, recipe), data=said["data"], task=said["task"])
+    return said | {k: v for k, v in told.items() if not _was_given(ctx, k)}
 
 
 def _was_given(ctx: typer.Context, word: str) -> bool:

@@ -5,11 +5,12 @@ parts, with the paper's defaults), learning rates and a citation. Where a defaul
 says so. "A+B" is the method with A's prompt part and B's offset part, published or not.
 """
 
+import types
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
-from pydantic import ValidationError, create_model
+from pydantic import ValidationError
 
 from softprompt.errors import BadInput, UnknownName
 from softprompt.offsets.position_low_rank import LowRankOffsetOptions
@@ -103,7 +104,7 @@ def combine(one: Method, other: Method) -> Method:
     if other.offset is None:
         raise BadInput(f"{one.name}+{other.name}: {other.name} has no offset to add to {one.name}'s prompt.")
     offset = next(base for base in other.options.__mro__ if "offset" in vars(base))
-    both: Any = create_model(f"{one.name}_{other.name}", __base__=(one.options, offset))
+    both: type[Options] = types.new_class(f"{one.name}+{other.name}", (one.options, offset))
     own = set(other.rates) - set(METHODS["prompt_tuning"].rates)
     return Method(
         f"{one.name}+{other.name}", f"{one.title} with the offset of {other.title}",

@@ -128,6 +128,8 @@ METRICS: dict[str, Metric] = {
         accuracy, macro_f1, matthews, pearson, spearman, numeric, exact_match, token_f1, number_match, question_em
     )
 }  # fmt: skip
+MEANS = {"accuracy", "exact_match", "token_f1", "number_match", "numeric"}
+"""Metrics that are the mean of their values for single examples."""
 _CLASS_F1 = re.compile(r"f1\((.+)\)", re.DOTALL)
 
 

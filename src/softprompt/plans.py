@@ -7,24 +7,44 @@ A config file is YAML or JSON in the schema of `softprompt.recipes.Plan`; what `
     recipe: {method: dept, options: {length: 20, rank: 60}, steps: 500, rates: {prompt: 0.1}}
 """
 
-from collections.abc import Mapping
+import json
+import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ValidationError
 
-from softprompt.errors import BadInput, UnknownName
+from softprompt.errors import BadArtefact, BadInput, UnknownName
 from softprompt.methods import get_method
-from softprompt.recipes import Plan, Setting, parse_recipe
+from softprompt.recipes import Plan, parse_recipe
 from softprompt.recipes.registry import RECIPES, TABLES, get_recipe
+from softprompt.recipes.setting import parse_setting
 from softprompt.tasks import task_again
 from softprompt.tasks.spec import TaskSpec, parse_spec
 from softprompt.training.runs import read_run_card
+from softprompt.transfer import StartFrom, read_predecessor
+
+Parsed = TypeVar("Parsed")
 
 KEYS = {*Plan.model_fields, "data"}
 DATA = ("data", "dev", "test", "template", "label", "words", "split_seed")
 """Words of `train` about files of one's own."""
+ROWS = (*DATA, "task", "data_dir", "limit", "protocol", "compat", "shots", "draw")
+"""Words of `train` about examples: who names other data means none of a file's."""
+
+
+class _Loader(yaml.SafeLoader):  # type: ignore[misc]
+    """With YAML 1.2's numbers and truths: in YAML 1.1, which PyYAML reads, 1e-4 is text and the word no is false."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in found if not tag.endswith(":bool") or first in "tTfF"]
+    for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
 
 
 def plan_words(path: str | Path | None = None, recipe: str | None = None) -> dict[str, Any]:
@@ -39,28 +59,33 @@ def plan_words(path: str | Path | None = None, recipe: str | None = None) -> dic
     if path is None:
         return {}
     path = Path(path)
-    if path.is_dir() and (path / "run.json").is_file():
+    if path.is_dir():
+        if not (path / "run.json").is_file():
+            raise BadInput(f"{path} is a folder without a run.json; expected a config file, a run.json or a run.")
         path = path / "run.json"
     value = _read(path)
-    if "versions" in value:
+    if "format" in value or "versions" in value:
         return _words_of_run(path)
     for key in value:
         if key not in KEYS:
             raise UnknownName(f"key of {path}", str(key), KEYS)
     if ("task" in value) == ("data" in value):
         raise BadInput(f"{path}: expected either task (a published or shipped one) or data (your own file).")
-    task, data = value.get("task"), value.get("data")
-    setting = _checked(path, "setting", value.get("setting"))
-    words: dict[str, Any] = {"recipe": parse_recipe(_mapping(path, "recipe", value.get("recipe")))}
-    words |= Setting.model_validate(setting).model_dump(exclude_unset=True)
-    if data is not None:
-        own = {"data": data} if isinstance(data, str) else _mapping(path, "data", data)
-        for key in own:
-            if key not in DATA:
-                raise UnknownName(f"key of data in {path}", str(key), DATA)
-        return words | own
-    spec = {"task": task} if isinstance(task, str) else _mapping(path, "task", task)
-    return words | _task_words(parse_spec(spec))
+    words: dict[str, Any] = {}
+    if value.get("recipe") is not None:  # without one it is --method's
+        words["recipe"] = _parsed(path, "recipe", value["recipe"], parse_recipe)
+    words |= _parsed(path, "setting", value.get("setting"), parse_setting).model_dump(exclude_unset=True)
+    if "data" in value:
+        return words | _own_data(path, value["data"])
+    task = value["task"]
+    spec = {"task": task} if isinstance(task, str) else task
+    return words | _task_words(_parsed(path, "task", spec, parse_spec))
+
+
+def beside(told: Mapping[str, Any], *, data: object = None, task: object = None) -> dict[str, Any]:
+    """What `plan_words` told, without its examples where the user names others: `data` for a task, or the reverse."""
+    other = ("data" in told and task is not None) or ("task" in told and data is not None)
+    return {name: value for name, value in told.items() if not (other and name in ROWS)}
 
 
 def recipe_rows() -> list[dict[str, Any]]:
@@ -118,14 +143,48 @@ def _task_words(spec: TaskSpec) -> dict[str, Any]:
 
 
 def _words_of_run(path: Path) -> dict[str, Any]:
-    card = read_run_card(path.parent if path.name == "run.json" else path)
+    card = read_run_card(path)
     get_method(card.recipe.method)
-    return {"recipe": card.recipe, "task": task_again(card.task), **card.setting.model_dump()}
+    words = {"recipe": card.recipe, "task": task_again(card.task), **card.setting.model_dump()}
+    if card.start_from is not None:
+        words["start_from"] = _unchanged(path, card.start_from)
+    return words
+
+
+def _unchanged(path: Path, record: StartFrom) -> Path:
+    found = read_predecessor(record.folder)
+    if found.record.sha256 != record.sha256:
+        raise BadArtefact(f"{path} started from {record.folder}, whose tensors are no longer those; put them back.")
+    return found.folder
+
+
+def _own_data(path: Path, given: Any) -> dict[str, Any]:
+    own: dict[str, Any] = {"data": given} if isinstance(given, str) else _mapping(path, "data", given)
+    for key, value in own.items():
+        if key not in DATA:
+            raise UnknownName(f"key of data in {path}", key, DATA)
+        kind, expected = (
+            (int, "a number") if key == "split_seed" else (dict, "LABEL: WORD") if key == "words" else (str, "text")
+        )
+        if not isinstance(value, kind):
+            raise BadInput(f"{path}: data.{key} is {value!r}; expected {expected}.")
+    if "data" not in own:
+        raise BadInput(f"{path}: data names no file; expected data: FILE, or data: {{data: FILE, ...}}.")
+    for label, word in own.get("words", {}).items():
+        if isinstance(label, bool) or isinstance(word, bool):
+            raise BadInput(f"{path}: data.words has {label}: {word}; put true and false in quotes.")
+    if "words" in own:  # labels like 0 and 1 are read as numbers
+        own["words"] = {str(label): str(word) for label, word in own["words"].items()}
+    return own
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        # JSON may be indented with tabs, YAML may not.
+        value = json.loads(text) if text.lstrip().startswith("{") and path.suffix == ".json" else _load_yaml(text)
+    except json.JSONDecodeError as error:
+        raise BadInput(f"{path}, line {error.lineno}: is no JSON ({error.msg}).") from None
     except FileNotFoundError:
         raise BadInput(f"{path}: there is no such file; expected a config file (YAML or JSON) or a run.json.") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -147,15 +206,14 @@ def _mapping(path: Path, key: str, value: Any) -> dict[str, Any]:
     return {str(name): item for name, item in value.items()}
 
 
-def _checked(path: Path, key: str, value: Any, model: type[BaseModel] = Setting) -> dict[str, Any]:
+def _load_yaml(text: str) -> Any:
+    return yaml.load(text, Loader=_Loader)  # a SafeLoader
+
+
+def _parsed(path: Path, key: str, value: Any, parse: Callable[[dict[str, Any]], Parsed]) -> Parsed:
+    """One part of a config file; an error in it names the file."""
     given = _mapping(path, key, value)
-    for name in given:
-        if name not in model.model_fields:
-            raise UnknownName(f"{key} of {path}", name, model.model_fields)
     try:
-        model(**given)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        raise BadInput(f"{path}: {key}.{place}={first['input']!r}: {first['msg']}.") from None
-    return given
+        return parse(given)
+    except BadInput as error:
+        raise BadInput(f"{path}: {error}") from None

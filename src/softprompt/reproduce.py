@@ -1,7 +1,8 @@
 """Run a table: every line on every task with several seeds, all of a task in the same batches.
 
-A folder holds OUTPUT/TASK/LINE/seed-N (a run each), TASK/floors.json, and table.json and table.md, written
-anew after each task. The same call on the same folder goes on where it was: finished runs are only read.
+A folder holds OUTPUT/TASK/LINE/seed-N (a run each; its plan.json says what the table asked for), TASK/floors.json,
+and table.json and table.md, written anew after each task. The same call on the same folder goes on where it was:
+finished runs are only read. A call that asks for another recipe, task or setting is refused.
 """
 
 import json
@@ -15,17 +16,18 @@ from rich.console import Console
 
 from softprompt.backbones import Backbone, load
 from softprompt.disk import make_folder, write_json, write_text
-from softprompt.errors import BadInput, Interrupted, RunFailed
+from softprompt.errors import BadArtefact, BadInput, Interrupted, RunFailed
 from softprompt.recipes import Plan, Recipe, Setting
 from softprompt.recipes.override import override_all
 from softprompt.recipes.registry import get_table
+from softprompt.recipes.setting import parse_setting
 from softprompt.recipes.tables import Column, Line, Table
 from softprompt.resolve import make_recipes
 from softprompt.scoreboard import Cell, as_markdown, cell_of
 from softprompt.tasks import Task
 from softprompt.tasks.catalogue import find, load_task
 from softprompt.tasks.protocols import get_protocol
-from softprompt.tasks.spec import TaskSpec
+from softprompt.tasks.spec import TaskSpec, parse_spec
 from softprompt.terminal import TrainingView
 from softprompt.training.checkpoint import FILE
 from softprompt.training.interrupt import interruptible
@@ -42,6 +44,8 @@ from softprompt.training.runs import (
     versions,
 )  # fmt: skip
 from softprompt.transfer import read_predecessor
+
+PLAN = "plan.json"
 
 
 @dataclass(frozen=True)
@@ -87,6 +91,9 @@ class Reproduction:
         self.jobs = {column.task: self._jobs(column) for column in self.columns}
         self._tasks: dict[str, Task] = {}
         self._backbones: dict[Setting, Backbone] = {}
+        for jobs in self.jobs.values():
+            for job in jobs:
+                self._check(job)
 
     def _jobs(self, column: Column) -> list[Job]:
         plans = [line.plan(column.task) for line in self.lines if line.plan]
@@ -99,17 +106,38 @@ class Reproduction:
             for seed in range(self.seeds):
                 # A few-shot table draws other examples for every seed.
                 draw = {} if plan.task.shots is None and not self.spec.get("shots") else {"draw": seed}
-                task = TaskSpec.model_validate({**plan.task.model_dump(), **self.spec, **draw})
                 own = plan.model_copy(
                     update={
-                        "task": task,
-                        "setting": Setting.model_validate({**plan.setting.model_dump(), **self.setting}),
+                        "task": parse_spec({**plan.task.model_dump(), **self.spec, **draw}),
+                        "setting": parse_setting({**plan.setting.model_dump(), **self.setting}),
                         "recipe": recipe.model_copy(update={"seed": seed}),
                     }
                 )
                 folder = self.output / column.task.replace("/", "-") / line.name / f"seed-{seed}"
                 jobs.append(Job(line, own, folder))
         return jobs
+
+    def _check(self, job: Job) -> None:
+        """Raise BadInput where the folder holds a run that was asked for in other words."""
+        path = job.folder / PLAN
+        if not path.is_file():
+            return
+        try:
+            plan = Plan.model_validate_json(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise BadArtefact(
+                f"{path} is no plan of ours: {error}. Remove its folder, and the run is done again."
+            ) from None
+        was, now = _of_result(plan), _of_result(job.plan)
+        start = read_run_card(job.folder).start_from if (job.folder / "run.json").is_file() else None
+        was["start_from"] = None if start is None else start.sha256
+        now["start_from"] = None if self.predecessor is None else self.predecessor.record.sha256
+        other = [name for name in now if was.get(name) != now[name]]
+        if other:
+            raise BadInput(
+                f"{job.folder} holds a run with another {' and another '.join(other)} ({PLAN}). Give the words it was "
+                "begun with, or another --output."
+            )
 
     def _continued(self, recipe: Recipe, plan: Plan) -> Recipe:
         """With a run to start from, its options where the recipe has none, checked."""
@@ -170,6 +198,8 @@ class Reproduction:
         lowest = json.loads(path.read_text(encoding="utf-8"))
         torch.manual_seed(jobs[0].plan.recipe.seed)  # only dropout draws from it; a checkpoint brings its own state
         runs = [self._begun(job, backbone) for job in left]
+        if not runs:
+            return []
         listener: Listener
         try:
             with watch(runs) as listener:
@@ -193,7 +223,9 @@ class Reproduction:
         name = f"{job.line.name}-{task.name}-seed{job.plan.recipe.seed}"
         candidate = make_candidate(name, job.plan.recipe, backbone, task, self.predecessor)
         if not (job.folder / FILE).is_file():
-            return begin(candidate, job.folder, job.plan.setting)
+            run = begin(candidate, job.folder, job.plan.setting)
+            write_json(job.folder / PLAN, job.plan.model_dump(mode="json", exclude={"sources", "notes", "grid"}))
+            return run
         card = read_run_card(job.folder)
         if card.recipe != candidate.recipe or card.task != json.loads(json.dumps(task.origin)):
             raise BadInput(
@@ -263,6 +295,16 @@ class Reproduction:
 
 def _listed(names: Sequence[str] | None) -> list[str] | None:
     return None if not names else [name for word in names for name in word.split(",") if name]
+
+
+def _of_result(plan: Plan) -> dict[str, Any]:
+    """What of a plan the result depends on: not where the data and the backbone lie, nor how it is computed."""
+    return {
+        "recipe": plan.recipe,
+        "task": plan.task.model_dump(exclude={"data_dir"}),
+        "backbone": Path(plan.setting.backbone).name,
+        "setting": plan.setting.model_dump(include={"dtype", "max_source", "dropout"}),
+    }
 
 
 def _key(spec: TaskSpec) -> str:

@@ -106,6 +106,11 @@ def choose_methods(given: str | Sequence[str] | None, predecessor: Predecessor |
     return ["prompt_tuning" if predecessor is None else predecessor.method.name]
 
 
+def one_of(recipe: Recipe, method: str | Sequence[str]) -> str:
+    """What is said to who gives a recipe and a method."""
+    return f"The recipe is one of {recipe.method}; leave out --method {' '.join(choose_methods(method))}."
+
+
 def make_recipes(
     methods: Sequence[str],
     given: dict[str, Any],
@@ -145,7 +150,7 @@ def _without_start(recipe: Recipe) -> Recipe:
 def check(words: Mapping[str, Any], output: Path | None = None) -> dict[str, Any]:
     """Resolve what train would be told, without weights: {"resolved": ..., "problems": [...]}, all problems at once.
 
-    `words` are those of `train`, but `settings`, `words` and `limit` as they stand on the command line.
+    `words` are those of `train`, but `settings`, and `words` and `limit` too, may be as on the command line.
     """
     resolved: dict[str, Any] = {}
     problems: list[str] = []
@@ -159,10 +164,10 @@ def check(words: Mapping[str, Any], output: Path | None = None) -> dict[str, Any
         return found
 
     def task_facts() -> dict[str, Any]:
-        limit = words.get("limit")
+        limit, said = words.get("limit"), words.get("words") or {}  # text on the command line, values in a file
         task = read_task(
             words.get("data"), words.get("task"), words.get("dev"), words.get("test"), words.get("template"),
-            words.get("label"), parse_words(words.get("words") or []), words.get("split_seed") or 0,
+            words.get("label"), said if isinstance(said, Mapping) else parse_words(said), words.get("split_seed") or 0,
             words.get("data_dir"), parse_limit(limit) if isinstance(limit, list) else limit,
             {name: words.get(name) for name in PUBLISHED},
         )  # fmt: skip
@@ -181,6 +186,8 @@ def check(words: Mapping[str, Any], output: Path | None = None) -> dict[str, Any
         resolved["start_from"] = predecessor.record.model_dump()
     flags = {name: words.get(name) for name in ("steps", "batch", "tokens_per_step")}
     given = {name: value for name, value in flags.items() if value is not None}
+    if whole and words.get("method"):
+        problems.append(one_of(whole, words["method"]))
     for method in [whole.method] if whole else choose_methods(words.get("method"), predecessor):
         recipe = attempt(
             method,

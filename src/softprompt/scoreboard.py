@@ -32,6 +32,8 @@ class Cell:
     """95 % bootstrap interval of the mean; None where each seed has other test examples."""
     steps: list[int]
     """Of the checkpoints that dev chose."""
+    stopped: list[str | None]
+    """Why a run ended before its last step: not finite, or out of patience."""
     trainable: int
     published: Score | None
 
@@ -64,6 +66,7 @@ def cell_of(folders: Sequence[Path], tasks: Sequence[Task], column: Column, line
         unparsable=statistics.mean(one["unparsable"] / one["n"] for one in generated) if generated else 0.0,
         interval=_interval(folders, tasks, metric.split("+")),
         steps=[card.best["step"] if card.best else 0 for card in cards],
+        stopped=[card.stopped for card in cards],
         trainable=cards[0].trainable,
         published=line.published.get(column.task),
     )
@@ -80,7 +83,7 @@ def as_markdown(found: Mapping[str, Any]) -> str:
     lines = [
         f"# {found['title']}: {found['backbone']}",
         "",
-        f"Protocol {found['protocol']}, {found['seeds']} seeds"
+        f"Protocol {found['protocol']}, {found['seeds']} seed{'s' if found['seeds'] > 1 else ''}"
         + (f" (it asks for {found['protocol_seeds']})" if found["seeds"] < found["protocol_seeds"] else "")
         + ". Mean of test over seeds, standard deviation, 95 % bootstrap interval in brackets; in percent.",
         "",
@@ -92,6 +95,8 @@ def as_markdown(found: Mapping[str, Any]) -> str:
         "Test rows: " + ", ".join(f"{c['heading']} {found['rows'][c['task']]['test']:,}" for c in columns
                                   if c["task"] in found["rows"]) + ".",
         "",
+        *(f"Stopped before its last step: `{cell['line']}` on {cell['task']}, seed {seed}: {why}.\n"
+          for cell in found["cells"] for seed, why in enumerate(cell["stopped"]) if why),
         "## Answers read the other way",
         "",
         "Where the score above ranks the choices, the same prompts generating freely, and the reverse: mean over "

@@ -53,6 +53,7 @@ def prompt_tuning(task: str) -> Plan:
             "warmup": "section 3: a constant rate",
             "clip": "not stated; Adafactor clips its own update",
             "evaluate_every": "not stated; ours",
+            "dev_limit": "not stated; ours: all of dev",
         },
         notes=(
             "The paper selects and reports on validation; here the protocol is fair. Templates are ours, not T5's.",

@@ -18,6 +18,7 @@ TASK = "others/gsm8k"
 COMMON: dict[str, Any] = {
     "batch": 4, "steps": 5000, "schedule": "cosine", "clip": 1.0, "evaluate_every": 250, "dev_limit": 50,
 }  # fmt: skip
+_THEIRS = (*COMMON, "setting.backbone", "setting.dtype", "setting.max_source")
 SETTING = Setting(backbone="meta-llama/Llama-3.2-3B", dtype="bfloat16", max_source=768)
 
 
@@ -34,8 +35,7 @@ def _peft(name: str, start: str, rate: float) -> Plan:
             **COMMON,
         ),
         sources=dict.fromkeys(
-            ("options.length", "options.start", "rates.prompt", "decay.prompt", "batch", "steps", "schedule", "clip",
-             "evaluate_every", "setting.backbone", "setting.max_source"), SOURCE,
+            ("options.length", "options.start", "options.pool", "rates.prompt", "decay.prompt", *_THEIRS), SOURCE,
         ),
         notes=("It pads on the right in training and on the left in evaluation, which moves the prompt; we do not.",),
     )  # fmt: skip
@@ -64,8 +64,9 @@ def ours(task: str = TASK) -> Plan:
         setting=SETTING,
         recipe=Recipe(method="prompt_tuning", options={"length": 50}, decay={"prompt": 0.0}, **COMMON),
         grid={"rates.prompt": (1e-3, 3e-3, 1e-2), "options.length": (20, 50, 100)},
-        sources={"options.length": "ours: length is the cost", "rates": "ours: 0.3 of the embeddings' size"}
-        | dict.fromkeys(("batch", "steps", "schedule", "clip", "evaluate_every"), SOURCE),
+        sources={"options.length": "ours: length is the cost", "decay.prompt": "ours: none"}
+        | {"rates": "ours: 0.3 of the embeddings' size"}
+        | dict.fromkeys(_THEIRS, SOURCE),
         notes=("Not run: it needs a GPU and the hub.",),
     )
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from softprompt.errors import BadInput, UnknownName
-from softprompt.methods import get_method
+from softprompt.methods import Method, get_method
 from softprompt.recipes.recipe import Recipe, parse_recipe
 
 BY_GROUP = ("rates", "decay")
@@ -27,7 +27,7 @@ def override(recipe: Recipe, given: Mapping[str, Any]) -> tuple[Recipe, set[str]
     used = set()
     for name, value in given.items():
         head, dot, tail = name.partition(".")
-        option = tail if dot and head in PARTS else name
+        option = _option(method, name)
         if name in FIELDS:
             for pair in EITHER:
                 if name in pair and value is not None:
@@ -35,12 +35,21 @@ def override(recipe: Recipe, given: Mapping[str, Any]) -> tuple[Recipe, set[str]
             made[name] = value
         elif dot and head in BY_GROUP and tail in method.rates:
             made[head] = {**made.get(head, {}), tail: value}
-        elif option in method.options.model_fields:
+        elif option is not None:
             made["options"] = {**made.get("options", {}), option: value}
         else:
             continue
         used.add(name)
     return parse_recipe(made), used
+
+
+def _option(method: Method, name: str) -> str | None:
+    """The option of `method` that `name` means, with or without its part in front."""
+    part, dot, option = name.rpartition(".")
+    if option not in method.options.model_fields or (dot and part not in PARTS):
+        return None
+    other = "prompt" if option in method.options.of_offset else "offset"
+    return None if part == other else option
 
 
 def override_all(recipes: Iterable[Recipe], given: Mapping[str, Any]) -> list[Recipe]:
@@ -59,5 +68,12 @@ def override_all(recipes: Iterable[Recipe], given: Mapping[str, Any]) -> list[Re
             groups = {group for method in methods for group in method.rates}
             options = {option for method in methods for option in method.options.model_fields}
             known = {*FIELDS, *options, *(f"{head}.{group}" for head in BY_GROUP for group in groups)}
-            raise UnknownName("setting", name, known)
+            part, _, tail = name.rpartition(".")
+            if part in PARTS:
+                known |= {f"{part}.{option}" for m in methods for option in options if _option(m, f"{part}.{option}")}
+            meant = {
+                f"{other}.{tail}" for m in methods for other in ("prompt", "offset") if _option(m, f"{other}.{tail}")
+            }
+            hint = f"There is {' and '.join(sorted(meant))}." if part in PARTS and meant else ""
+            raise UnknownName("setting", name, known, hint)
     return [recipe for recipe, _ in changed]

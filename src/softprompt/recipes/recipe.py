@@ -1,6 +1,7 @@
 """Recipe: how one prompt is tuned. What is left None follows from the method, the backbone and the steps."""
 
 import math
+from collections.abc import Iterable
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -62,10 +63,7 @@ class Recipe(BaseModel):
         `scale` is the root mean square of the backbone's embeddings, `rows` the number of training examples.
         """
         method = get_method(self.method)
-        for given in (self.rates, self.decay):
-            for name in given:
-                if name not in groups:
-                    raise UnknownName(f"group of {self.method}", name, groups)
+        _check_groups(self, groups)
         rates = {name: rate.at(scale) for name, rate in method.rates.items() if name in groups} | self.rates
         decay = dict.fromkeys(groups, 0.0) | {k: v for k, v in method.decay.items() if k in groups} | self.decay
         epoch = math.ceil(rows / self.batch)
@@ -98,8 +96,17 @@ def parse_recipe(given: dict[str, Any]) -> Recipe:
         recipe = Recipe(**given)
     except ValidationError as error:
         first = error.errors()[0]
+        why = first["msg"].removeprefix("Value error, ")
         if not first["loc"]:
-            raise BadInput(f"Recipe: {first['msg'].removeprefix('Value error, ')}.") from None
-        raise BadInput(f"Recipe: {'.'.join(map(str, first['loc']))}={first['input']!r}: {first['msg']}.") from None
+            raise BadInput(f"Recipe: {why}.") from None
+        place = ".".join(str(part) for part in first["loc"] if part not in ("int", "literal['epoch']"))
+        raise BadInput(f"Recipe: {place}={first['input']!r}: {why}.") from None
     recipe.parsed_options()
+    _check_groups(recipe, get_method(recipe.method).rates)
     return recipe
+
+
+def _check_groups(recipe: Recipe, groups: Iterable[str]) -> None:
+    for name in (*recipe.rates, *recipe.decay):
+        if name not in groups:
+            raise UnknownName(f"group of {recipe.method}", name, groups)

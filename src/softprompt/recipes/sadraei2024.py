@@ -41,7 +41,9 @@ SOURCES = {
     "warmup": "sections 3.1 to 3.4: no learning rate scheduler",
     "evaluate_every": "figure 2: scores by epoch",
     "batch": "not stated; ours",
+    "setting.backbone": "sections 3.1 to 3.4: T5 v1.1, LM-adapted; the original T5 in table 3",
     "setting.max_source": "not stated; ours",
+    "dev_limit": "not stated; the whole validation set is what is reported",
     "clip": "not stated; our default",
 }
 SILENT = ("Batch, source length, clipping, templates and label words are not in the paper; these are ours.",)
@@ -75,7 +77,8 @@ def simple(task: str, *, backbone: str = BASE, dropout: bool = False) -> Plan:
             decay={"prompt": 0.01},
             **COMMON,
         ),
-        dict.fromkeys(("options.start", "rates.prompt", "decay.prompt"), "sections 3.1 to 3.4"),
+        dict.fromkeys(("options.start", "rates.prompt", "decay.prompt"), "sections 3.1 to 3.4")
+        | {"options.pool": "sections 3.1 to 3.4 say unique token embeddings, not of which; ours: of all"},
         ("Lester et al. 2021 use 0.3; read this baseline with that in mind.",),
     )  # fmt: skip
 

@@ -1,6 +1,11 @@
 """Setting: where prompts are tuned, the same for all that are tuned in one call."""
 
-from pydantic import BaseModel, ConfigDict, Field
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from softprompt.errors import BadInput, UnknownName
 
 
 class Setting(BaseModel):
@@ -16,3 +21,15 @@ class Setting(BaseModel):
     gradient_checkpointing: bool = False
     compile: bool = False
     tokens_per_pass: int | None = Field(None, ge=1)
+
+
+def parse_setting(given: Mapping[str, Any]) -> Setting:
+    """A checked setting. Raises UnknownName or BadInput."""
+    for name in given:
+        if name not in Setting.model_fields:
+            raise UnknownName("setting", name, Setting.model_fields)
+    try:
+        return Setting(**given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise BadInput(f"Setting: {'.'.join(map(str, first['loc']))}={first['input']!r}: {first['msg']}.") from None

@@ -79,8 +79,11 @@ COMMON: dict[str, Any] = {
 }
 SOURCES = {
     "task.protocol": f"{CODE}, src/tasks.py: splits of seed 42, digits as targets",
+    "setting.backbone": f"{CODE}, checkpoints/*/README.md",
+    "setting.max_source": f"{CODE}, README (--max_length 256) and the released runs (348 for MultiRC, 512 for MRQA)",
     "setting.dropout": f"{CODE}, train.py: the Trainer leaves the backbone in training mode, dropout 0.1",
     "options.start": f"{CODE}, adapter_config.json of every released run",
+    "options.start_text": f"{CODE}, adapter_config.json of every released run, misspelled there",
     "options.alpha": f"{CODE}, peft/tuners/prompt_tuning_lora.py: lora_alpha 8, A B times 8 / sqrt(r)",
     "batch": f"{CODE}, checkpoints/*/output.log (MRQA: 16 x 2)",
     "warmup": f"{CODE}, README and trainer_state.json",
@@ -89,6 +92,8 @@ SOURCES = {
     "epsilon": "transformers 4.26.1, AdamW's own default; the flag in the log is not passed on",
     "decay": "transformers 4.26.1, AdamW's own default 0; --weight_decay 1e-5 is not passed on",
     "evaluate_every": f"{CODE}, trainer_state.json",
+    "dev_limit": f"{CODE}, output.log: every evaluation is on the whole of dev",
+    "seed": f"{CODE}, output.log",
 }
 DISAGREE = (
     "The authors' command says --weight_decay 1e-5 and adam_epsilon 1e-8; their code applies neither.",
@@ -101,6 +106,7 @@ def released(task: str) -> Plan:
     if task not in RELEASED:
         raise UnknownName("released run of DePT", task, RELEASED, "The others are in dept-appendix.")
     run = RELEASED[task]
+    longer = ("With s = 348 these are 79,560 trained values on T5-base, not 76,800.",) if run.max_source == 348 else ()
     own = ("options.length", "options.rank", "setting.max_source", "rates.prompt", "rates.offset", "steps")
     return Plan(
         name=f"dept/{task.replace('/', '-')}",
@@ -115,7 +121,7 @@ def released(task: str) -> Plan:
         ),
         grid=GRID,
         sources=SOURCES | dict.fromkeys(own, f"{CODE}, checkpoints/{run.folder}"),
-        notes=DISAGREE,
+        notes=(*DISAGREE, *longer),
     )
 
 

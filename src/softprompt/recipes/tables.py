@@ -57,17 +57,18 @@ class Table:
         """Columns and lines by name, all that can be run without names. Raises UnknownName."""
         columns, runnable = list(self.columns), [line for line in self.lines if line.plan]
         if tasks is not None:
-            columns = [self._column(task) for task in tasks]
+            columns = list(dict.fromkeys(self._column(task) for task in tasks))
         if lines is not None:
             by_name = {line.name: line for line in runnable}
             for name in lines:
                 if name not in by_name:
                     raise UnknownName(f"line of {self.name}", name, by_name)
-            runnable = [by_name[name] for name in lines]
+            runnable = [by_name[name] for name in dict.fromkeys(lines)]
         return columns, runnable
 
     def _column(self, task: str) -> Column:
         found = [column for column in self.columns if task in (column.task, column.task.split("/")[1])]
         if not found:
-            raise UnknownName(f"task of {self.name}", task, [column.task for column in self.columns])
+            known = [column.task if "/" in task else column.task.split("/")[1] for column in self.columns]
+            raise UnknownName(f"task of {self.name}", task, known)
         return found[0]

@@ -127,7 +127,8 @@ def begin(candidate: Candidate, folder: Path, setting: Setting) -> Run:
 
 
 def read_run_card(folder: Path) -> RunCard:
-    path = folder / "run.json"
+    """The run.json in `folder`, or a copy of one. Raises BadArtefact."""
+    path = folder if folder.is_file() else folder / "run.json"
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
         if isinstance(value, dict) and value.get("format") != FORMAT:

@@ -1,0 +1,103 @@
+"""Bootstrap intervals against what is known of them."""
+
+import math
+
+import numpy as np
+import pytest
+
+from softprompt.intervals import bootstrap
+from softprompt.metrics import MEANS
+
+N = 400
+
+
+def answers(right: int, n: int = N) -> list[str]:
+    return ["yes"] * right + ["no"] * (n - right)
+
+
+GOLDS = [("yes",)] * N
+
+
+def test_of_one_run_it_is_the_normal_approximation_of_a_share() -> None:
+    low, high = bootstrap(["accuracy"], [answers(320)], GOLDS)
+    half = 1.96 * math.sqrt(0.8 * 0.2 / N)
+    assert low == pytest.approx(0.8 - half, abs=0.008)
+    assert high == pytest.approx(0.8 + half, abs=0.008)
+
+
+def test_a_level_is_a_width() -> None:
+    low, high = bootstrap(["accuracy"], [answers(320)], GOLDS, level=0.5)
+    assert (high - low) / 2 == pytest.approx(0.6745 * math.sqrt(0.8 * 0.2 / N), abs=0.004)
+
+
+def test_the_seed_decides_it() -> None:
+    few = {"resamples": 50}
+    assert bootstrap(["accuracy"], [answers(300)], GOLDS, **few) == bootstrap(
+        ["accuracy"], [answers(300)], GOLDS, **few
+    )
+    assert bootstrap(["accuracy"], [answers(300)], GOLDS, **few) != bootstrap(
+        ["accuracy"], [answers(300)], GOLDS, **few, seed=1
+    )
+
+
+def test_runs_that_differ_widen_it() -> None:
+    """Two runs of 0.6 and 1.0: the mean of two draws is 0.6, 0.8 or 1.0."""
+    low, high = bootstrap(["accuracy"], [answers(240), answers(400)], GOLDS, resamples=300)
+    assert low < 0.62
+    assert high == 1.0
+    alike = bootstrap(["accuracy"], [answers(320), answers(320)], GOLDS, resamples=300)
+    assert alike[1] - alike[0] < 0.1
+
+
+def test_all_right_is_certain() -> None:
+    assert bootstrap(["accuracy"], [answers(N)] * 3, GOLDS, resamples=20) == (1.0, 1.0)
+
+
+@pytest.mark.parametrize("metric", sorted(MEANS))
+def test_a_mean_over_examples_may_be_looked_up(metric: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = [["1", "two", "the 3", "x 4 y", ""] * 8, ["1", "2", "three", "4", "5 of 5"] * 8]
+    golds = [("1",), ("two", "2"), ("3",), ("x y 4",), ("5",)] * 8
+    looked_up = bootstrap([metric, "macro_f1"], said, golds, resamples=40)
+    monkeypatch.setattr("softprompt.intervals.MEANS", set())
+    assert looked_up == pytest.approx(bootstrap([metric, "macro_f1"], said, golds, resamples=40), abs=1e-12)
+
+
+def test_several_metrics_are_averaged() -> None:
+    predictions, golds = [["1.0", "2.0", "3.0", "4.0", "5.0"] * 8], [(str(i % 5 + 1.0),) for i in range(40)]
+    assert bootstrap(["pearson", "spearman"], predictions, golds, resamples=20) == (1.0, 1.0)
+    low, high = bootstrap(["accuracy", "pearson"], predictions, [("0",)] * 40, resamples=20)
+    assert (low, high) == (0.0, 0.0)
+
+
+def test_the_examples_of_a_group_are_drawn_together() -> None:
+    """Twenty groups of twenty equal answers are twenty draws, not four hundred."""
+    predictions = [[("yes" if i // 20 < 10 else "no") for i in range(N)]]
+    groups = [str(i // 20) for i in range(N)]
+    low, high = bootstrap(["accuracy"], predictions, GOLDS, groups)
+    assert (high - low) / 2 == pytest.approx(1.96 * math.sqrt(0.5 * 0.5 / 20), abs=0.03)
+    low, high = bootstrap(["accuracy"], predictions, GOLDS)
+    assert (high - low) / 2 == pytest.approx(1.96 * math.sqrt(0.5 * 0.5 / N), abs=0.008)
+
+
+def test_a_question_that_is_drawn_twice_counts_twice() -> None:
+    """The share of questions that are right is a share of n drawn questions: of two, 0, 1/2 or 1."""
+    predictions = [["yes", "yes", "no", "no"] * 10]
+    groups = [f"q{i // 2}" for i in range(40)]
+    golds = [("yes",)] * 40
+    found = bootstrap(["question_em"], predictions, golds, groups)
+    # The same question by question: twenty answers, of which ten are right.
+    assert found == bootstrap(["accuracy"], [["yes", "no"] * 10], [("yes",)] * 20)
+
+
+def test_an_example_without_a_group_is_its_own() -> None:
+    groups = ["a", "a", *[""] * (N - 2)]
+    low, high = bootstrap(["accuracy"], [answers(320)], GOLDS, groups, resamples=300)
+    assert 0.02 < high - low < 0.12
+
+
+def test_the_score_lies_inside() -> None:
+    generator = np.random.default_rng(3)
+    runs = [["yes" if x < 0.7 else "no" for x in generator.random(N)] for _ in range(3)]
+    share = float(np.mean([[answer == "yes" for answer in run] for run in runs]))
+    low, high = bootstrap(["accuracy"], runs, GOLDS, resamples=200)
+    assert low < share < high
