@@ -39,7 +39,6 @@ CASES := smollm2-short smollm2-medium smollm2-long smollm2-short-20 smollm2-medi
 BENCH := $(BIN)/python bench
 
 bench: $(READY)
-	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt peft
 	for case in $(CASES); do $(BENCH)/bench_training.py --case $$case --output results/bench/$$case.json || exit 1; done
 	$(BENCH)/bench_training.py --case smollm2-short --dtype bfloat16 --peft-dtype float32 \
 		--output results/bench/smollm2-short-bfloat16.json

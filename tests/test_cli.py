@@ -57,7 +57,9 @@ def cli(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_the_verbs_are_these() -> None:
     names = [command.name or command.callback.__name__ for command in app.registered_commands if command.callback]
-    assert names == ["train", "reproduce", "evaluate", "predict", "show", "list", "check", "env"]
+    assert names == [
+        "train", "reproduce", "evaluate", "predict", "show", "export", "import", "list", "check", "env",
+    ]  # fmt: skip
 
 
 def test_train_evaluate_predict_show_with_three_flags(cli: Cli, data: Path, model: str, tmp_path: Path) -> None:

@@ -7,6 +7,8 @@ from softprompt.commands import predict_run as predict
 from softprompt.commands import resume, train
 from softprompt.embedding import SoftEmbedding, attach
 from softprompt.errors import SoftPromptError
+from softprompt.exchange import export_run, import_run
+from softprompt.handmade import make_prompt, save_prompt
 from softprompt.methods import METHODS
 from softprompt.offsets import solve_budget
 from softprompt.recipes import Plan, Recipe
@@ -32,14 +34,18 @@ __all__ = [
     "Text",
     "attach",
     "evaluate",
+    "export_run",
     "from_files",
     "get_recipe",
     "get_task",
+    "import_run",
     "load",
     "load_prompt",
+    "make_prompt",
     "predict",
     "reproduce",
     "resume",
+    "save_prompt",
     "solve_budget",
     "train",
 ]

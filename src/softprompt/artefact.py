@@ -99,7 +99,8 @@ class Card(BaseModel):
     trainable: int
     stored: int
     """Values in prompt.safetensors."""
-    seed: int
+    seed: int | None
+    """None: not known, of an imported prompt."""
     start_from: str | None = None
     """Name of the run that this one started from; None: from the method's own start."""
     scores: dict[str, Any]

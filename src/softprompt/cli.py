@@ -13,7 +13,41 @@ from rich.console import Console
 
 from softprompt import commands, resolve, terminal
 from softprompt.errors import BadInput, SoftPromptError, UnknownName
-from softprompt.plans import as_yaml, beside, plan_words
+from softprompt.exchange import export_run, import_run
+from softprompt.export import EXPORTS
+from softprompt.flags import (
+    AsJson,
+    BackboneName,
+    Batch,
+    Checkpointing,
+    Compat,
+    Compile,
+    Config,
+    Data,
+    DataDir,
+    DevFile,
+    Device,
+    Draw,
+    Dtype,
+    Label,
+    Limit,
+    MaxSource,
+    PlanFile,
+    Protocol,
+    RecipeName,
+    Set,
+    Shots,
+    SplitSeed,
+    StartFrom,
+    TaskName,
+    Template,
+    TestFile,
+    TokensPerPass,
+    TokensPerStep,
+    Words,
+    with_plan,
+)
+from softprompt.plans import as_yaml
 from softprompt.recipes.registry import get_recipe
 from softprompt.reproduce import reproduce as reproduce_table
 from softprompt.scoreboard import table_rows
@@ -32,62 +66,6 @@ app = typer.Typer(
 )
 err = Console(stderr=True, highlight=False)
 out = Console(highlight=False)
-
-Data = Annotated[Path | None, typer.Option(help="Your own data: .jsonl, .csv, .tsv or .parquet.")]
-TaskName = Annotated[
-    str | None, typer.Option("--task", help="A task that is shipped or published (`softprompt list tasks`).")
-]
-BackboneName = Annotated[str, typer.Option(help="Frozen model: smollm2-135m, a folder, or a hub id.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON to stdout.")]
-Dtype = Annotated[str, typer.Option(help="float32, bfloat16, float16, or auto: bfloat16 where it is fast.")]
-Device = Annotated[str | None, typer.Option(help="cpu, cuda, mps, ...; the best there is when not given.")]
-DataDir = Annotated[
-    Path | None, typer.Option(help="Folder of FAMILY/TASK/SPLIT files for --task; without it, from the hub.")
-]
-Limit = Annotated[
-    list[str] | None,
-    typer.Option(help="Most rows of each split of --task, drawn with --split-seed; or of one: test=500. Repeatable."),
-]
-Protocol = Annotated[
-    str | None, typer.Option(help="Which rows of --task train, select and test: fair, paper:dept or paper:superpos.")
-]
-Compat = Annotated[bool | None, typer.Option("--compat", help="With the defects of the protocol's published code.")]
-Shots = Annotated[int | None, typer.Option(min=1, help="Few-shot: training examples of each class of --task.")]
-Draw = Annotated[int | None, typer.Option(min=0, help="Which few-shot draw.")]
-Template = Annotated[
-    str | None,
-    typer.Option(help="Input text with {columns}, e.g. 'Review: {text}\\nSentiment:'. With --task: words or paper."),
-]
-Label = Annotated[str | None, typer.Option(help="Column that holds the label; found by its name when not given.")]
-Words = Annotated[list[str] | None, typer.Option("--word", help="What to say for a label, as LABEL=WORD; repeat.")]
-DevFile = Annotated[Path | None, typer.Option("--dev", help="Dev data; else 10 % of --data, drawn with --split-seed.")]
-SplitSeed = Annotated[int, typer.Option(min=0, help="Of the dev and test rows drawn from --data.")]
-TestFile = Annotated[Path | None, typer.Option("--test", help="Test data; else 10 % of --data.")]
-Set = Annotated[
-    list[str] | None, typer.Option("--set", help="Any recipe field or method option, NAME=VALUE (rates.prompt=0.3).")
-]
-StartFrom = Annotated[
-    Path | None, typer.Option(help="Folder of a finished run: start from its prompt and offset (docs/transfer.md).")
-]
-PlanFile = Annotated[
-    Path | None, typer.Argument(help="A config file (YAML or JSON), or the run.json of a run to repeat.")
-]
-RecipeName = Annotated[
-    str | None, typer.Option("--recipe", help="A paper's recipe: dept/glue-rte (`softprompt list recipes`).")
-]
-Config = Annotated[Path | None, typer.Option("--config", help="A config file; flags beside it go before it.")]
-MaxSource = Annotated[int, typer.Option(min=1, help="Source tokens read; longer sources are cut, and counted.")]
-Batch = Annotated[int | None, typer.Option(help="Examples a step.")]
-TokensPerStep = Annotated[
-    int | None, typer.Option(min=1, help="Instead of --batch: as many examples a step as hold this many tokens.")
-]
-TokensPerPass = Annotated[
-    int | None, typer.Option(min=1, help="Most tokens in memory at a time; a larger step is accumulated, exactly.")
-]
-Checkpointing = Annotated[
-    bool, typer.Option("--gradient-checkpointing", help="Compute layers twice instead of keeping them: less memory.")
-]
-Compile = Annotated[bool, typer.Option("--compile", help="Compile the layers (torch.compile): starts slowly.")]
 
 
 @app.command()
@@ -145,27 +123,10 @@ def train(
         "max_source": max_source, "dropout": dropout, "tokens_per_pass": tokens_per_pass,
         "gradient_checkpointing": gradient_checkpointing, "compile": compile_,
     }  # fmt: skip
-    words = _with_plan(ctx, said, plan, config, recipe)
+    words = with_plan(ctx, said, plan, config, recipe)
     if output is None or not words["backbone"]:
         raise BadInput("train needs --data FILE (or --task NAME), --backbone NAME and --output DIR.")
     commands.train(output=output, overwrite=overwrite, console=err, **words)
-
-
-def _with_plan(
-    ctx: typer.Context, said: dict[str, Any], plan: Path | None, config: Path | None, recipe: str | None
-) -> dict[str, Any]:
-    """The words of `train`: those of a plan, and before them those of the command line."""
-    if plan is not None and config is not None:
-        raise BadInput(f"{plan} and --config {config}: give one of them.")
-    told = beside(plan_words(plan or config, recipe), data=said["data"], task=said["task"])
-    return said | {k: v for k, v in told.items() if not _was_given(ctx, k)}
-
-
-def _was_given(ctx: typer.Context, word: str) -> bool:
-    """Whether a word of `train` stands on the command line."""
-    name = {"settings": "set_", "words": "word", "compile": "compile_", "recipe": ""}.get(word, word)
-    source = ctx.get_parameter_source(name)
-    return source is not None and source.name == "COMMANDLINE"
 
 
 @app.command()
@@ -302,6 +263,42 @@ def show(
         show_it(out, found)
 
 
+@app.command("export")
+def export_(
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
+    output: Annotated[Path, typer.Option(help="Folder to write; it must be new.")],
+    to: Annotated[str, typer.Option(help=f"Format: {', '.join(EXPORTS)}.")] = "peft",
+    backbone: Annotated[str | None, typer.Option(help="Where the run's backbone lies now.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what --output holds.")] = False,
+) -> None:
+    """Write a tuned prompt as another library keeps it (docs/peft.md)."""
+    err.print(f"{run} is exported to {export_run(run, output, to, backbone, overwrite)}", soft_wrap=True, markup=False)
+
+
+@app.command("import")
+def import_(
+    folder: Annotated[Path, typer.Argument(help="Folder that HF PEFT, or the code of DePT's authors, has saved.")],
+    backbone: Annotated[str, typer.Option(help="The frozen model it was trained on: a folder or a hub id.")],
+    output: Annotated[Path, typer.Option(help="Folder of the run; it must be new.")],
+    template: Annotated[str, typer.Option(help="Input text with {columns}, as it was trained with.")] = "{text}",
+    choice: Annotated[
+        list[str] | None, typer.Option(help="An answer to choose among; repeat it. Free text when not given.")
+    ] = None,
+    peft_task: Annotated[int | None, typer.Option(min=0, help="Of a multi-task prompt: which task.")] = None,
+    max_source: Annotated[
+        int | None, typer.Option(min=1, help="Source tokens read: 256, or as many as there are offsets for.")
+    ] = None,
+    dtype: Dtype = "float32",
+    device: Device = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what --output holds.")] = False,
+) -> None:
+    """Make a run of a prompt that another library has tuned (docs/peft.md)."""
+    import_run(
+        folder, backbone, output, template=resolve.unescaped(template), choices=choice or [], peft_task=peft_task,
+        max_source=max_source, dtype=dtype, device=device, overwrite=overwrite, console=err,
+    )  # fmt: skip
+
+
 @app.command("list")
 def list_(
     what: Annotated[str, typer.Argument(help="methods, backbones, tasks, recipes or tables.")],
@@ -356,7 +353,7 @@ def check(
         "data_dir": data_dir, "limit": limit, "protocol": protocol, "compat": compat, "shots": shots, "draw": draw,
         "settings": set_, "start_from": start_from, "dtype": dtype, "device": device, "max_source": max_source,
     }  # fmt: skip
-    report = resolve.check(_with_plan(ctx, said, plan, config, recipe), output)
+    report = resolve.check(with_plan(ctx, said, plan, config, recipe), output)
     if as_json:
         _print_json(report)
     else:

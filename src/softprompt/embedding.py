@@ -6,14 +6,18 @@ batch of mixed prompts is ordinary ids, and forward, generate, caches, positions
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import NamedTuple
+from contextlib import ExitStack, contextmanager
+from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
-from softprompt.soft import Bank, Text
+from softprompt.soft import Bank, SoftPrompt, Text
+
+IGNORED = -100
+"""The label of positions that are not learned (PyTorch's own default)."""
 
 
 class Layout(NamedTuple):
@@ -54,9 +58,13 @@ class SoftEmbedding(nn.Module):
     def embedding_dim(self) -> int:
         return int(self.weight.shape[1])
 
+    @property
+    def is_laid_out(self) -> bool:
+        return self._layout is not None
+
     @contextmanager
-    def laid_out(self, layout: Layout) -> Iterator[None]:
-        """Use `layout` for the model calls inside, `generate` and its later steps included."""
+    def laid_out(self, layout: Layout | None) -> Iterator[None]:
+        """Use `layout` for the model calls inside, `generate` and its later steps included. None: it is read off."""
         self._layout, self._fresh = layout, True
         try:
             yield
@@ -100,7 +108,7 @@ class SoftEmbedding(nn.Module):
 
     def _layout_of(self, ids: Tensor) -> Layout | None:
         if self._layout is None:
-            return self._read_off(ids)
+            return self.read_off(ids, ids != self.pad)
         prompt, position = self._layout
         (b, n), columns = position.shape, ids.shape[1]
         fresh, self._fresh = self._fresh, False
@@ -114,14 +122,15 @@ class SoftEmbedding(nn.Module):
         position = torch.cat([position, position.new_full((b, columns - n), -1)], dim=1)
         return Layout(prompt.repeat_interleave(beams, 0), position.repeat_interleave(beams, 0))
 
-    def _read_off(self, ids: Tensor) -> Layout | None:
+    def read_off(self, ids: Int[Tensor, "b n"], text: Bool[Tensor, "b n"]) -> Layout | None:
+        """The layout of ids of which those in `text` that are not soft are source; None without soft tokens."""
         soft = ids >= self.num_embeddings
         if not bool(soft.any()):
             return None
         ends = torch.tensor([*self.bank.starts[1:], self.bank.size], device=ids.device)
         first = ids.gather(1, soft.int().argmax(1, keepdim=True)).squeeze(1) - self.num_embeddings  # (b,)
         prompt = torch.bucketize(first, ends, right=True).masked_fill(~soft.any(1), -1)
-        mask = ~soft & (ids != self.pad)
+        mask = ~soft & text
         return Layout(prompt, (mask.cumsum(1) - 1).masked_fill(~mask, -1))
 
 
@@ -138,13 +147,72 @@ def install(model: nn.Module, bank: Bank, pad: int) -> SoftEmbedding:
 
 
 @contextmanager
-def attach(model: nn.Module, bank: Bank, pad: int) -> Iterator[SoftEmbedding]:
-    """As `install`, inside the block only: afterwards the model is as it was."""
+def attach(model: nn.Module, bank: Bank | SoftPrompt, pad: int, *, dropout: bool = False) -> Iterator[SoftEmbedding]:
+    """As `install`, inside the block only, and ready to be trained there: afterwards the model is as it was.
+
+    Inside, `model` is an ordinary transformers model whose only trainable tensors, and only entries of its state dict,
+    are the bank's: `transformers.Trainer` trains and saves those (docs/trainer.md). Source is what `attention_mask`
+    shows and, in a decoder-only model with `labels`, what is no target (-100 there). The model stays in eval mode
+    whatever `train()` says, unless `dropout`. Gradient checkpointing needs `dropout`: in eval there is none.
+    """
+    bank = bank if isinstance(bank, Bank) else Bank({"prompt": bank})
+    trained = [tensor for tensor in model.parameters() if tensor.requires_grad]
+    modes = [(module, module.training) for module in model.modules()]
+    model.requires_grad_(False)
+    if not dropout:
+        model.eval()
     embedding = install(model, bank, pad)
+    handles = [*_reading_calls(_owner(model), embedding), _keeping_the_bank(model, embedding)]
+    if not dropout:
+        model.train = lambda mode=True: (bank.train(mode), model)[1]  # type: ignore[method-assign]
     try:
         yield embedding
     finally:
+        for handle in handles:
+            handle.remove()
+        model.__dict__.pop("train", None)
         _owner(model).set_input_embeddings(embedding.table)  # type: ignore[operator]
+        for tensor in trained:
+            tensor.requires_grad_(True)
+        for module, mode in modes:
+            module.training = mode
+
+
+def _reading_calls(owner: nn.Module, embedding: SoftEmbedding) -> list[RemovableHandle]:
+    """Let calls of `owner`, the model or its encoder, say which tokens are source: their masks and labels do."""
+
+    def before(_: nn.Module, args: tuple[Any, ...], given: dict[str, Any]) -> None:
+        ids = args[0] if args else given.get("input_ids")
+        if ids is None or embedding.is_laid_out:
+            return
+        mask, labels = given.get("attention_mask"), given.get("labels")
+        text = ids != embedding.pad
+        if isinstance(mask, Tensor) and mask.shape == ids.shape:
+            text = mask.bool()  # where the padding id also occurs in text, only the mask can tell
+        if isinstance(labels, Tensor) and labels.shape == ids.shape:
+            text = text & (labels == IGNORED)
+        calls.enter_context(embedding.laid_out(embedding.read_off(ids, text)))
+
+    def after(*_: Any) -> None:
+        calls.close()
+
+    calls = ExitStack()
+    return [
+        owner.register_forward_pre_hook(before, with_kwargs=True),
+        owner.register_forward_hook(after, always_call=True),
+    ]
+
+
+def _keeping_the_bank(model: nn.Module, embedding: SoftEmbedding) -> RemovableHandle:
+    """Leave the frozen tensors out of `model`'s state dict."""
+    own = next(name for name, module in model.named_modules() if module is embedding.bank)
+
+    def after(_: nn.Module, state: dict[str, Any], prefix: str, __: object) -> None:
+        for name in [name for name in state if not name.startswith(f"{prefix}{own}.")]:
+            del state[name]
+
+    handle: RemovableHandle = model.register_state_dict_post_hook(after)  # type: ignore[no-untyped-call]
+    return handle
 
 
 def _owner(model: nn.Module) -> nn.Module:

@@ -11,12 +11,10 @@ from torch import Tensor, nn
 
 from softprompt.backbones.generation import reads_soft_ids
 from softprompt.backbones.tokens import TextIds
-from softprompt.embedding import Layout, install
+from softprompt.embedding import IGNORED, Layout, install
 from softprompt.errors import BadData, BadInput
 from softprompt.soft import Bank
 from softprompt.tasks.task import Example
-
-IGNORED = -100  # the label of positions that are not learned (PyTorch's own default)
 
 
 @dataclass(frozen=True)

@@ -16,12 +16,12 @@ from transformers import DynamicCache
 from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 
 from softprompt.backbones.attention import packed
-from softprompt.backbones.backbone import IGNORED, Backbone, Batch, Losses
+from softprompt.backbones.backbone import Backbone, Batch, Losses
 from softprompt.backbones.generation import reads_soft_ids
 from softprompt.backbones.head import label_nll
 from softprompt.backbones.packing import Memory, Packing, pack, pack_prompt, used
 from softprompt.backbones.probe import why_not_packed
-from softprompt.embedding import Layout
+from softprompt.embedding import IGNORED, Layout
 from softprompt.errors import BadInput
 from softprompt.soft import SoftPrompt
 from softprompt.tasks.task import Example

@@ -9,9 +9,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from softprompt.backbones.backbone import IGNORED, Backbone, Batch, Losses
+from softprompt.backbones.backbone import Backbone, Batch, Losses
 from softprompt.backbones.cutting import cut
-from softprompt.embedding import Layout
+from softprompt.embedding import IGNORED, Layout
 from softprompt.errors import BadInput
 from softprompt.tasks.task import Example
 

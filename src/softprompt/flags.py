@@ -1,0 +1,82 @@
+"""The flags that several verbs of the command line share, and which words they say."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from softprompt.errors import BadInput
+from softprompt.plans import beside, plan_words
+
+Data = Annotated[Path | None, typer.Option(help="Your own data: .jsonl, .csv, .tsv or .parquet.")]
+TaskName = Annotated[
+    str | None, typer.Option("--task", help="A task that is shipped or published (`softprompt list tasks`).")
+]
+BackboneName = Annotated[str, typer.Option(help="Frozen model: smollm2-135m, a folder, or a hub id.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON to stdout.")]
+Dtype = Annotated[str, typer.Option(help="float32, bfloat16, float16, or auto: bfloat16 where it is fast.")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, mps, ...; the best there is when not given.")]
+DataDir = Annotated[
+    Path | None, typer.Option(help="Folder of FAMILY/TASK/SPLIT files for --task; without it, from the hub.")
+]
+Limit = Annotated[
+    list[str] | None,
+    typer.Option(help="Most rows of each split of --task, drawn with --split-seed; or of one: test=500. Repeatable."),
+]
+Protocol = Annotated[
+    str | None, typer.Option(help="Which rows of --task train, select and test: fair, paper:dept or paper:superpos.")
+]
+Compat = Annotated[bool | None, typer.Option("--compat", help="With the defects of the protocol's published code.")]
+Shots = Annotated[int | None, typer.Option(min=1, help="Few-shot: training examples of each class of --task.")]
+Draw = Annotated[int | None, typer.Option(min=0, help="Which few-shot draw.")]
+Template = Annotated[
+    str | None,
+    typer.Option(help="Input text with {columns}, e.g. 'Review: {text}\\nSentiment:'. With --task: words or paper."),
+]
+Label = Annotated[str | None, typer.Option(help="Column that holds the label; found by its name when not given.")]
+Words = Annotated[list[str] | None, typer.Option("--word", help="What to say for a label, as LABEL=WORD; repeat.")]
+DevFile = Annotated[Path | None, typer.Option("--dev", help="Dev data; else 10 % of --data, drawn with --split-seed.")]
+SplitSeed = Annotated[int, typer.Option(min=0, help="Of the dev and test rows drawn from --data.")]
+TestFile = Annotated[Path | None, typer.Option("--test", help="Test data; else 10 % of --data.")]
+Set = Annotated[
+    list[str] | None, typer.Option("--set", help="Any recipe field or method option, NAME=VALUE (rates.prompt=0.3).")
+]
+StartFrom = Annotated[
+    Path | None, typer.Option(help="Folder of a finished run: start from its prompt and offset (docs/transfer.md).")
+]
+PlanFile = Annotated[
+    Path | None, typer.Argument(help="A config file (YAML or JSON), or the run.json of a run to repeat.")
+]
+RecipeName = Annotated[
+    str | None, typer.Option("--recipe", help="A paper's recipe: dept/glue-rte (`softprompt list recipes`).")
+]
+Config = Annotated[Path | None, typer.Option("--config", help="A config file; flags beside it go before it.")]
+MaxSource = Annotated[int, typer.Option(min=1, help="Source tokens read; longer sources are cut, and counted.")]
+Batch = Annotated[int | None, typer.Option(help="Examples a step.")]
+TokensPerStep = Annotated[
+    int | None, typer.Option(min=1, help="Instead of --batch: as many examples a step as hold this many tokens.")
+]
+TokensPerPass = Annotated[
+    int | None, typer.Option(min=1, help="Most tokens in memory at a time; a larger step is accumulated, exactly.")
+]
+Checkpointing = Annotated[
+    bool, typer.Option("--gradient-checkpointing", help="Compute layers twice instead of keeping them: less memory.")
+]
+Compile = Annotated[bool, typer.Option("--compile", help="Compile the layers (torch.compile): starts slowly.")]
+
+
+def with_plan(
+    ctx: typer.Context, said: dict[str, Any], plan: Path | None, config: Path | None, recipe: str | None
+) -> dict[str, Any]:
+    """The words of `train`: those of a plan, and before them those of the command line."""
+    if plan is not None and config is not None:
+        raise BadInput(f"{plan} and --config {config}: give one of them.")
+    told = beside(plan_words(plan or config, recipe), data=said["data"], task=said["task"])
+    return said | {k: v for k, v in told.items() if not _was_given(ctx, k)}
+
+
+def _was_given(ctx: typer.Context, word: str) -> bool:
+    """Whether a word of `train` stands on the command line."""
+    name = {"settings": "set_", "words": "word", "compile": "compile_", "recipe": ""}.get(word, word)
+    source = ctx.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
