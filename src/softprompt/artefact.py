@@ -149,12 +149,12 @@ class Prompt:
             )
 
     def save(self, folder: Path, unfolded: SoftPrompt | None = None) -> None:
-        if unfolded is not None:
-            write_tensors(folder / UNFOLDED, unfolded.state_dict(), {"softprompt": "method"})
         if isinstance(self.form, Unfolded):
-            (folder / FOLDED).unlink(missing_ok=True)  # of an overwritten run
+            (folder / FOLDED).unlink(missing_ok=True)  # of a run that stood here before
             write_tensors(folder / UNFOLDED, self.form.tensors, {"softprompt": "method"})
         else:
+            if unfolded is not None:
+                write_tensors(folder / UNFOLDED, unfolded.state_dict(), {"softprompt": "method"})
             write_tensors(folder / FOLDED, stored_tensors(self.form), {"softprompt": "prompt"})
         write_json(folder / "prompt.json", self.card.model_dump())
 

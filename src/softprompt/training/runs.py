@@ -9,7 +9,7 @@ prompt.json ... the artefact, written last (softprompt.artefact)
 import importlib.metadata
 import json
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -108,12 +108,22 @@ def make_candidate(
     return candidate
 
 
-def check_folder(folder: Path, *, overwrite: bool = False, predecessor: Predecessor | None = None) -> None:
-    """Raise BadInput for a folder that already holds something, unless it may be overwritten; never `predecessor`'s."""
+def check_folder(
+    folder: Path, *, overwrite: bool = False, predecessor: Predecessor | None = None, recipes: Iterable[Recipe] = ()
+) -> None:
+    """Raise BadInput for a folder that already holds something, unless it may be overwritten.
+
+    Never may the folder of `predecessor`, or of a run that one of `recipes` reads.
+    """
     if folder.is_file():
         raise BadInput(f"--output {folder} is a file; give a folder.")
     if overwrite and predecessor is not None and folder.resolve() == predecessor.folder.resolve():
         raise BadInput(f"--output {folder} is the run to start from, and would be lost; choose another folder.")
+    for recipe in recipes:
+        if overwrite and folder.resolve() in [Path(run).resolve() for run in recipe.parsed_options().runs()]:
+            raise BadInput(
+                f"--output {folder} is a run that {recipe.method} reads, and would be lost; choose another folder."
+            )
     if not overwrite and folder.is_dir() and any(folder.iterdir()):
         what = "a finished run" if (folder / "prompt.json").is_file() else "an unfinished run"
         what = what if (folder / "run.json").is_file() else "files"
