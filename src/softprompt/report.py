@@ -77,7 +77,7 @@ def write_model_card(folder: Path, card: Card) -> None:
     start = "" if card.start_from is None else f", starting from the prompt of `{card.start_from}`"
     offset = "" if card.positions is None else f", and an offset for {card.positions} source positions"
     offset += ", and an offset by token" if card.kind == "prompt+token" else ""
-    offset += ", other ones for other inputs" if card.kind == "input" else ""
+    offset += ", made anew for each input" if card.kind == "input" else ""
     write_text(
         folder / "README.md",
         f"""---

@@ -246,7 +246,7 @@ def floors(backbone: Backbone, task: Task) -> dict[str, dict[str, Any]]:
 
 def _card(backbone: Backbone, candidate: Candidate, form: Folded | Unfolded, scores: dict[str, Any]) -> Card:
     prompt, recipe, task = candidate.prompt, candidate.recipe, candidate.task
-    folded = form if isinstance(form, Folded) else None
+    offset, zeroed = (None, 0) if prompt.offset is None else prompt.offset.fold()
     label, words = task.origin.get("label"), task.origin.get("words")
     return Card(
         name=candidate.name,
@@ -256,8 +256,8 @@ def _card(backbone: Backbone, candidate: Candidate, form: Folded | Unfolded, sco
         backbone=backbone.name,
         fingerprint=fingerprint(backbone),
         length=prompt.length,
-        positions=None if folded is None or folded.offset is None else folded.offset.shape[0],
-        zeroed=0 if folded is None else folded.zeroed,
+        positions=offset.shape[0] if isinstance(offset, torch.Tensor) else None,
+        zeroed=zeroed,
         max_source=backbone.max_source,
         task=task.name,
         template=task.template,
