@@ -82,9 +82,11 @@ _OFFSET_RATE = Rate(0.003)
 _SUPERPOS_RATES = {"weights": Rate(0.01, scaled=False), "codebook": Rate(0.1)}
 _SUPERPOS_DECAY = {"weights": 1e-5}  # section 3.4: on p' only
 _ACCEPT_RATES = {
-    "weights": Rate(0.01, scaled=False), "codebook": Rate(0.1),
+    "weights": Rate(0.03, scaled=False), "codebook": Rate(0.2),
     "offset_weights": Rate(0.003, scaled=False), "offset_codebook": Rate(0.01),
 }  # fmt: skip
+# A routed prompt is multiplied with its probability, so a step in it is a smaller step of the rows.
+_SMOP_RATES = {"prompt": Rate(0.6), "router": Rate(0.003, scaled=False)}
 _ADEPT_RATES = {"offset": Rate(4e-4, scaled=False), "offset_bias": Rate(0.01)}
 
 METHODS: dict[str, Method] = {
@@ -124,7 +126,7 @@ METHODS: dict[str, Method] = {
         Method(
             "smop", "SMoP", "input", "routed", None, _CHOI, 2023,
             "https://aclanthology.org/2023.emnlp-main.884", RoutedOptions,
-            {"prompt": _PROMPT_RATE, "router": Rate(0.001, scaled=False)}, {},
+            _SMOP_RATES, {},
         ),
     )
 }  # fmt: skip
