@@ -1,15 +1,16 @@
 """The artefact: what is saved answers as what was tuned, and nothing else is accepted in its place."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from softprompt.artefact import Prompt, fingerprint, load_prompt
-from softprompt.errors import BadArtefact, CannotWrite, PromptMismatch
+from softprompt.errors import BadArtefact, BadInput, CannotWrite, PromptMismatch
 from softprompt.evaluate import evaluate
 from softprompt.methods import METHODS
 from softprompt.soft import Bank
@@ -29,7 +30,7 @@ def finished(folder: Path, method: str = "dept", family: str = "llama") -> Promp
     return finish(backbone, run, lowest)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [*METHODS, "superpos+adept", "smop+dept"])
 @pytest.mark.parametrize("family", ["llama", "t5"])
 def test_a_loaded_prompt_answers_as_the_tuned_one(family: str, method: str, tmp_path: Path) -> None:
     backbone = tiny.backbone(family)
@@ -63,6 +64,33 @@ def test_a_finished_run_holds_what_the_documentation_says(tmp_path: Path) -> Non
     assert card["stored"] == 3 * tiny.D + 256 * tiny.D
     assert (tmp_path / "learning_curve.png").read_bytes().startswith(b"\x89PNG")
     assert "base_model: tiny-llama" in (tmp_path / "README.md").read_text()
+
+
+def test_an_offset_by_token_is_stored_as_its_network(tmp_path: Path) -> None:
+    prompt = finished(tmp_path, "adept")
+    found = load_file(tmp_path / "prompt.safetensors")
+    assert {name: tuple(t.shape) for name, t in found.items()} == {
+        "prompt": (3, tiny.D), "network.down": (tiny.D, 3), "network.down_bias": (3,), "network.up": (3, tiny.D),
+        "network.up_bias": (tiny.D,),
+    }  # fmt: skip
+    assert prompt.card.kind == "prompt+token"
+    assert prompt.card.stored == sum(tensor.numel() for tensor in found.values()) == prompt.card.trainable
+    assert found["network.up"].any()
+
+
+@pytest.mark.parametrize("method", ["attempt", "smop", "smop+dept"])
+def test_what_looks_at_its_input_is_stored_unfolded(tmp_path: Path, method: str) -> None:
+    finished(tmp_path, "prompt_tuning")
+    prompt = finished(tmp_path, method)  # over another run
+    assert not (tmp_path / "prompt.safetensors").exists()
+    loaded = load_prompt(tmp_path)
+    assert loaded.card.kind == "input"
+    assert loaded.card.stored == sum(t.numel() for t in load_file(tmp_path / "method.safetensors").values())
+    for one in (prompt, loaded):
+        with pytest.raises(BadInput, match=f"{re.escape(repr(method))} .* depends on the input"):
+            _ = one.folded
+    assert "made anew for each input" in (tmp_path / "README.md").read_text()
+    assert loaded.card.positions == (256 if method == "smop+dept" else None)
 
 
 def test_another_backbone_is_refused_with_both_named(tmp_path: Path) -> None:
@@ -132,6 +160,46 @@ def _edit(**changes: Any) -> Any:
 )
 def test_a_damaged_or_foreign_artefact_is_one_clear_error(tmp_path: Path, damage: Any, message: str) -> None:
     finished(tmp_path)
+    load_prompt(tmp_path)
+    damage(tmp_path)
+    with pytest.raises(BadArtefact, match=message):
+        load_prompt(tmp_path)
+
+
+def _tensors(file: str, **changes: torch.Tensor | None) -> Any:
+    def change(folder: Path) -> None:
+        tensors: dict[str, Any] = load_file(folder / file) | {n.replace("__", "."): t for n, t in changes.items()}
+        save_file({name: tensor for name, tensor in tensors.items() if tensor is not None}, folder / file)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("method", "damage", "message"),
+    [
+        ("adept", _tensors("prompt.safetensors", network__up=None), "prompt.json says"),
+        ("adept", _tensors("prompt.safetensors", network__down=None), "prompt.json says"),
+        ("adept", _tensors("prompt.safetensors", network__up=torch.ones(4, tiny.D)), "prompt.json says"),
+        ("adept", _tensors("prompt.safetensors", network__down_bias=torch.full((3,), torch.inf)), "not finite"),
+        ("smop", _tensors("method.safetensors", prompt__router=None), "prompt.json says"),
+        ("smop", _tensors("method.safetensors", prompt__more=torch.ones(1)), "prompt.json says"),
+        (
+            "smop",
+            _tensors("method.safetensors", prompt__router=torch.ones(2, tiny.D).half()),
+            "expected finite float32",
+        ),
+        ("smop", _tensors("method.safetensors", prompt__rows=torch.full((2, 3, tiny.D), torch.nan)), "not finite"),
+        ("smop+dept", _tensors("method.safetensors", offset__reached=torch.ones(256)), "expected finite bool"),
+        ("smop", lambda folder: (folder / "method.safetensors").unlink(), "is missing"),
+        ("smop", _edit(method="smup"), "names no method that could be made: Unknown method 'smup'"),
+        ("smop", _edit(options={"prompts": 0}), "names no method that could be made"),
+        ("smop", _edit(options={"prompts": 3, "length": 3}), "prompt.json says"),
+    ],
+)
+def test_a_damaged_artefact_of_another_kind_is_one_clear_error(
+    tmp_path: Path, method: str, damage: Any, message: str
+) -> None:
+    finished(tmp_path, method)
     load_prompt(tmp_path)
     damage(tmp_path)
     with pytest.raises(BadArtefact, match=message):

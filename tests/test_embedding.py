@@ -7,13 +7,18 @@ from torch import Tensor
 from softprompt.backbones import Backbone
 from softprompt.embedding import Layout, attach
 from softprompt.methods import METHODS, Site, get_method, make, parse_options
-from softprompt.soft import Bank, SoftPrompt
+from softprompt.offsets import second_table
+from softprompt.offsets.position import PositionOffset
+from softprompt.soft import Bank, SoftPrompt, Text
 from softprompt.tasks import Example
 from tests import tiny
 from tests.compare import assert_close, copied, moved
 
 FAMILIES = list(tiny.MODELS)
-SHORT = {"superpos": {"sampled": 8}, "superpos_dept": {"sampled": 8, "rank": 3}, "dept": {"rank": 3}}
+SHORT = {
+    "superpos": {"sampled": 8}, "superpos_dept": {"sampled": 8, "rank": 3}, "dept": {"rank": 3}, "adept": {"rank": 3},
+    "accept": {"width": 4}, "attempt": {"width": 4, "sources": ["one", "two"]}, "smop": {"prompts": 3},
+}  # fmt: skip
 EXAMPLES = [
     Example("where is my parcel", "late", " team :"),
     Example("the invoice is wrong how do i log in", "bad", " team :"),
@@ -25,23 +30,30 @@ def soft_prompt(backbone: Backbone, method: str, length: int = 5, seed: int = 0)
     """A soft prompt in the midst of its life: every tensor away from its start, every offset row reached."""
     found = get_method(method)
     options = parse_options(found, {"length": length, **SHORT.get(method, {})})
-    made = make(found, options, Site(backbone, 24, ("good", "bad"), seed))
     generator = torch.Generator().manual_seed(seed)
+    sources = torch.randn(2, length, backbone.d, generator=generator) if options.runs() else None
+    made = make(found, options, Site(backbone, 24, ("good", "bad"), seed, sources))
     with torch.no_grad():
         for tensor in made.parameters():
             tensor += 0.3 * torch.randn(tensor.shape, generator=generator)
-        if made.offset is not None:
-            made.offset.reached[:] = True  # type: ignore[index]
+        if isinstance(made.offset, PositionOffset):
+            made.offset.reached[:] = True
     return made.eval()
 
 
 def by_hand(backbone: Backbone, prompt: SoftPrompt, example: Example) -> Tensor:
     """The embeddings (1, l + s, d) that one example must have, put together without ids past the vocabulary."""
     ids, _ = backbone.source_ids(example, 24)
-    folded = prompt.fold()
     embeds = backbone.embed(ids)
+    if prompt.kind == "input":  # nothing but the example's own tokens
+        rank = torch.arange(len(ids)).unsqueeze(0)
+        rows = prompt(Text(torch.tensor([ids]), embeds.unsqueeze(0), rank >= 0, rank)).prompt
+        return torch.cat([rows, embeds.unsqueeze(0)], dim=1)
+    folded = prompt.fold()
     if folded.offset is not None:
         embeds = embeds + folded.offset[: len(ids)]
+    if folded.network is not None:
+        embeds = second_table(folded.network, embeds)
     return torch.cat([folded.prompt, embeds]).unsqueeze(0)
 
 
@@ -98,9 +110,12 @@ def test_left_right_and_no_padding_agree(family: str, method: str) -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_mixed_batch_answers_as_each_prompt_would_alone(family: str) -> None:
     backbone = tiny.backbone(family)
-    lengths = {"prompt_tuning": 5, "dept": 3, "superpos": 2, "superpos_dept": 4}
+    lengths = {
+        "prompt_tuning": 5, "dept": 3, "superpos": 2, "superpos_dept": 4, "accept": 3, "adept": 2, "attempt": 4,
+        "smop": 3,
+    }  # fmt: skip
     bank = Bank({name: soft_prompt(backbone, name, length) for name, length in lengths.items()})
-    examples, prompts = [*EXAMPLES, *EXAMPLES[:2]], [0, 1, 2, 3, -1]
+    examples, prompts = [*EXAMPLES, *EXAMPLES, *EXAMPLES], [0, 1, 2, 3, -1, 4, 5, 6, 7]
     with backbone.using(bank):
         together = backbone.answer(examples, prompts, max_new_tokens=8)
         alone = [backbone.answer([e], [p], max_new_tokens=8)[0] for e, p in zip(examples, prompts, strict=True)]
@@ -109,8 +124,12 @@ def test_mixed_batch_answers_as_each_prompt_would_alone(family: str) -> None:
             backbone.loss(backbone.pose([e], [p], targets=True)).nll for e, p in zip(examples, prompts, strict=True)
         ]
     assert together == alone
+    ranked = [Example(e.source, "good", e.cue, ("good", "bad", "very good")) for e in examples]
     assert len(set(together)) > 1, "the rows must differ, or this shows nothing"
     assert_close(losses, torch.cat(single), 1e-4)
+    with backbone.using(bank):
+        scores = backbone.rank(ranked, prompts)
+        assert_close(scores, torch.cat([backbone.rank([e], [p]) for e, p in zip(ranked, prompts, strict=True)]), 1e-4)
     with backbone.using(Bank()):
         assert backbone.answer([examples[4]], [-1], max_new_tokens=8) == [together[4]]
 

@@ -9,24 +9,39 @@ from typing import Any
 import pytest
 import torch
 
-from softprompt.backbones import Backbone
+from softprompt.backbones import Backbone, Causal
 from softprompt.methods import METHODS
+from softprompt.prompts import Free
 from softprompt.recipes import Recipe
+from softprompt.soft import Bank, SoftPrompt, Text
 from softprompt.tasks import Example, Task
 from softprompt.training.candidate import Candidate
 from softprompt.training.checkpoint import load_checkpoint, save_checkpoint
+from softprompt.training.gradients import Gradients
 from softprompt.training.loop import tune
 from softprompt.training.order import Order
 from softprompt.training.runs import make_candidate
 from tests import tiny
 from tests.compare import assert_close, assert_same_tensors, copied, moved
+from tests.sources import LENGTH, sources_for
 
 SMALL: dict[str, dict[str, Any]] = {
     "prompt_tuning": {"length": 3},
     "dept": {"length": 3, "rank": 3},
     "superpos": {"length": 3, "sampled": 8},
     "superpos_dept": {"length": 3, "sampled": 8, "rank": 3},
+    "accept": {"length": 3, "width": 4, "codewords": 5, "offset_codewords": 4},
+    "adept": {"length": 3, "rank": 3},
+    "attempt": {"length": LENGTH, "width": 4},
+    "smop": {"length": 3, "prompts": 2},
+    "superpos+adept": {"length": 3, "sampled": 8, "rank": 3},
+    "smop+dept": {"length": 3, "prompts": 2, "rank": 3},
 }
+LEARNS = {
+    "prompt": 0.1, "weights": 0.1, "codebook": 0.02, "offset": 0.02, "offset_weights": 0.02, "offset_codebook": 0.02,
+    "offset_bias": 0.02, "attention": 0.01, "router": 0.05,
+}  # fmt: skip
+"""Rates at which tiny models learn."""
 
 
 def tiny_task(choices: tuple[str, ...] = ("good", "bad")) -> Task:
@@ -41,7 +56,8 @@ def tiny_task(choices: tuple[str, ...] = ("good", "bad")) -> Task:
 
 
 def candidate(backbone: Backbone, method: str, task: Task | None = None, **recipe: Any) -> Candidate:
-    recipe = {"options": SMALL[method], "steps": 6, "batch": 4, "evaluate_every": 3, **recipe}
+    options = SMALL[method] | ({"sources": sources_for(backbone)} if method == "attempt" else {})
+    recipe = {"options": options, "steps": 6, "batch": 4, "evaluate_every": 3, **recipe}
     return make_candidate(method, Recipe(method=method, **recipe), backbone, task or tiny_task())
 
 
@@ -61,8 +77,7 @@ def test_every_tensor_of_the_method_moves_and_none_of_the_backbone(family: str, 
 @pytest.mark.parametrize("family", ["llama", "t5"])
 def test_every_method_learns_eight_examples(family: str, method: str) -> None:
     backbone = tiny.backbone(family)
-    rates = {"weights": 0.1, "codebook": 0.02} if "superpos" in method else {"prompt": 0.1}
-    rates |= {"offset": 0.02} if "dept" in method else {}
+    rates = {name: LEARNS[name] for name in METHODS[method].rates}
     one = candidate(backbone, method, steps=60, batch=8, evaluate_every=60, rates=rates)
     tune(backbone, [one])
     losses = [entry["loss"] for entry in one.history if "loss" in entry]
@@ -79,6 +94,10 @@ def test_a_bank_of_mixed_methods_trains_each_prompt_as_it_would_alone(family: st
         ("superpos", {"batch": 3}),
         ("superpos_dept", {"clip": 0.01}),
         ("dept", {"options": {"length": 5, "rank": 2}}),
+        ("accept", {}),
+        ("adept", {"batch": 3}),
+        ("attempt", {"steps": 5}),
+        ("smop", {"seed": 2}),
     ]
 
     def bank() -> list[Candidate]:
@@ -127,6 +146,48 @@ def test_a_resumed_run_is_compared_against_something_that_differs() -> None:
     tune(backbone, [other])
     with pytest.raises(AssertionError):
         assert_same_tensors(one.prompt.state_dict(), other.prompt.state_dict())
+
+
+class Charged(Free):
+    """Free rows whose squares cost, once for each example: a penalty that is additive, so that it can be known."""
+
+    def penalty(self, text: Text) -> torch.Tensor:
+        return self.rows.square().sum() * text.mask.any(1).float().mean()
+
+
+@pytest.mark.parametrize("tokens_per_pass", [None, 40, 1])
+@pytest.mark.parametrize("route", ["packed", "plain", "t5"])
+def test_a_penalty_reaches_the_gradient_of_its_own_prompt_once_however_a_step_is_cut(
+    route: str, tokens_per_pass: int | None
+) -> None:
+    backbone = tiny.backbone("t5" if route == "t5" else "llama")
+    if isinstance(backbone, Causal):
+        backbone.share = route == "packed"
+
+    def gradients(charged: bool) -> list[torch.Tensor]:
+        found = [candidate(backbone, "prompt_tuning", batch=batch, seed=batch) for batch in (7, 2, 3)]
+        for one in found[: 2 if charged else 0]:
+            one.prompt = SoftPrompt(Charged(one.prompt.prompt.rows))  # type: ignore[arg-type]
+        for i, one in enumerate(found):
+            one.name = str(i)
+        with backbone.using(Bank({one.name: one.prompt for one in found}).train()):
+            assert backbone.packs([0, 1]) == (route == "packed")
+            Gradients(backbone, tokens_per_pass)(found, [0, 1, 2])
+        return [torch.cat([one.prompt.prompt.rows, one.prompt.prompt.rows.grad]) for one in found]  # type: ignore
+
+    for i, (with_it, without) in enumerate(zip(gradients(True), gradients(False), strict=True)):
+        rows, grad = without.split(3)
+        assert_close(with_it[3:], grad + (2 * rows if i < 2 else 0))
+
+
+def test_smops_penalty_moves_its_router() -> None:
+    moves = []
+    for balance in (0.0, 5.0):
+        backbone = tiny.backbone("llama")
+        one = candidate(backbone, "smop", options={**SMALL["smop"], "balance": balance}, steps=1)
+        tune(backbone, [one])
+        moves.append(one.prompt.state_dict()["prompt.router"])
+    assert not torch.allclose(moves[0], moves[1])
 
 
 def test_two_learning_rates_one_for_each_part() -> None:

@@ -1,11 +1,12 @@
 """The tuned prompt on disk: a folder that any copy of its backbone can read. Never pickle.
 
-    prompt.safetensors   the folded tensors: prompt (l,d) and, kind B, offset (s,d)
+    prompt.safetensors   the folded tensors: prompt (l,d); kind B: offset (s,d); kind C: network.down (d,r), ...
     prompt.json          what they are: kind, method, backbone and its fingerprint, template, choices, scores
     method.safetensors   the unfolded tensors, to go on training or to study (not needed to use the prompt)
     README.md            a model card
 
-prompt.json is written last: a folder that has it is whole.
+A prompt of kind D looks at its input and folds to nothing: it has no prompt.safetensors, and is used with its method
+and what method.safetensors holds. prompt.json is written last: a folder that has it is whole.
 """
 
 import hashlib
@@ -15,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -23,13 +23,15 @@ from torch import Tensor
 
 from softprompt.backbones import Backbone
 from softprompt.disk import write_json, write_tensors
-from softprompt.errors import BadArtefact, PromptMismatch
-from softprompt.offsets import PositionTable
+from softprompt.errors import BadArtefact, BadInput, PromptMismatch
+from softprompt.methods import blank, get_method, parse_options
+from softprompt.offsets import PositionTable, TokenNetwork
 from softprompt.prompts import Free
-from softprompt.soft import Folded, Kind, SoftPrompt
+from softprompt.soft import Folded, Kind, Network, SoftPrompt, Unfolded
 
 FORMAT = 1
 FOLDED, UNFOLDED = "prompt.safetensors", "method.safetensors"
+NETWORK = "network."
 SAMPLED = 256
 
 
@@ -86,7 +88,7 @@ class Card(BaseModel):
     fingerprint: Fingerprint
     length: int
     positions: int | None
-    """Source tokens that have an offset; None without one."""
+    """Source positions that have an offset; None without one by position."""
     zeroed: int
     """Offset rows that training never reached, set to zero."""
     max_source: int
@@ -98,7 +100,7 @@ class Card(BaseModel):
     metrics: list[str]
     trainable: int
     stored: int
-    """Values in prompt.safetensors."""
+    """Values that using the prompt needs: those in prompt.safetensors or, for kind "input", in method.safetensors."""
     seed: int | None
     """None: not known, of an imported prompt."""
     start_from: str | None = None
@@ -115,12 +117,28 @@ class Prompt:
     """A tuned prompt as it is stored: plain tensors and their card."""
 
     card: Card
-    folded: Folded
+    form: Folded | Unfolded
+
+    @property
+    def folded(self) -> Folded:
+        """The folded tensors. Raises BadInput when there are none, because the prompt looks at its input."""
+        if isinstance(self.form, Unfolded):
+            raise BadInput(
+                f"The prompt {self.card.name!r} ({self.card.method}) depends on the input, so there are no rows that "
+                "could stand for it. Use it with softprompt itself: predict, evaluate."
+            )
+        return self.form
 
     def soft_prompt(self) -> SoftPrompt:
         """A soft prompt that a bank can hold; it answers as the tuned one did."""
-        offset = None if self.folded.offset is None else PositionTable(self.folded.offset)
-        return SoftPrompt(Free(self.folded.prompt), offset).eval()
+        if isinstance(self.form, Unfolded):
+            made = _blank(self.card)
+            made.load_state_dict(self.form.tensors)
+            return made.eval()
+        rows, form = Free(self.form.prompt), self.form
+        if form.network is not None:
+            return SoftPrompt(rows, TokenNetwork(form.network)).eval()
+        return SoftPrompt(rows, None if form.offset is None else PositionTable(form.offset)).eval()
 
     def check(self, backbone: Backbone) -> None:
         """Raise PromptMismatch when `backbone` is not the one this prompt was tuned for."""
@@ -132,31 +150,67 @@ class Prompt:
             )
 
     def save(self, folder: Path, unfolded: SoftPrompt | None = None) -> None:
-        if unfolded is not None:
-            write_tensors(folder / UNFOLDED, unfolded.state_dict(), {"softprompt": "method"})
-        tensors = {"prompt": self.folded.prompt}
-        if self.folded.offset is not None:
-            tensors["offset"] = self.folded.offset
-        write_tensors(folder / FOLDED, tensors, {"softprompt": "prompt"})
+        if isinstance(self.form, Unfolded):
+            (folder / FOLDED).unlink(missing_ok=True)  # of a run that stood here before
+            write_tensors(folder / UNFOLDED, self.form.tensors, {"softprompt": "method"})
+        else:
+            if unfolded is not None:
+                write_tensors(folder / UNFOLDED, unfolded.state_dict(), {"softprompt": "method"})
+            write_tensors(folder / FOLDED, stored_tensors(self.form), {"softprompt": "prompt"})
         write_json(folder / "prompt.json", self.card.model_dump())
+
+
+def stored_tensors(form: Folded | Unfolded) -> dict[str, Tensor]:
+    """What the file that holds `form` holds, by name."""
+    if isinstance(form, Unfolded):
+        return form.tensors
+    tensors = {"prompt": form.prompt} | ({} if form.offset is None else {"offset": form.offset})
+    network = {} if form.network is None else form.network._asdict()
+    return tensors | {f"{NETWORK}{name}": tensor for name, tensor in network.items()}
 
 
 def load_prompt(folder: str | Path) -> Prompt:
     """Read a tuned prompt. Raises BadArtefact, saying what is wrong, before anything else is done with it."""
     folder = Path(folder)
     card = _read_card(folder)
-    path = folder / FOLDED
+    path = folder / (UNFOLDED if card.kind == "input" else FOLDED)
     tensors = read_tensors(path)
-    d = card.fingerprint.d
-    expected = {"prompt": (card.length, d)}
-    if card.positions is not None:
-        expected["offset"] = (card.positions, d)
-    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    if found != expected:
-        raise BadArtefact(f"{path} holds {found}, but prompt.json says {expected}. It is not this prompt's file.")
+    expected = _expected(card, tensors, folder)
+    found, wanted = ({name: tuple(t.shape) for name, t in one.items()} for one in (tensors, expected))
+    if found != wanted:
+        raise BadArtefact(f"{path} holds {found}, but prompt.json says {wanted}. It is not this prompt's file.")
     for name, tensor in tensors.items():
-        _check_values(path, name, tensor)
-    return Prompt(card, Folded(card.kind, tensors["prompt"], tensors.get("offset"), card.zeroed))
+        _check_values(path, name, tensor, expected[name].dtype)
+    if card.kind == "input":
+        return Prompt(card, Unfolded(tensors))
+    network = None
+    if card.kind == "prompt+token":
+        network = Network(*(tensors[f"{NETWORK}{name}"] for name in Network._fields))
+    return Prompt(card, Folded(card.kind, tensors["prompt"], tensors.get("offset"), card.zeroed, network))
+
+
+def _expected(card: Card, tensors: dict[str, Tensor], folder: Path) -> dict[str, Tensor]:
+    """Tensors of the names, shapes and types that the file with `tensors` must have, without values."""
+    d = card.fingerprint.d
+    if card.kind == "input":
+        try:
+            return _blank(card).state_dict()
+        except BadInput as error:
+            raise BadArtefact(f"{folder / 'prompt.json'} names no method that could be made: {error}") from None
+    expected = {"prompt": torch.empty(card.length, d)}
+    if card.positions is not None:
+        expected["offset"] = torch.empty(card.positions, d)
+    if card.kind == "prompt+token":
+        r = tensors[f"{NETWORK}down"].shape[-1] if f"{NETWORK}down" in tensors else 0
+        shapes = Network(torch.empty(d, r), torch.empty(r), torch.empty(r, d), torch.empty(d))
+        expected |= {f"{NETWORK}{name}": tensor for name, tensor in shapes._asdict().items()}
+    return expected
+
+
+def _blank(card: Card) -> SoftPrompt:
+    """The soft prompt of a card of kind "input", before its tensors."""
+    method = get_method(card.method)
+    return blank(method, parse_options(method, card.options), card.fingerprint.d, card.max_source, card.choices)
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -169,9 +223,10 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise BadArtefact(f"{path} is truncated or no safetensors file ({error}). Copy it again.") from None
 
 
-def _check_values(path: Path, name: str, tensor: Float[Tensor, "..."]) -> None:
-    if tensor.dtype != torch.float32 or not bool(tensor.isfinite().all()):
-        raise BadArtefact(f"{path}: {name} is {tensor.dtype} or not finite; expected finite float32 values.")
+def _check_values(path: Path, name: str, tensor: Tensor, dtype: torch.dtype) -> None:
+    if tensor.dtype != dtype or not bool(tensor.isfinite().all()):
+        wanted = str(dtype).removeprefix("torch.")
+        raise BadArtefact(f"{path}: {name} is {tensor.dtype} or not finite; expected finite {wanted} values.")
 
 
 def _read_card(folder: Path) -> Card:

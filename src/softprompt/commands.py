@@ -99,7 +99,7 @@ def train(
     root = Path(output)
     folders = {method: root if len(recipes) == 1 else root / method for method in recipes}
     for folder in folders.values():
-        check_folder(folder, overwrite=overwrite, predecessor=predecessor)
+        check_folder(folder, overwrite=overwrite, predecessor=predecessor, recipes=recipes.values())
     published = {"protocol": protocol, "compat": compat, "shots": shots, "draw": draw}
     read = read_task(data, task, dev, test, template, label, words, split_seed, data_dir, limit, published)
     setting = Setting(

@@ -40,7 +40,7 @@ class SoftEmbedding(nn.Module):
     def __init__(self, table: nn.Module, bank: Bank, pad: int) -> None:
         super().__init__()
         self.table, self.bank, self.pad = table, bank, pad
-        self.penalty: Tensor | None = None  # of the last forward, summed over its prompts
+        self.penalties: dict[int, Tensor] = {}  # of the last forward, by the index of their prompt
         self._layout: Layout | None = None
         self._fresh = False
 
@@ -76,7 +76,7 @@ class SoftEmbedding(nn.Module):
         soft = ids >= v
         embeds: Tensor = self.table(ids.masked_fill(soft, self.pad))
         layout = self._layout_of(ids)
-        self.penalty = None
+        self.penalties = {}
         if layout is None or not bool((layout.prompt >= 0).any()):
             return embeds
         parts: list[tuple[Tensor, Tensor]] = []
@@ -93,7 +93,7 @@ class SoftEmbedding(nn.Module):
         mask = position >= 0
         prompt, offset, penalty = self.bank[index](Text(ids, embeds, mask, position))
         if penalty is not None:
-            self.penalty = penalty if self.penalty is None else self.penalty + penalty
+            self.penalties[index] = penalty
         if offset is not None:
             embeds = torch.where(mask.unsqueeze(-1), embeds + offset.to(embeds.dtype), embeds)
         soft = ids >= self.num_embeddings

@@ -6,20 +6,28 @@ says so. "A+B" is the method with A's prompt part and B's offset part, published
 """
 
 import types
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
-from pydantic import ValidationError
+import torch
+from pydantic import Field, ValidationError
 
 from softprompt.errors import BadInput, UnknownName
+from softprompt.offsets.position_codebook import CodebookOffsetOptions
 from softprompt.offsets.position_low_rank import LowRankOffsetOptions
+from softprompt.offsets.token_network import TokenNetworkOptions
 from softprompt.options import Options, Rate, Site
+from softprompt.prompts.attempt import AttemptOptions
+from softprompt.prompts.codebook import CodebookOptions
 from softprompt.prompts.free import FreeOptions
+from softprompt.prompts.routed import RoutedOptions
 from softprompt.prompts.superposition import SuperpositionOptions
 from softprompt.soft import Kind, SoftPrompt
+from softprompt.start import Blank
 
-__all__ = ["METHODS", "Method", "Options", "Rate", "Site", "get_method", "make", "parse_options"]
+__all__ = ["METHODS", "Method", "Options", "Rate", "Site", "blank", "get_method", "make", "parse_options"]
 
 
 class DeptOptions(FreeOptions, LowRankOffsetOptions):
@@ -28,6 +36,16 @@ class DeptOptions(FreeOptions, LowRankOffsetOptions):
 
 class SuperposDeptOptions(SuperpositionOptions, LowRankOffsetOptions):
     """SuperPos-Prompt's rows with DePT's offset: in no paper."""
+
+
+class AcceptOptions(CodebookOptions, CodebookOffsetOptions):
+    """The published setting on T5-base: 44,160 values for 60 rows, 30,720 for the offset of 256 positions."""
+
+
+class AdeptOptions(FreeOptions, TokenNetworkOptions):
+    """The published pair (length, rank) = (60, 19) on T5-base."""
+
+    length: int = Field(60, ge=0, le=4096, description="rows of the prompt (virtual tokens)")
 
 
 @dataclass(frozen=True)
@@ -55,10 +73,22 @@ _LESTER = "Lester, Al-Rfou & Constant: The Power of Scale for Parameter-Efficien
 _SHI = "Shi & Lipani: DePT: Decomposed Prompt Tuning for Parameter-Efficient Fine-tuning, ICLR"
 _SADRAEI = "Sadraei Javaheri et al.: SuperPos-Prompt: Enhancing Soft Prompt Tuning of Language Models, PMLR 262"
 
+_LIN = "Lin et al.: ACCEPT: Adaptive Codebook for Composite and Efficient Prompt Tuning, Findings of EMNLP"
+_TANG = "Tang et al.: ADePT: Adaptive Decomposed Prompt Tuning for Parameter-Efficient Fine-tuning, ICLR"
+_ASAI = "Asai et al.: ATTEMPT: Parameter-Efficient Multi-task Tuning via Attentional Mixtures of Soft Prompts, EMNLP"
+_CHOI = "Choi et al.: SMoP: Towards Efficient and Effective Prompt Tuning with Sparse Mixture-of-Prompts, EMNLP"
+
 _PROMPT_RATE = Rate(0.3)
 _OFFSET_RATE = Rate(0.003)
 _SUPERPOS_RATES = {"weights": Rate(0.01, scaled=False), "codebook": Rate(0.1)}
 _SUPERPOS_DECAY = {"weights": 1e-5}  # section 3.4: on p' only
+_ACCEPT_RATES = {
+    "weights": Rate(0.03, scaled=False), "codebook": Rate(0.2),
+    "offset_weights": Rate(0.003, scaled=False), "offset_codebook": Rate(0.01),
+}  # fmt: skip
+# A routed prompt is multiplied with its probability, so a step in it is a smaller step of the rows.
+_SMOP_RATES = {"prompt": Rate(0.6), "router": Rate(0.003, scaled=False)}
+_ADEPT_RATES = {"offset": Rate(4e-4, scaled=False), "offset_bias": Rate(0.01)}
 
 METHODS: dict[str, Method] = {
     method.name: method
@@ -80,6 +110,24 @@ METHODS: dict[str, Method] = {
             "superpos_dept", "SuperPos-Prompt with DePT's offset", "prompt+position", "superposition",
             "position_low_rank", "ours: the two parts combined, in no paper", 2026, "",
             SuperposDeptOptions, _SUPERPOS_RATES | {"offset": _OFFSET_RATE}, _SUPERPOS_DECAY,
+        ),
+        Method(
+            "accept", "ACCEPT", "prompt+position", "codebook", "position_codebook", _LIN, 2024,
+            "https://github.com/AI-Application-and-Integration-Lab/Accept", AcceptOptions, _ACCEPT_RATES, {},
+        ),
+        Method(
+            "adept", "ADePT", "prompt+token", "free", "token_network", _TANG, 2025,
+            "https://github.com/HungerPWAY/ADePT", AdeptOptions, {"prompt": _PROMPT_RATE} | _ADEPT_RATES, {},
+        ),
+        Method(
+            "attempt", "ATTEMPT", "input", "attempt", None, _ASAI, 2022,
+            "https://aclanthology.org/2022.emnlp-main.446", AttemptOptions,
+            {"prompt": _PROMPT_RATE, "attention": Rate(0.001, scaled=False)}, {},
+        ),
+        Method(
+            "smop", "SMoP", "input", "routed", None, _CHOI, 2023,
+            "https://aclanthology.org/2023.emnlp-main.884", RoutedOptions,
+            _SMOP_RATES, {},
         ),
     )
 }  # fmt: skip
@@ -103,9 +151,14 @@ def combine(one: Method, other: Method) -> Method:
         raise BadInput(f"{one.name}+{other.name}: {one.name} has an offset of its own ({one.offset}); put it second.")
     if other.offset is None:
         raise BadInput(f"{one.name}+{other.name}: {other.name} has no offset to add to {one.name}'s prompt.")
-    offset = next(base for base in other.options.__mro__ if "offset" in vars(base))
+    offset = next(base for base in other.options.__mro__ if issubclass(base, Options) and "offset" in vars(base))
+    taken = set(one.options.of_prompt) & set(offset.of_offset)
+    if taken:
+        raise BadInput(
+            f"{one.name}+{other.name}: both parts have an option {min(taken)!r}, so one name would mean two."
+        )
     both: type[Options] = types.new_class(f"{one.name}+{other.name}", (one.options, offset))
-    own = set(other.rates) - set(METHODS["prompt_tuning"].rates)
+    own = {name for name in other.rates if name.startswith("offset")}
     return Method(
         f"{one.name}+{other.name}", f"{one.title} with the offset of {other.title}",
         "input" if one.kind == "input" else other.kind, one.prompt, other.offset, "two methods combined", 2026, "",
@@ -129,3 +182,10 @@ def parse_options(method: Method, given: dict[str, Any]) -> Options:
 def make(method: Method, options: Options, site: Site) -> SoftPrompt:
     """Make the soft prompt of `method`, at its start."""
     return SoftPrompt(options.prompt(site), options.offset(site))
+
+
+def blank(method: Method, options: Options, d: int, positions: int, labels: Sequence[str] = ()) -> SoftPrompt:
+    """A soft prompt with the names and shapes of `method`'s tensors on a backbone of size `d`; values mean nothing."""
+    runs = options.runs()
+    sources = torch.zeros(len(runs), options.length, d) if runs else None
+    return make(method, options, Site(Blank(d), positions, labels or ("",), sources=sources))

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
 
 from softprompt.soft import OffsetPart, PromptPart
 from softprompt.start import Vocabulary
@@ -23,6 +25,8 @@ class Site:
     """Source tokens at most."""
     labels: Sequence[str] = ()
     seed: int = 0
+    sources: Float[Tensor, "k l d"] | None = None
+    """Rows of the finished runs that `Options.runs` names, in that order."""
 
     def generator(self) -> torch.Generator:
         return torch.Generator().manual_seed(self.seed)
@@ -36,6 +40,10 @@ class Options(BaseModel):
     """Options that the tensors of each part depend on for good; all others only say how they start."""
 
     length: int = Field(20, ge=0, le=4096, description="rows of the prompt (virtual tokens)")
+
+    def runs(self) -> list[str]:
+        """Folders of finished runs whose prompts this method reads (Site.sources)."""
+        return []
 
     def prompt(self, site: Site) -> PromptPart:
         raise NotImplementedError

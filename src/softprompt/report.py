@@ -76,6 +76,8 @@ def write_model_card(folder: Path, card: Card) -> None:
     origin = f"{method.paper}, {method.year}" + (f", {method.url}" if method.url else "")
     start = "" if card.start_from is None else f", starting from the prompt of `{card.start_from}`"
     offset = "" if card.positions is None else f", and an offset for {card.positions} source positions"
+    offset += ", and an offset by token" if card.kind == "prompt+token" else ""
+    offset += ", made anew for each input" if card.kind == "input" else ""
     write_text(
         folder / "README.md",
         f"""---

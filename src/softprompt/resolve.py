@@ -15,7 +15,7 @@ from softprompt.recipes.override import override_all
 from softprompt.tasks import SPLITS, TASKS, Split, Task, from_files, get_task
 from softprompt.tasks.spec import as_limit
 from softprompt.training.runs import check_folder
-from softprompt.transfer import Predecessor, read_predecessor
+from softprompt.transfer import Predecessor, read_predecessor, read_sources
 
 PUBLISHED = ("protocol", "compat", "shots", "draw")
 """Words that only a published task takes, beside its folder and limit."""
@@ -132,13 +132,19 @@ def make_recipes(
         bases = [recipe if seed is None else recipe.model_copy(update={"seed": seed})]
     if predecessor is not None:  # where the prompt starts is settled: a recipe's own words about it fall
         bases = [_without_start(base) for base in bases]
-    recipes = {recipe.method: recipe for recipe in override_all(bases, given)}
+    recipes = {recipe.method: _with_sources(recipe) for recipe in override_all(bases, given)}
     if predecessor is not None:
         for name, one in recipes.items():
             options = predecessor.completed(get_method(name), one.options)
             recipes[name] = parse_recipe({**one.model_dump(exclude_unset=True), "options": options})
             predecessor.check(get_method(name), recipes[name].parsed_options(), max_source)
     return recipes
+
+
+def _with_sources(recipe: Recipe) -> Recipe:
+    """`recipe` with the runs that its method reads looked at, and named so that they are found from anywhere."""
+    runs = [str(source.folder.resolve()) for source in read_sources(recipe.parsed_options())]
+    return recipe.model_copy(update={"options": {**recipe.options, "sources": runs}}) if runs else recipe
 
 
 def _without_start(recipe: Recipe) -> Recipe:

@@ -29,7 +29,7 @@ def show_run(run: str | Path, words: int = 5, backbone: str | None = None) -> di
     prompt = load_prompt(run)
     found: dict[str, Any] = prompt.card.model_dump()
     found["words"] = []
-    if words:
+    if words and prompt.card.kind != "input":  # rows that depend on the input have no words of their own
         frozen = load_for(prompt, backbone, "float32", "cpu")
         found["words"] = [
             [{"token": token, "cosine": round(cosine, 4)} for token, cosine in row]

@@ -44,6 +44,15 @@ class Soft(NamedTuple):
     """Added to the loss."""
 
 
+class Network(NamedTuple):
+    """What kind "prompt+token" adds to a token embedding x: relu(x down + down_bias) up + up_bias."""
+
+    down: Float[Tensor, "d r"]
+    down_bias: Float[Tensor, " r"]
+    up: Float[Tensor, "r d"]
+    up_bias: Float[Tensor, " d"]
+
+
 class Folded(NamedTuple):
     """The deployable form: plain tensors, no method left in them."""
 
@@ -53,17 +62,31 @@ class Folded(NamedTuple):
     """Kind "prompt+position": what is added at each source position."""
     zeroed: int = 0
     """Offset rows that training never reached and that were therefore set to zero."""
+    network: Network | None = None
+    """Kind "prompt+token": what makes the offset of a token."""
+
+
+class Unfolded(NamedTuple):
+    """The form of kind "input", which no plain tensors can stand for: the soft prompt's own, by their names."""
+
+    tensors: dict[str, Tensor]
 
 
 class PromptPart(nn.Module):
-    """Makes the learned rows. Subclasses define `length`, `forward`, `groups` and, when they can, `fold`."""
+    """Makes the learned rows. Subclasses define `length`, `forward` and `groups`."""
 
     length: int
     kind: Kind = "prompt"
+    step: int = 0
+    """The optimizer step under way: what a part draws in training changes with it (softprompt.noise)."""
 
     def forward(self, text: Text | None) -> Tensor:
-        """Return the rows (l, d), or (b, l, d) when they depend on the input."""
+        """Return the rows (l, d), or (b, l, d) when they depend on the input (kind "input")."""
         raise NotImplementedError
+
+    def penalty(self, text: Text) -> Tensor | None:
+        """What training adds to the mean token loss of these rows' examples, in nats; None for nothing."""
+        return None
 
     def groups(self) -> dict[str, list[nn.Parameter]]:
         """Trainable tensors by the name under which a recipe sets their learning rate and weight decay."""
@@ -78,12 +101,15 @@ class OffsetPart(nn.Module):
     """Makes what is added to the source's token embeddings."""
 
     kind: Kind
+    step: int = 0
+    """As a prompt part's."""
 
     def forward(self, text: Text) -> Tensor:
         """Return the offset (b, s, d)."""
         raise NotImplementedError
 
     def groups(self) -> dict[str, list[nn.Parameter]]:
+        """As a prompt part's; every name begins with "offset"."""
         raise NotImplementedError
 
     def start_from(self, tensors: dict[str, Tensor]) -> None:
@@ -93,8 +119,8 @@ class OffsetPart(nn.Module):
         """
         self.load_state_dict(tensors)
 
-    def fold(self) -> tuple[Tensor, int]:
-        """Return the table that the offset folds to, and how many of its rows were zeroed as never trained."""
+    def fold(self) -> tuple[Tensor | Network, int]:
+        """Return the table or network that the offset folds to, and how many rows were zeroed as never trained."""
         raise NotImplementedError
 
 
@@ -116,7 +142,14 @@ class SoftPrompt(nn.Module):
         return "input" if "input" in parts else parts[-1]
 
     def forward(self, text: Text) -> Soft:
-        return Soft(self.prompt(text), None if self.offset is None else self.offset(text))
+        penalty = self.prompt.penalty(text) if self.training else None
+        return Soft(self.prompt(text), None if self.offset is None else self.offset(text), penalty)
+
+    def at_step(self, step: int) -> None:
+        """Say which optimizer step is under way."""
+        for part in (self.prompt, self.offset):
+            if part is not None:
+                part.step = step
 
     def groups(self) -> dict[str, list[nn.Parameter]]:
         """Trainable tensors by group name, the parts' groups side by side."""
@@ -137,8 +170,16 @@ class SoftPrompt(nn.Module):
         rows = self.prompt(None).detach().clone()
         if self.offset is None:
             return Folded(self.kind, rows)
-        table, zeroed = self.offset.fold()
-        return Folded(self.kind, rows, table, zeroed)
+        made, zeroed = self.offset.fold()
+        if isinstance(made, Network):
+            return Folded(self.kind, rows, zeroed=zeroed, network=made)
+        return Folded(self.kind, rows, made, zeroed)
+
+    def deployable(self) -> Folded | Unfolded:
+        """What is stored of this: folded where that can be, else its own tensors as they are."""
+        if self.kind != "input":
+            return self.fold()
+        return Unfolded({name: tensor.detach().clone() for name, tensor in self.state_dict().items()})
 
     def trainable(self) -> int:
         """Number of trainable values."""

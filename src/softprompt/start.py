@@ -4,6 +4,7 @@ Vectors are obtained by *calling* the embedding table, because some tables scale
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -28,6 +29,27 @@ class Vocabulary(Protocol):
 
     def embed(self, ids: Sequence[int]) -> Float[Tensor, "n d"]:
         """float32 rows of the frozen table for `ids`, as the network receives them."""
+
+
+@dataclass(frozen=True)
+class Blank:
+    """A vocabulary of zeros: for a soft prompt whose tensors are put in afterwards."""
+
+    d: int
+
+    def ordinary_ids(self) -> list[int]:
+        return list(range(1 << 17))
+
+    def tokens(self, text: str) -> list[int]:
+        return [0]
+
+    def embed(self, ids: Sequence[int]) -> Float[Tensor, "n d"]:
+        return torch.zeros(len(ids), self.d)
+
+
+def embedding_scale(vocabulary: Vocabulary) -> float:
+    """Root mean square of the embedding entries, as the network receives them."""
+    return float(vocabulary.embed(vocabulary.ordinary_ids()[:5000]).square().mean().sqrt())
 
 
 def from_noise(length: int, vocabulary: Vocabulary, generator: torch.Generator, scale: float = 0.5) -> Tensor:

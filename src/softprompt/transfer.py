@@ -7,25 +7,28 @@ DePT's few-shot setting: prompt, A and B of a source task start those of the tar
     another prompt part     from that part's own tensors: the predecessor has the same one
     an offset part          from that part's own tensors; at its own start when the predecessor has none
 
-So the new run starts as the very function that its predecessor ended as: the same rows and, at every position,
-the same offset. What could not start so is refused before anything is written.
+So the new run starts as the very function that its predecessor ended as: the same rows and, at every position or
+token, the same offset. What could not start so is refused before anything is written.
+
+A method that mixes the prompts of other runs (ATTEMPT's `sources`) reads them here too.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
-from softprompt.artefact import FOLDED, UNFOLDED, Prompt, load_prompt, read_tensors
+from softprompt.artefact import FOLDED, UNFOLDED, Prompt, load_prompt, read_tensors, stored_tensors
+from softprompt.backbones import Backbone
 from softprompt.disk import file_sha256
 from softprompt.errors import BadArtefact, BadInput
 from softprompt.methods import METHODS, Method, Options, get_method
-from softprompt.offsets.position_low_rank import LowRankOffsetOptions
 from softprompt.prompts import Free
 from softprompt.soft import SoftPrompt
 
@@ -87,8 +90,9 @@ class Predecessor:
                     f"{name}={_plain(was[name])}. Leave {name} out, and it is the same, or train without --start-from."
                 )
         positions = self.prompt.card.positions
-        if isinstance(options, LowRankOffsetOptions) and positions not in (None, options.positions or max_source):
-            given = f"--max-source {max_source}" if options.positions is None else f"positions={options.positions}"
+        asked = getattr(options, "positions", None)
+        if positions not in (None, asked or max_source):
+            given = f"--max-source {max_source}" if asked is None else f"positions={asked}"
             raise BadInput(
                 f"{method.name} with {given} cannot start from {self}, which has an offset for {positions} source "
                 f"positions. Give --max-source {positions}, or --set positions={positions} for an offset on the first "
@@ -100,16 +104,17 @@ class Predecessor:
 
         Raises BadArtefact when method.safetensors is not this run's.
         """
-        folded = self.prompt.folded
         if isinstance(prompt.prompt, Free):
-            prompt.prompt = Free(folded.prompt)
+            prompt.prompt = Free(self.prompt.folded.prompt)
         else:
             prompt.prompt.load_state_dict(self._tensors("prompt.", prompt.prompt))
-        if prompt.offset is not None and folded.offset is not None:
+        if prompt.offset is not None and self.method.offset is not None:
             prompt.offset.start_from(self._tensors("offset.", prompt.offset))
-        made = prompt.fold()
-        for mine, theirs in ((made.prompt, folded.prompt), (made.offset, folded.offset)):
-            if mine is not None and theirs is not None and not _same(mine, theirs):
+        if prompt.kind == "input":
+            return  # nothing to compare with: method.safetensors is all there is
+        made, expected = (stored_tensors(form) for form in (prompt.fold(), self.prompt.form))
+        for name in made.keys() & expected.keys():
+            if not _same(made[name], expected[name]):
                 raise BadArtefact(
                     f"{self.folder / UNFOLDED} does not fold to what {FOLDED} beside it holds, so one of them is not "
                     "this run's. Copy the whole folder again."
@@ -117,14 +122,16 @@ class Predecessor:
 
     def _refusal(self, method: Method) -> str | None:
         """Why `method`, whatever its options, cannot start from this run; None when it can."""
-        card, was = self.prompt.card, self.method
-        if card.positions is not None and method.offset is None:
+        was = self.method
+        if was.offset is not None and method.offset is None:
             return "its offset has no place there, and its rows without their offset are another prompt"
-        if card.positions is not None and method.offset != was.offset:
+        if was.offset is not None and method.offset != was.offset:
             return f"its offset ({was.offset}) is not made as this one's is ({method.offset})"
+        if was.kind == "input" and method.prompt != was.prompt:
+            return "its rows depend on the input, so there are none to start from"
         if method.prompt != "free" and method.prompt != was.prompt:
             return f"rows made by {method.prompt} cannot be set to given values, only free rows can"
-        if not self.unfolded and (method.prompt != "free" or card.positions is not None):
+        if not self.unfolded and (method.prompt != "free" or was.offset is not None):
             return f"{UNFOLDED}, with the tensors to go on training, is missing there"
         return None
 
@@ -157,8 +164,8 @@ def read_predecessor(folder: str | Path) -> Predecessor:
     folder = Path(folder)
     prompt = load_prompt(folder)
     get_method(prompt.card.method)  # an unknown one is named now
-    files = [folder / FOLDED, *(path for path in [folder / UNFOLDED] if path.is_file())]
-    unfolded = read_tensors(files[1]) if len(files) > 1 else {}
+    files = [path for path in (folder / FOLDED, folder / UNFOLDED) if path.is_file()]
+    unfolded = read_tensors(folder / UNFOLDED) if folder / UNFOLDED in files else {}
     record = StartFrom(
         name=prompt.card.name,
         folder=str(folder.resolve()),
@@ -167,12 +174,12 @@ def read_predecessor(folder: str | Path) -> Predecessor:
     return Predecessor(folder, prompt, unfolded, record)
 
 
-def read_again(record: StartFrom) -> Predecessor:
-    """Read the run of `record` for a run that stopped before its first checkpoint.
+def read_again(record: StartFrom, does: str = "starts from") -> Predecessor:
+    """Read the run of `record` for a run that stopped before its first checkpoint, and that `does` this with it.
 
     Raises BadArtefact when it is gone or not what it was.
     """
-    why = f"This run stopped before its first checkpoint, so it needs the run it starts from, {record.name}"
+    why = f"This run stopped before its first checkpoint, so it needs the run it {does}, {record.name}"
     do = "Put it back as it was, or train anew with --overwrite."
     try:
         found = read_predecessor(record.folder)
@@ -181,6 +188,30 @@ def read_again(record: StartFrom) -> Predecessor:
     if found.record.sha256 != record.sha256:
         raise BadArtefact(f"{why}, but {record.folder} is not what it was: its tensors have changed. {do}")
     return found
+
+
+def read_sources(options: Options) -> list[Predecessor]:
+    """The finished runs that `options` name, whose prompts the method reads. Raises BadArtefact and BadInput."""
+    found = [read_predecessor(run) for run in options.runs()]
+    for source in found:
+        card = source.prompt.card
+        if card.kind != "prompt":
+            raise BadInput(
+                f"The source {source} is of kind {card.kind!r}: it is more than its rows. Give runs of kind 'prompt'."
+            )
+        if card.length != options.length:
+            raise BadInput(
+                f"The source {source} has {card.length} rows, and this prompt {options.length}: mixed prompts must be "
+                f"of one length. Give length={card.length}, or other runs."
+            )
+    return found
+
+
+def source_rows(sources: Sequence[Predecessor], backbone: Backbone) -> Float[Tensor, "k l d"] | None:
+    """The prompts of `sources`, None without any. Raises PromptMismatch for one that was tuned elsewhere."""
+    for source in sources:
+        source.prompt.check(backbone)
+    return torch.stack([source.prompt.folded.prompt for source in sources]) if sources else None
 
 
 def _same(found: Tensor, expected: Tensor) -> bool:

@@ -5,64 +5,45 @@ its i-th real token. The factor with alpha = 8 is what the authors' code compute
 released runs used; the paper writes A B alone, which is `alpha=None` here. A ~ U(+-1/sqrt r), B = 0.
 
 Ours and not theirs: a row is chosen by the rank of the real source token, not by the padded column, so
-any padding agrees; and rows of A that no training input reached are still at their random start while B
-is not, so they would add noise to longer inputs: they count as zero outside training and when folded.
+any padding agrees; and rows of A that no training input reached count as zero (softprompt.offsets.position).
 """
 
 import math
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 
 from softprompt.errors import BadInput
-from softprompt.offsets.position_table import read
+from softprompt.offsets.position import PositionOffset
 from softprompt.options import Options, Site
-from softprompt.soft import Kind, OffsetPart, Text
+from softprompt.soft import OffsetPart
 
 
-class PositionLowRank(OffsetPart):
+class PositionLowRank(PositionOffset):
     """Offset for the first `positions` source tokens, of rank `rank`, in `d` dimensions."""
-
-    kind: Kind = "prompt+position"
-    reached: Bool[Tensor, " s"]
 
     def __init__(
         self, positions: int, rank: int, d: int, *, alpha: float | None = 8.0, generator: torch.Generator | None = None
     ) -> None:
-        super().__init__()
-        if min(positions, rank) < 1:
-            raise BadInput(f"positions={positions} and rank={rank}: both must be at least 1.")
+        super().__init__(positions)
+        if rank < 1:
+            raise BadInput(f"rank={rank}: it must be at least 1.")
         bound = 1 / math.sqrt(rank)
         self.scale = 1.0 if alpha is None else alpha / math.sqrt(rank)
         self.a = nn.Parameter(torch.rand(positions, rank, generator=generator) * 2 * bound - bound)
         self.b = nn.Parameter(torch.zeros(rank, d))
-        self.register_buffer("reached", torch.zeros(positions, dtype=torch.bool))
 
-    def forward(self, text: Text) -> Float[Tensor, "b s d"]:
-        s = self.a.shape[0]
-        if self.training:
-            self.reached[text.position[(text.position >= 0) & (text.position < s)]] = True
-        deepest = min(max(int(text.position.max()), 0) + 1, s)  # rows past it are not computed
-        return read(self._rows(deepest), text.position)
+    def rows(self, s: int) -> Float[Tensor, "s d"]:
+        return self.scale * (self.a[:s] @ self.b)
 
-    def _rows(self, s: int) -> Float[Tensor, "s d"]:
-        return self.scale * (self.a[:s] @ self.b) * self.reached[:s].unsqueeze(-1)
+    def by_position(self) -> nn.Parameter:
+        return self.a
 
     def groups(self) -> dict[str, list[nn.Parameter]]:
         return {"offset": [self.a, self.b]}
-
-    def start_from(self, tensors: dict[str, Tensor]) -> None:
-        """As every part's; rows that the other run reached stay reached, the others are zero until reached."""
-        super().start_from(tensors)
-        with torch.no_grad():
-            # B is no longer zero: a row of A still at its random start would add noise once an input reaches it.
-            self.a[~self.reached] = 0
-
-    def fold(self) -> tuple[Tensor, int]:
-        return self._rows(self.a.shape[0]).detach().clone(), int((~self.reached).sum())
 
 
 @dataclass(frozen=True)

@@ -34,15 +34,15 @@ class FreeOptions(Options):
     pool: int | None = Field(5000, ge=1, description="start=vocabulary draws from this many first tokens; null: all")
 
     def prompt(self, site: Site) -> PromptPart:
-        return Free(self._rows(site))
+        return Free(self._rows(site, self.length))
 
-    def _rows(self, site: Site) -> Tensor:
+    def _rows(self, site: Site, count: int) -> Tensor:
         if self.start == "noise":
-            return from_noise(self.length, site.vocabulary, site.generator())
+            return from_noise(count, site.vocabulary, site.generator())
         if self.start == "labels":
-            return from_labels(self.length, site.vocabulary, site.labels, site.generator())
+            return from_labels(count, site.vocabulary, site.labels, site.generator())
         if self.start == "text":
             if not self.start_text:
                 raise BadInput("start=text needs the text: give start_text.")
-            return from_text(self.length, site.vocabulary, self.start_text)
-        return from_vocabulary(self.length, site.vocabulary, site.generator(), self.pool)
+            return from_text(count, site.vocabulary, self.start_text)
+        return from_vocabulary(count, site.vocabulary, site.generator(), self.pool)

@@ -41,6 +41,7 @@ class Candidate:
             ],
         )
         self.start_from: StartFrom | None = None  # the run whose tensors the prompt started as
+        self.sources: list[StartFrom] = []  # the runs whose prompts the method reads
         self.step = 0
         self.best: dict[str, Any] | None = None  # step, metric, loss
         self.best_state: dict[str, Tensor] = {}

@@ -1,7 +1,7 @@
 """The gradient of one step, in as many passes as memory asks for: how a step is cut does not change its result."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from accelerate import Accelerator
@@ -32,6 +32,8 @@ class Gradients:
 
     def __call__(self, candidates: Sequence[Candidate], alive: Sequence[int]) -> dict[int, float]:
         """Take the next step's examples of `candidates[i]` for i in `alive`; return their losses, in nats."""
+        for i in alive:
+            candidates[i].prompt.at_step(candidates[i].step)
         rows = [(example, i) for i in alive for example in candidates[i].next_examples()]
         examples, owners = [example for example, _ in rows], [i for _, i in rows]
         tokens = dict.fromkeys(alive, 0)
@@ -63,7 +65,7 @@ class Gradients:
                 before = [None if tensor.grad is None else tensor.grad.clone() for tensor in tensors]
                 mine = [examples[i] for i in rows], [owners[i] for i in rows], [weights[i] for i in rows]
                 try:
-                    parts = self._passed(*mine, share=len(rows) / len(examples))
+                    parts = self._passed(*mine, {i: owners.count(i) for i in set(mine[1])})
                 except RuntimeError as error:
                     if not should_reduce_batch_size(error):
                         raise
@@ -78,15 +80,19 @@ class Gradients:
         return losses
 
     def _passed(
-        self, examples: Sequence[Example], owners: Sequence[int], weights: Sequence[float], share: float
+        self, examples: Sequence[Example], owners: Sequence[int], weights: Sequence[float], whole: Mapping[int, int]
     ) -> list[float]:
-        """One forward and backward pass; returns each example's weighted loss."""
+        """One forward and backward pass; returns each example's weighted loss.
+
+        `whole` gives the examples of each owner in the step: a penalty counts by its share of them in this pass.
+        """
         nll = self.backbone.loss(self.backbone.pose(examples, owners, targets=True)).nll
         weighted = nll * torch.tensor(weights, device=nll.device)
         # Rows are independent, so a row that is not finite is left out without touching the others' gradients.
         total = weighted[nll.isfinite()].sum()
-        if self.backbone.embedding.penalty is not None:
-            total = total + self.backbone.embedding.penalty * share
+        for i, penalty in self.backbone.embedding.penalties.items():
+            if bool(penalty.isfinite()):
+                total = total + penalty * (owners.count(i) / whole[i])
         if total.requires_grad:
             self.accelerator.backward(total * self.scale)
         return list(weighted.detach().tolist())

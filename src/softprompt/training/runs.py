@@ -9,14 +9,15 @@ prompt.json ... the artefact, written last (softprompt.artefact)
 import importlib.metadata
 import json
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from softprompt.artefact import Card, Prompt, fingerprint
+from softprompt.artefact import Card, Prompt, fingerprint, stored_tensors
 from softprompt.backbones import Backbone
 from softprompt.disk import make_folder, write_json, write_lines
 from softprompt.errors import BadArtefact, BadInput, Interrupted, NotFinite
@@ -24,13 +25,13 @@ from softprompt.evaluate import majority, score_task
 from softprompt.methods import Site, get_method, make
 from softprompt.recipes import Recipe, Setting
 from softprompt.report import write_curve, write_model_card
-from softprompt.soft import Bank
+from softprompt.soft import Bank, Folded, Unfolded
 from softprompt.tasks import Split, Task
 from softprompt.tasks.task import Scoring
 from softprompt.training.candidate import Candidate
 from softprompt.training.checkpoint import FILE, load_checkpoint, save_checkpoint
 from softprompt.training.loop import Listener, tune
-from softprompt.transfer import Predecessor, StartFrom, read_again
+from softprompt.transfer import Predecessor, StartFrom, read_again, read_sources, source_rows
 
 FORMAT = 1
 
@@ -46,6 +47,8 @@ class RunCard(BaseModel):
     setting: Setting
     task: dict[str, Any]
     start_from: StartFrom | None = None
+    sources: list[StartFrom] = []
+    """The runs whose prompts the method reads."""
     versions: dict[str, str]
 
 
@@ -64,12 +67,18 @@ def versions() -> dict[str, str]:
 
 
 def make_candidate(
-    name: str, recipe: Recipe, backbone: Backbone, task: Task, predecessor: Predecessor | None = None
+    name: str,
+    recipe: Recipe,
+    backbone: Backbone,
+    task: Task,
+    predecessor: Predecessor | None = None,
+    sources: Sequence[Predecessor] | None = None,
 ) -> Candidate:
     """A candidate at its start: the method's own or, where it is given, the end of the run `predecessor`.
 
-    Raises BadInput when its prompt and targets leave the source no room; PromptMismatch or BadArtefact when
-    `predecessor` cannot be started from here.
+    `sources` are the runs whose prompts the method reads: those that its options name when not given, and [] when a
+    checkpoint will bring what they held. Raises BadInput when its prompt and targets leave the source no room;
+    PromptMismatch or BadArtefact when `predecessor` or a source cannot be used here.
     """
     if predecessor is not None:
         predecessor.prompt.check(backbone)
@@ -79,7 +88,11 @@ def make_candidate(
     backbone.room(options.length, max(len(backbone.target_ids(e)) for e in different))
     if task.choices:
         backbone.choice_ids(task.choices)
-    site = Site(backbone, backbone.max_source, task.choices, recipe.seed)
+    sources = read_sources(options) if sources is None else sources
+    rows = source_rows(sources, backbone)
+    if rows is None and options.runs():
+        rows = torch.zeros(len(options.runs()), options.length, backbone.d)
+    site = Site(backbone, backbone.max_source, task.choices, recipe.seed, rows)
     prompt = make(get_method(recipe.method), options, site)
     if predecessor is not None:
         predecessor.start(prompt)
@@ -91,15 +104,26 @@ def make_candidate(
     resolved = recipe.resolved(backbone.scale(), set(prompt.groups()), len(task.examples["train"]))
     candidate = Candidate(name, prompt, resolved, task, lambda example: backbone.size(example, targets=True))
     candidate.start_from = None if predecessor is None else predecessor.record
+    candidate.sources = [source.record for source in sources]
     return candidate
 
 
-def check_folder(folder: Path, *, overwrite: bool = False, predecessor: Predecessor | None = None) -> None:
-    """Raise BadInput for a folder that already holds something, unless it may be overwritten; never `predecessor`'s."""
+def check_folder(
+    folder: Path, *, overwrite: bool = False, predecessor: Predecessor | None = None, recipes: Iterable[Recipe] = ()
+) -> None:
+    """Raise BadInput for a folder that already holds something, unless it may be overwritten.
+
+    Never may the folder of `predecessor`, or of a run that one of `recipes` reads.
+    """
     if folder.is_file():
         raise BadInput(f"--output {folder} is a file; give a folder.")
     if overwrite and predecessor is not None and folder.resolve() == predecessor.folder.resolve():
         raise BadInput(f"--output {folder} is the run to start from, and would be lost; choose another folder.")
+    for recipe in recipes:
+        if overwrite and folder.resolve() in [Path(run).resolve() for run in recipe.parsed_options().runs()]:
+            raise BadInput(
+                f"--output {folder} is a run that {recipe.method} reads, and would be lost; choose another folder."
+            )
     if not overwrite and folder.is_dir() and any(folder.iterdir()):
         what = "a finished run" if (folder / "prompt.json").is_file() else "an unfinished run"
         what = what if (folder / "run.json").is_file() else "files"
@@ -120,6 +144,7 @@ def begin(candidate: Candidate, folder: Path, setting: Setting) -> Run:
         setting=setting,
         task=candidate.task.origin,
         start_from=candidate.start_from,
+        sources=candidate.sources,
         versions=versions(),
     )
     write_json(folder / "run.json", card.model_dump())
@@ -146,10 +171,11 @@ def read_run_card(folder: Path) -> RunCard:
 def resume_run(card: RunCard, folder: Path, backbone: Backbone, task: Task) -> Run:
     """The run in `folder` where it was left: at its last checkpoint or, without one, at its start."""
     left = (folder / FILE).is_file()
-    # A checkpoint holds all tensors: only a run without one needs the run that it started from.
+    # A checkpoint holds all tensors: only a run without one needs the runs that it started from or reads.
     predecessor = None if left or card.start_from is None else read_again(card.start_from)
-    candidate = make_candidate(card.name, card.recipe, backbone, task, predecessor)
-    candidate.start_from = card.start_from
+    sources = [] if left else [read_again(record, "reads") for record in card.sources]
+    candidate = make_candidate(card.name, card.recipe, backbone, task, predecessor, sources)
+    candidate.start_from, candidate.sources = card.start_from, card.sources
     if left:
         load_checkpoint(candidate, folder)
     return Run(candidate, folder)
@@ -197,7 +223,8 @@ def finish(backbone: Backbone, run: Run, floors: Mapping[str, dict[str, Any]]) -
             scores[name] = found.as_json()
             write_lines(run.folder / f"predictions-{name}.jsonl", [record.as_json() for record in records])
     run.scores = scores
-    prompt = Prompt(_card(backbone, candidate, scores), candidate.prompt.fold())
+    form = candidate.prompt.deployable()
+    prompt = Prompt(_card(backbone, candidate, form, scores), form)
     write_curve(run.folder, candidate.history, candidate.name, task.metrics[0])
     write_model_card(run.folder, prompt.card)
     prompt.save(run.folder, candidate.prompt)
@@ -218,10 +245,9 @@ def floors(backbone: Backbone, task: Task) -> dict[str, dict[str, Any]]:
     return {"majority": majority(task, task.examples["test"]).as_json(), "zero_shot": zero_shot.as_json()}
 
 
-def _card(backbone: Backbone, candidate: Candidate, scores: dict[str, Any]) -> Card:
+def _card(backbone: Backbone, candidate: Candidate, form: Folded | Unfolded, scores: dict[str, Any]) -> Card:
     prompt, recipe, task = candidate.prompt, candidate.recipe, candidate.task
-    folded = prompt.fold()
-    stored = folded.prompt.numel() + (0 if folded.offset is None else folded.offset.numel())
+    offset, zeroed = (None, 0) if prompt.offset is None else prompt.offset.fold()
     label, words = task.origin.get("label"), task.origin.get("words")
     return Card(
         name=candidate.name,
@@ -231,8 +257,8 @@ def _card(backbone: Backbone, candidate: Candidate, scores: dict[str, Any]) -> C
         backbone=backbone.name,
         fingerprint=fingerprint(backbone),
         length=prompt.length,
-        positions=None if folded.offset is None else folded.offset.shape[0],
-        zeroed=folded.zeroed,
+        positions=offset.shape[0] if isinstance(offset, torch.Tensor) else None,
+        zeroed=zeroed,
         max_source=backbone.max_source,
         task=task.name,
         template=task.template,
@@ -241,7 +267,7 @@ def _card(backbone: Backbone, candidate: Candidate, scores: dict[str, Any]) -> C
         words=words if isinstance(words, dict) else None,
         metrics=list(task.metrics),
         trainable=prompt.trainable(),
-        stored=stored,
+        stored=sum(tensor.numel() for tensor in stored_tensors(form).values()),
         seed=recipe.seed,
         start_from=None if candidate.start_from is None else candidate.start_from.name,
         scores=scores,
