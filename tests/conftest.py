@@ -1,9 +1,13 @@
 """No network, one thread, a fixed seed, and shapes checked wherever a signature states them."""
 
+import os
 import socket
 
 import jaxtyping
 import pytest
+
+# The hub's client reads this when it is imported; without it, it tries for 20 s to reach the hub.
+os.environ["HF_HUB_OFFLINE"] = "1"
 
 # Before softprompt is imported: its annotations become checks.
 jaxtyping.install_import_hook(
@@ -26,7 +30,6 @@ def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
         raise OSError(f"a test tried to reach {address}")
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
 
 
 @pytest.fixture(autouse=True)
