@@ -13,7 +13,6 @@ from tests import tiny
 from tests.compare import assert_close, copied, moved
 
 FAMILIES = list(tiny.MODELS)
-SHORT = {"superpos": {"sampled": 8}, "superpos_dept": {"sampled": 8, "rank": 3}, "dept": {"rank": 3}}
 EXAMPLES = [
     Example("where is my parcel", "late", " team :"),
     Example("the invoice is wrong how do i log in", "bad", " team :"),
@@ -24,7 +23,7 @@ EXAMPLES = [
 def soft_prompt(backbone: Backbone, method: str, length: int = 5, seed: int = 0) -> SoftPrompt:
     """A soft prompt in the midst of its life: every tensor away from its start, every offset row reached."""
     found = get_method(method)
-    options = parse_options(found, {"length": length, **SHORT.get(method, {})})
+    options = parse_options(found, {"length": length, **tiny.SMALL[method]})
     made = make(found, options, Site(backbone, 24, ("good", "bad"), seed))
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():

@@ -14,13 +14,6 @@ from softprompt.soft import SoftPrompt, Text
 from tests import tiny
 from tests.compare import assert_close, copied
 
-SMALL = {
-    "prompt_tuning": {},
-    "dept": {"rank": 3},
-    "superpos": {"sampled": 8},
-    "superpos_dept": {"sampled": 8, "rank": 3},
-}
-
 
 class FakeVocabulary:
     """A vocabulary of T5-base's size, made of noise."""
@@ -41,7 +34,7 @@ class FakeVocabulary:
 
 def made(method: str, seed: int = 0, d: int = tiny.D, positions: int = 12, **options: object) -> SoftPrompt:
     found = get_method(method)
-    given = {"length": 4, **SMALL[method], **options}
+    given = {"length": 4, **tiny.SMALL[method], **options}
     return make(found, parse_options(found, given), Site(FakeVocabulary(d), positions, ("yes", "no"), seed))
 
 

@@ -20,12 +20,8 @@ from softprompt.training.runs import make_candidate
 from tests import tiny
 from tests.compare import assert_close, assert_same_tensors, copied, moved
 
-SMALL: dict[str, dict[str, Any]] = {
-    "prompt_tuning": {"length": 3},
-    "dept": {"length": 3, "rank": 3},
-    "superpos": {"length": 3, "sampled": 8},
-    "superpos_dept": {"length": 3, "sampled": 8, "rank": 3},
-}
+# Learning rates of what the tiny models can learn from.
+RATES = {"prompt": 0.1, "offset": 0.02, "weights": 0.1, "codebook": 0.02}
 
 
 def tiny_task(choices: tuple[str, ...] = ("good", "bad")) -> Task:
@@ -40,7 +36,7 @@ def tiny_task(choices: tuple[str, ...] = ("good", "bad")) -> Task:
 
 
 def candidate(backbone: Backbone, method: str, task: Task | None = None, **recipe: Any) -> Candidate:
-    recipe = {"options": SMALL[method], "steps": 6, "batch": 4, "evaluate_every": 3, **recipe}
+    recipe = {"options": {"length": 3, **tiny.SMALL[method]}, "steps": 6, "batch": 4, "evaluate_every": 3, **recipe}
     return make_candidate(method, Recipe(method=method, **recipe), backbone, task or tiny_task())
 
 
@@ -60,8 +56,7 @@ def test_every_tensor_of_the_method_moves_and_none_of_the_backbone(family: str, 
 @pytest.mark.parametrize("family", ["llama", "t5"])
 def test_every_method_learns_eight_examples(family: str, method: str) -> None:
     backbone = tiny.backbone(family)
-    rates = {"weights": 0.1, "codebook": 0.02} if "superpos" in method else {"prompt": 0.1}
-    rates |= {"offset": 0.02} if "dept" in method else {}
+    rates = {group: RATES[group] for group in METHODS[method].rates}
     one = candidate(backbone, method, steps=60, batch=8, evaluate_every=60, rates=rates)
     tune(backbone, [one])
     losses = [entry["loss"] for entry in one.history if "loss" in entry]

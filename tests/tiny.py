@@ -123,6 +123,13 @@ def _mamba() -> nn.Module:
     return MambaForCausalLM(MambaConfig(vocab_size=V, hidden_size=D, num_hidden_layers=2, state_size=4))
 
 
+# Options of a small prompt of each method, but for its length (3 or more).
+SMALL: dict[str, dict[str, Any]] = {
+    "prompt_tuning": {},
+    "dept": {"rank": 3},
+    "superpos": {"sampled": 8},
+    "superpos_dept": {"sampled": 8, "rank": 3},
+}
 MODELS = {"t5": _t5, "bart": _bart, "gpt2": _gpt2, "llama": _llama, "gemma3": _gemma3}
 DECODERS = {"qwen3": _qwen3, "mistral": _mistral, "neox": _neox, "gemma2": _gemma2, "bloom": _bloom, "mamba": _mamba}
 

@@ -7,7 +7,7 @@ says so. "A+B" is the method with A's prompt part and B's offset part, published
 
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 from pydantic import ValidationError, create_model
 
@@ -103,7 +103,7 @@ def combine(one: Method, other: Method) -> Method:
     if other.offset is None:
         raise BadInput(f"{one.name}+{other.name}: {other.name} has no offset to add to {one.name}'s prompt.")
     offset = next(base for base in other.options.__mro__ if "offset" in vars(base))
-    both: Any = create_model(f"{one.name}_{other.name}", __base__=(one.options, offset))
+    both = cast("type[Options]", create_model(f"{one.name}_{other.name}", __base__=(one.options, offset)))
     own = set(other.rates) - set(METHODS["prompt_tuning"].rates)
     return Method(
         f"{one.name}+{other.name}", f"{one.title} with the offset of {other.title}",

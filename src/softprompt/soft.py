@@ -54,6 +54,10 @@ class Folded(NamedTuple):
     zeroed: int = 0
     """Offset rows that training never reached and that were therefore set to zero."""
 
+    def stored(self) -> int:
+        """Number of values in the tensors."""
+        return self.prompt.numel() + (0 if self.offset is None else self.offset.numel())
+
 
 class PromptPart(nn.Module):
     """Makes the learned rows. Subclasses define `length`, `forward`, `groups` and, when they can, `fold`."""
@@ -67,6 +71,10 @@ class PromptPart(nn.Module):
 
     def groups(self) -> dict[str, list[nn.Parameter]]:
         """Trainable tensors by the name under which a recipe sets their learning rate and weight decay."""
+        raise NotImplementedError
+
+    def set_rows(self, rows: Tensor) -> None:
+        """Start at `rows` (l, d): make them, from now on. Only parts that can make any rows have it."""
         raise NotImplementedError
 
     def undecayed(self) -> set[str]:

@@ -30,6 +30,11 @@ class Vocabulary(Protocol):
         """float32 rows of the frozen table for `ids`, as the network receives them."""
 
 
+def embedding_scale(vocabulary: Vocabulary) -> float:
+    """Root mean square of the embedding entries, as the network receives them: the unit of learning rates."""
+    return float(vocabulary.embed(vocabulary.ordinary_ids()[:5000]).square().mean().sqrt())
+
+
 def from_noise(length: int, vocabulary: Vocabulary, generator: torch.Generator, scale: float = 0.5) -> Tensor:
     """Uniform in +-scale (Lester et al. 2021, section 3.2: 0.5)."""
     return (torch.rand(length, vocabulary.d, generator=generator) * 2 - 1) * scale

@@ -14,6 +14,7 @@ from softprompt.backbones.tokens import TextIds
 from softprompt.embedding import Layout, install
 from softprompt.errors import BadData, BadInput
 from softprompt.soft import Bank
+from softprompt.start import embedding_scale
 from softprompt.tasks.task import Example
 
 IGNORED = -100  # the label of positions that are not learned (PyTorch's own default)
@@ -112,7 +113,7 @@ class Backbone:
 
     def scale(self) -> float:
         """Root mean square of the embedding entries, as the network receives them: the unit of learning rates."""
-        return float(self.embed(self.ordinary_ids()[:5000]).square().mean().sqrt())
+        return embedding_scale(self)
 
     # The four verbs
 

@@ -80,9 +80,10 @@ def make_candidate(
     if task.choices:
         backbone.choice_ids(task.choices)
     site = Site(backbone, backbone.max_source, task.choices, recipe.seed)
-    prompt = make(get_method(recipe.method), options, site)
+    method = get_method(recipe.method)
+    prompt = make(method, options, site)
     if predecessor is not None:
-        predecessor.start(prompt)
+        predecessor.start(method, prompt)
     prompt = prompt.to(backbone.device)
     if prompt.trainable() == 0:
         raise BadInput(
@@ -220,7 +221,6 @@ def floors(backbone: Backbone, task: Task) -> dict[str, dict[str, Any]]:
 def _card(backbone: Backbone, candidate: Candidate, scores: dict[str, Any]) -> Card:
     prompt, recipe, task = candidate.prompt, candidate.recipe, candidate.task
     folded = prompt.fold()
-    stored = folded.prompt.numel() + (0 if folded.offset is None else folded.offset.numel())
     label, words = task.origin.get("label"), task.origin.get("words")
     return Card(
         name=candidate.name,
@@ -240,7 +240,7 @@ def _card(backbone: Backbone, candidate: Candidate, scores: dict[str, Any]) -> C
         words=words if isinstance(words, dict) else None,
         metrics=list(task.metrics),
         trainable=prompt.trainable(),
-        stored=stored,
+        stored=folded.stored(),
         seed=recipe.seed,
         start_from=None if candidate.start_from is None else candidate.start_from.name,
         scores=scores,
