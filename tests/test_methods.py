@@ -9,8 +9,8 @@ import torch
 from softprompt.errors import BadInput, UnknownName
 from softprompt.methods import METHODS, Site, get_method, make, parse_options
 from softprompt.offsets import PositionLowRank, solve_budget
-from softprompt.prompts import Superposition
-from softprompt.soft import SoftPrompt, Text
+from softprompt.prompts import Residual, Superposition
+from softprompt.soft import PromptPart, SoftPrompt, Text
 from tests import tiny
 from tests.compare import assert_close, copied
 
@@ -36,6 +36,18 @@ def made(method: str, seed: int = 0, d: int = tiny.D, positions: int = 12, **opt
     found = get_method(method)
     given = {"length": 4, **tiny.SMALL[method], **options}
     return make(found, parse_options(found, given), Site(FakeVocabulary(d), positions, ("yes", "no"), seed))
+
+
+def site_of(size: float, d: int = 64) -> Site:
+    """A place whose embedding entries have root mean square `size`."""
+    vocabulary = FakeVocabulary(d)
+    vocabulary.table *= size / vocabulary.table.square().mean().sqrt()
+    return Site(vocabulary, 12)
+
+
+def start(method: str, size: float, options: dict[str, object]) -> PromptPart:
+    found = get_method(method)
+    return parse_options(found, options).prompt(site_of(size))
 
 
 def text(position: list[list[int]], d: int = tiny.D) -> Text:
@@ -199,6 +211,59 @@ def test_the_sampling_pool_limits_the_tokens() -> None:
     assert_close(torch.sort(books[0, :, 0])[0], torch.sort(vocabulary.table[:20, 0])[0])
 
 
+# Residual Prompt Tuning: P + LN(W2 relu(W1 P + b1) + b2)
+
+
+def residual(part: Residual, skip: bool, norm: bool) -> np.ndarray:
+    p, w1, b1, w2, b2 = (t.detach().numpy() for t in (part.rows, part.w1, part.b1, part.w2, part.b2))
+    made = []
+    for i, row in enumerate(p):
+        n = i if len(w1) > 1 else 0
+        x = np.maximum(row @ w1[n] + b1[n, 0], 0) @ w2[n] + b2[n, 0]
+        if norm:
+            x = (x - x.mean()) / np.sqrt(x.var() + 1e-5)
+            x = x * part.gain[n, 0].detach().numpy() + part.shift[n, 0].detach().numpy()
+        made.append(row + x if skip else x)
+    return np.array(made)
+
+
+@pytest.mark.parametrize("separate", [False, True])
+@pytest.mark.parametrize(("skip", "norm"), [(True, True), (False, True), (True, False)])
+def test_residual_equals_the_papers_equation(skip: bool, norm: bool, separate: bool) -> None:
+    prompt = made("residual", skip=skip, layer_norm=norm, separate=separate)
+    disturb(prompt)
+    part = prompt.prompt
+    assert isinstance(part, Residual)
+    assert part.w1.shape[0] == (4 if separate else 1)
+    assert_close(part(None), residual(part, skip, norm))
+
+
+@pytest.mark.parametrize(
+    ("d", "options", "expected"),
+    [
+        (768, {"length": 10, "bottleneck": 128}, 206_720),
+        (768, {"length": 10, "bottleneck": 400}, 624_784),
+        (1024, {"length": 100, "bottleneck": 400}, 925_072),  # T5-large
+        (768, {"length": 10, "bottleneck": 128, "separate": True}, 7_680 + 10 * (206_720 - 7_680)),
+        (768, {"length": 10, "bottleneck": 128, "layer_norm": False}, 206_720 - 2 * 768),
+    ],
+)
+def test_residual_has_the_papers_parameters(d: int, options: dict[str, object], expected: int) -> None:
+    assert made("residual", d=d, **options).trainable() == expected
+
+
+@pytest.mark.parametrize("size", [12.6, 0.12, 0.02])
+def test_residual_starts_with_the_papers_ratio_of_correction_to_embeddings(size: float) -> None:
+    rows = site_of(size).vocabulary.embed(range(2000))
+    part = start("residual", size, {"bottleneck": 64, "length": 50})
+    assert isinstance(part, Residual)
+    assert_close(part.gain.detach() / rows.square().mean().sqrt(), np.full((1, 1, 64), 1 / 12.6), 0.01)
+    correction = (part(None) - part.rows).detach()
+    assert_close(correction.square().mean().sqrt() / size, 1 / 12.6, 0.02)
+    assert torch.pdist(correction).min() > 0.1 * correction.norm(dim=1).mean(), "each row has its own"
+    assert_close(start("residual", size, {"gain": 1}).gain, np.ones((1, 1, 64)))
+
+
 # All methods
 
 
@@ -239,6 +304,18 @@ def test_unknown_methods_and_options_get_a_suggestion() -> None:
         parse_options(get_method("dept"), {"lenght": 3})
     with pytest.raises(BadInput, match="rank"):
         parse_options(get_method("dept"), {"rank": 0})
+
+
+@pytest.mark.parametrize("method", [name for name, method in METHODS.items() if method.offset is None])
+def test_every_prompt_takes_depts_offset(method: str) -> None:
+    both = get_method(f"{method}+dept")
+    assert both.kind == "prompt+position"
+    options = parse_options(both, {"length": 4, **tiny.SMALL[method], "rank": 5})
+    prompt = make(both, options, Site(FakeVocabulary(tiny.D), 12))
+    alone = made(method)
+    assert prompt.trainable() == alone.trainable() + 5 * (12 + tiny.D)
+    assert_close(prompt.prompt(None), alone.prompt(None))
+    assert set(prompt.groups()) == set(both.rates) == set(get_method(method).rates) | {"offset"}
 
 
 def test_two_methods_combine_prompt_and_offset() -> None:

@@ -21,7 +21,10 @@ from tests import tiny
 from tests.compare import assert_close, assert_same_tensors, copied, moved
 
 # Learning rates of what the tiny models can learn from.
-RATES = {"prompt": 0.1, "offset": 0.02, "weights": 0.1, "codebook": 0.02}
+RATES = {
+    "prompt": 0.1, "offset": 0.02, "weights": 0.1, "codebook": 0.02, "network": 0.03, "norm": 0.02, "basis": 0.3,
+    "affine": 0.1, "inputs": 0.05,
+}  # fmt: skip
 
 
 def tiny_task(choices: tuple[str, ...] = ("good", "bad")) -> Task:
@@ -72,6 +75,7 @@ def test_a_bank_of_mixed_methods_trains_each_prompt_as_it_would_alone(family: st
         ("dept", {"steps": 4}),
         ("superpos", {"batch": 3}),
         ("superpos_dept", {"clip": 0.01}),
+        *((method, {}) for method in METHODS if method not in ("prompt_tuning", "dept", "superpos", "superpos_dept")),
         ("dept", {"options": {"length": 5, "rank": 2}}),
     ]
 

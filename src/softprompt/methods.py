@@ -15,6 +15,7 @@ from softprompt.errors import BadInput, UnknownName
 from softprompt.offsets.position_low_rank import LowRankOffsetOptions
 from softprompt.options import Options, Rate, Site
 from softprompt.prompts.free import FreeOptions
+from softprompt.prompts.residual import ResidualOptions
 from softprompt.prompts.superposition import SuperpositionOptions
 from softprompt.soft import Kind, SoftPrompt
 
@@ -53,11 +54,17 @@ class Method:
 _LESTER = "Lester, Al-Rfou & Constant: The Power of Scale for Parameter-Efficient Prompt Tuning, EMNLP"
 _SHI = "Shi & Lipani: DePT: Decomposed Prompt Tuning for Parameter-Efficient Fine-tuning, ICLR"
 _SADRAEI = "Sadraei Javaheri et al.: SuperPos-Prompt: Enhancing Soft Prompt Tuning of Language Models, PMLR 262"
+_RAZDAIBIEDINA = (
+    "Razdaibiedina et al.: Residual Prompt Tuning: Improving Prompt Tuning with Residual Reparameterization, ACL"
+)
 
 _PROMPT_RATE = Rate(0.3)
 _OFFSET_RATE = Rate(0.003)
 _SUPERPOS_RATES = {"weights": Rate(0.01, scaled=False), "codebook": Rate(0.1)}
 _SUPERPOS_DECAY = {"weights": 1e-5}  # section 3.4: on p' only
+# The authors' code: 1e-5 on everything trained.
+_RESIDUAL_RATES = {"prompt": _PROMPT_RATE, "network": Rate(0.003, scaled=False), "norm": Rate(0.01)}
+_RESIDUAL_DECAY = dict.fromkeys(_RESIDUAL_RATES, 1e-5)
 
 METHODS: dict[str, Method] = {
     method.name: method
@@ -79,6 +86,10 @@ METHODS: dict[str, Method] = {
             "superpos_dept", "SuperPos-Prompt with DePT's offset", "prompt+position", "superposition",
             "position_low_rank", "ours: the two parts combined, in no paper", 2026, "",
             SuperposDeptOptions, _SUPERPOS_RATES | {"offset": _OFFSET_RATE}, _SUPERPOS_DECAY,
+        ),
+        Method(
+            "residual", "Residual Prompt Tuning", "prompt", "residual", None, _RAZDAIBIEDINA, 2023,
+            "https://arxiv.org/abs/2305.03937", ResidualOptions, _RESIDUAL_RATES, _RESIDUAL_DECAY,
         ),
     )
 }  # fmt: skip

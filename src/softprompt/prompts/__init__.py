@@ -1,6 +1,7 @@
 """How the learned rows are made: one file a way."""
 
 from softprompt.prompts.free import Free
+from softprompt.prompts.residual import Residual
 from softprompt.prompts.superposition import Superposition
 
-__all__ = ["Free", "Superposition"]
+__all__ = ["Free", "Residual", "Superposition"]
