@@ -9,8 +9,10 @@ import torch
 from softprompt.errors import BadInput, UnknownName
 from softprompt.methods import METHODS, Site, get_method, make, parse_options
 from softprompt.offsets import PositionLowRank, solve_budget
-from softprompt.prompts import Residual, Superposition
+from softprompt.prompts import LowRank, Residual, Superposition
+from softprompt.resolve import make_recipes
 from softprompt.soft import PromptPart, SoftPrompt, Text
+from softprompt.start import from_vocabulary
 from tests import tiny
 from tests.compare import assert_close, copied
 
@@ -264,6 +266,42 @@ def test_residual_starts_with_the_papers_ratio_of_correction_to_embeddings(size:
     assert_close(start("residual", size, {"gain": 1}).gain, np.ones((1, 1, 64)))
 
 
+# DPT: A B
+
+
+def test_low_rank_equals_the_papers_equation() -> None:
+    prompt = made("low_rank", length=6, prompt_rank=3)
+    disturb(prompt)
+    part = prompt.prompt
+    assert isinstance(part, LowRank)
+    a, b = part.a.detach().numpy(), part.b.detach().numpy()
+    assert_close(part(None), sum(np.outer(a[:, k], b[k]) for k in range(3)))
+    assert np.linalg.matrix_rank(part(None).detach().numpy()) == 3
+
+
+def test_low_rank_has_the_papers_8680_parameters() -> None:
+    assert made("low_rank", d=768, length=100, prompt_rank=10).trainable() == 8_680
+
+
+def test_low_rank_starts_uniform_as_the_paper_or_as_the_best_approximation_of_vocabulary_rows() -> None:
+    paper = made("low_rank", d=768, length=100, prompt_rank=10, start="uniform").prompt
+    assert isinstance(paper, LowRank)
+    for tensor in (paper.a, paper.b):
+        assert 0.49 < tensor.abs().max() <= 0.5
+        assert_close(tensor.std(), 1 / math.sqrt(12), 0.02)
+    rows = from_vocabulary(30, FakeVocabulary(64), torch.Generator().manual_seed(0))
+    ours = made("low_rank", d=64, length=30, prompt_rank=7).prompt
+    assert isinstance(ours, LowRank)
+    values = np.linalg.svd(rows.numpy(), compute_uv=False)
+    assert_close(np.linalg.norm(ours(None).detach().numpy() - rows.numpy()) ** 2, (values[7:] ** 2).sum(), 1e-4)
+    assert_close(ours.a.square().mean(), 1.0)
+
+
+def test_a_rank_that_a_prompt_cannot_have_is_refused() -> None:
+    with pytest.raises(BadInput, match=r"prompt_rank=5: a prompt of 4 rows .* at most 4"):
+        made("low_rank", prompt_rank=5)
+
+
 # All methods
 
 
@@ -316,6 +354,14 @@ def test_every_prompt_takes_depts_offset(method: str) -> None:
     assert prompt.trainable() == alone.trainable() + 5 * (12 + tiny.D)
     assert_close(prompt.prompt(None), alone.prompt(None))
     assert set(prompt.groups()) == set(both.rates) == set(get_method(method).rates) | {"offset"}
+
+
+def test_the_ranks_of_prompt_and_offset_are_two_options() -> None:
+    given = {"prompt.rank": 2, "offset.rank": 3, "length": 4}
+    assert make_recipes(["low_rank+dept"], given, 0)["low_rank+dept"].options == {
+        "prompt_rank": 2, "rank": 3, "length": 4
+    }  # fmt: skip
+    assert make_recipes(["low_rank"], {"prompt.rank": 2}, 0)["low_rank"].options == {"prompt_rank": 2}
 
 
 def test_two_methods_combine_prompt_and_offset() -> None:

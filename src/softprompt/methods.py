@@ -15,6 +15,7 @@ from softprompt.errors import BadInput, UnknownName
 from softprompt.offsets.position_low_rank import LowRankOffsetOptions
 from softprompt.options import Options, Rate, Site
 from softprompt.prompts.free import FreeOptions
+from softprompt.prompts.low_rank import LowRankOptions
 from softprompt.prompts.residual import ResidualOptions
 from softprompt.prompts.superposition import SuperpositionOptions
 from softprompt.soft import Kind, SoftPrompt
@@ -57,6 +58,7 @@ _SADRAEI = "Sadraei Javaheri et al.: SuperPos-Prompt: Enhancing Soft Prompt Tuni
 _RAZDAIBIEDINA = (
     "Razdaibiedina et al.: Residual Prompt Tuning: Improving Prompt Tuning with Residual Reparameterization, ACL"
 )
+_XIAO = "Xiao et al.: Decomposed Prompt Tuning via Low-Rank Reparameterization, EMNLP"
 
 _PROMPT_RATE = Rate(0.3)
 _OFFSET_RATE = Rate(0.003)
@@ -65,6 +67,8 @@ _SUPERPOS_DECAY = {"weights": 1e-5}  # section 3.4: on p' only
 # The authors' code: 1e-5 on everything trained.
 _RESIDUAL_RATES = {"prompt": _PROMPT_RATE, "network": Rate(0.003, scaled=False), "norm": Rate(0.01)}
 _RESIDUAL_DECAY = dict.fromkeys(_RESIDUAL_RATES, 1e-5)
+_LOW_RANK_RATES = {"weights": Rate(0.1, scaled=False), "basis": Rate(0.1)}
+_LOW_RANK_DECAY = dict.fromkeys(_LOW_RANK_RATES, 1e-5)
 
 METHODS: dict[str, Method] = {
     method.name: method
@@ -90,6 +94,10 @@ METHODS: dict[str, Method] = {
         Method(
             "residual", "Residual Prompt Tuning", "prompt", "residual", None, _RAZDAIBIEDINA, 2023,
             "https://arxiv.org/abs/2305.03937", ResidualOptions, _RESIDUAL_RATES, _RESIDUAL_DECAY,
+        ),
+        Method(
+            "low_rank", "DPT", "prompt", "low_rank", None, _XIAO, 2023,
+            "https://arxiv.org/abs/2310.10094", LowRankOptions, _LOW_RANK_RATES, _LOW_RANK_DECAY,
         ),
     )
 }  # fmt: skip

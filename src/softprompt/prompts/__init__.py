@@ -1,7 +1,8 @@
 """How the learned rows are made: one file a way."""
 
 from softprompt.prompts.free import Free
+from softprompt.prompts.low_rank import LowRank
 from softprompt.prompts.residual import Residual
 from softprompt.prompts.superposition import Superposition
 
-__all__ = ["Free", "Residual", "Superposition"]
+__all__ = ["Free", "LowRank", "Residual", "Superposition"]

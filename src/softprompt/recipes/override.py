@@ -1,6 +1,6 @@
 """Change a recipe by name: `rates.prompt`, `decay.weights`, `steps`, or an option of the method (`length`).
 
-An option may be said with its part in front: `prompt.length`, `offset.rank`.
+An option may be said with its part in front: `prompt.length`, `offset.rank`, `prompt.rank` (prompt_rank).
 """
 
 from collections.abc import Iterable, Mapping
@@ -28,6 +28,8 @@ def override(recipe: Recipe, given: Mapping[str, Any]) -> tuple[Recipe, set[str]
     for name, value in given.items():
         head, dot, tail = name.partition(".")
         option = tail if dot and head in PARTS else name
+        if head == "prompt" and f"prompt_{tail}" in method.options.model_fields:
+            option = f"prompt_{tail}"  # prompt.rank, beside the offset's rank
         if name in FIELDS:
             for pair in EITHER:
                 if name in pair and value is not None:
