@@ -1,5 +1,6 @@
 """Each method against its paper's equations in plain numpy, and against its paper's counts."""
 
+import hashlib
 import math
 
 import numpy as np
@@ -9,7 +10,8 @@ import torch
 from softprompt.errors import BadInput, UnknownName
 from softprompt.methods import METHODS, Site, get_method, make, parse_options
 from softprompt.offsets import PositionLowRank, solve_budget
-from softprompt.prompts import LowRank, Residual, Superposition
+from softprompt.prompts import LowRank, RandomProjection, Residual, Superposition
+from softprompt.prompts.random_projection import project
 from softprompt.resolve import make_recipes
 from softprompt.soft import PromptPart, SoftPrompt, Text
 from softprompt.start import from_vocabulary
@@ -300,6 +302,55 @@ def test_low_rank_starts_uniform_as_the_paper_or_as_the_best_approximation_of_vo
 def test_a_rank_that_a_prompt_cannot_have_is_refused() -> None:
     with pytest.raises(BadInput, match=r"prompt_rank=5: a prompt of 4 rows .* at most 4"):
         made("low_rank", prompt_rank=5)
+
+
+# ULPT: scale * (Z R) + shift
+
+
+def test_random_projection_equals_the_papers_equation() -> None:
+    prompt = made("random_projection", prompt_rank=3)
+    disturb(prompt)
+    part = prompt.prompt
+    assert isinstance(part, RandomProjection)
+    z, r = part.weights.detach().numpy(), part.projection.numpy()
+    expected = [[sum(row[k] * r[k, j] for k in range(3)) for j in range(tiny.D)] for row in z]
+    assert_close(part(None), np.array(expected) * part.scale.detach().numpy() + part.shift.detach().numpy())
+
+
+@pytest.mark.parametrize(("rank", "expected"), [(2, 1_736), (64, 7_936), (256, 27_136)])
+def test_random_projection_has_the_papers_parameters_and_stores_no_matrix(rank: int, expected: int) -> None:
+    prompt = made("random_projection", d=768, length=100, prompt_rank=rank)
+    assert prompt.trainable() == expected
+    assert sum(tensor.numel() for tensor in prompt.state_dict().values()) == expected
+
+
+def test_the_frozen_matrix_is_the_same_bits_on_any_machine() -> None:
+    """The hashes were computed once; a version or a machine that gives others cannot read stored prompts."""
+    found = {seed: hashlib.sha256(project(64, 768, seed).numpy().tobytes()).hexdigest()[:16] for seed in (0, 7)}
+    assert found == {0: "673b33384645ab8b", 7: "d80c2e4341bead57"}
+    assert project(2, 3, 0).dtype == torch.float32
+    assert_close(project(2, 3, 0)[0], (2 * np.array([0.5488135, 0.71518937, 0.60276338]) - 1) * math.sqrt(6 / 5))
+    matrix = project(64, 768, 0)
+    assert matrix.abs().max() <= math.sqrt(6 / 832)
+    assert_close(matrix.var(), 2 / 832, 1e-4)
+
+
+def test_the_frozen_matrix_depends_on_its_own_seed_only() -> None:
+    one, other = (made("random_projection", seed).prompt for seed in (1, 2))
+    assert torch.equal(one.projection, other.projection)  # type: ignore[arg-type]
+    assert not torch.equal(one.weights, other.weights)  # type: ignore[arg-type]
+    third = made("random_projection", 1, projection_seed=5).prompt
+    assert not torch.equal(one.projection, third.projection)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("size", [12.6, 0.12])
+def test_random_projection_starts_at_rows_of_the_embeddings_size(size: float) -> None:
+    rows = start("random_projection", size, {"length": 100})(None).detach()
+    assert_close(rows.square().mean().sqrt() / size, 1.0, 0.1)
+    authors = start("random_projection", size, {"scale_start": 1})
+    assert isinstance(authors, RandomProjection)
+    assert_close(authors.scale, np.ones(64))
+    assert authors.shift.abs().max() == 0
 
 
 # All methods

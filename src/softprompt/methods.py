@@ -16,6 +16,7 @@ from softprompt.offsets.position_low_rank import LowRankOffsetOptions
 from softprompt.options import Options, Rate, Site
 from softprompt.prompts.free import FreeOptions
 from softprompt.prompts.low_rank import LowRankOptions
+from softprompt.prompts.random_projection import RandomProjectionOptions
 from softprompt.prompts.residual import ResidualOptions
 from softprompt.prompts.superposition import SuperpositionOptions
 from softprompt.soft import Kind, SoftPrompt
@@ -59,6 +60,7 @@ _RAZDAIBIEDINA = (
     "Razdaibiedina et al.: Residual Prompt Tuning: Improving Prompt Tuning with Residual Reparameterization, ACL"
 )
 _XIAO = "Xiao et al.: Decomposed Prompt Tuning via Low-Rank Reparameterization, EMNLP"
+_WU = "Wu, Hao & Mou: Ultra-Low-Dimensional Prompt Tuning via Random Projection"
 
 _PROMPT_RATE = Rate(0.3)
 _OFFSET_RATE = Rate(0.003)
@@ -69,6 +71,7 @@ _RESIDUAL_RATES = {"prompt": _PROMPT_RATE, "network": Rate(0.003, scaled=False),
 _RESIDUAL_DECAY = dict.fromkeys(_RESIDUAL_RATES, 1e-5)
 _LOW_RANK_RATES = {"weights": Rate(0.1, scaled=False), "basis": Rate(0.1)}
 _LOW_RANK_DECAY = dict.fromkeys(_LOW_RANK_RATES, 1e-5)
+_PROJECTION_RATES = {"weights": Rate(0.3, scaled=False), "affine": Rate(1.0)}
 
 METHODS: dict[str, Method] = {
     method.name: method
@@ -98,6 +101,10 @@ METHODS: dict[str, Method] = {
         Method(
             "low_rank", "DPT", "prompt", "low_rank", None, _XIAO, 2023,
             "https://arxiv.org/abs/2310.10094", LowRankOptions, _LOW_RANK_RATES, _LOW_RANK_DECAY,
+        ),
+        Method(
+            "random_projection", "ULPT", "prompt", "random_projection", None, _WU, 2025,
+            "https://arxiv.org/abs/2502.04501", RandomProjectionOptions, _PROJECTION_RATES, {},
         ),
     )
 }  # fmt: skip
