@@ -10,7 +10,7 @@ import torch
 from softprompt.errors import BadInput, UnknownName
 from softprompt.methods import METHODS, Site, get_method, make, parse_options
 from softprompt.offsets import PositionLowRank, solve_budget
-from softprompt.prompts import LowRank, RandomProjection, Residual, Superposition
+from softprompt.prompts import LowRank, Multitask, RandomProjection, Residual, Superposition
 from softprompt.prompts.random_projection import project
 from softprompt.resolve import make_recipes
 from softprompt.soft import PromptPart, SoftPrompt, Text
@@ -351,6 +351,24 @@ def test_random_projection_starts_at_rows_of_the_embeddings_size(size: float) ->
     assert isinstance(authors, RandomProjection)
     assert_close(authors.scale, np.ones(64))
     assert authors.shift.abs().max() == 0
+
+
+# MPT: P* o (U V)
+
+
+@pytest.mark.parametrize("rank", [1, 3])
+def test_multitask_equals_the_papers_equation(rank: int) -> None:
+    prompt = made("multitask", prompt_rank=rank)
+    assert_close(prompt.prompt(None), prompt.prompt.rows)  # type: ignore[arg-type]
+    disturb(prompt)
+    part = prompt.prompt
+    assert isinstance(part, Multitask)
+    p, u, v = (tensor.detach().numpy() for tensor in (part.rows, part.u, part.v))
+    assert_close(part(None), p * sum(np.outer(u[:, k], v[k]) for k in range(rank)))
+
+
+def test_multitask_has_the_papers_77668_parameters() -> None:
+    assert made("multitask", d=768, length=100).trainable() == 77_668
 
 
 # All methods

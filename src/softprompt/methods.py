@@ -16,6 +16,7 @@ from softprompt.offsets.position_low_rank import LowRankOffsetOptions
 from softprompt.options import Options, Rate, Site
 from softprompt.prompts.free import FreeOptions
 from softprompt.prompts.low_rank import LowRankOptions
+from softprompt.prompts.multitask import MultitaskOptions
 from softprompt.prompts.random_projection import RandomProjectionOptions
 from softprompt.prompts.residual import ResidualOptions
 from softprompt.prompts.superposition import SuperpositionOptions
@@ -61,6 +62,7 @@ _RAZDAIBIEDINA = (
 )
 _XIAO = "Xiao et al.: Decomposed Prompt Tuning via Low-Rank Reparameterization, EMNLP"
 _WU = "Wu, Hao & Mou: Ultra-Low-Dimensional Prompt Tuning via Random Projection"
+_WANG = "Wang et al.: Multitask Prompt Tuning Enables Parameter-Efficient Transfer Learning, ICLR"
 
 _PROMPT_RATE = Rate(0.3)
 _OFFSET_RATE = Rate(0.003)
@@ -72,6 +74,7 @@ _RESIDUAL_DECAY = dict.fromkeys(_RESIDUAL_RATES, 1e-5)
 _LOW_RANK_RATES = {"weights": Rate(0.1, scaled=False), "basis": Rate(0.1)}
 _LOW_RANK_DECAY = dict.fromkeys(_LOW_RANK_RATES, 1e-5)
 _PROJECTION_RATES = {"weights": Rate(0.3, scaled=False), "affine": Rate(1.0)}
+_MULTITASK_RATES = {"prompt": _PROMPT_RATE, "weights": Rate(0.03, scaled=False)}
 
 METHODS: dict[str, Method] = {
     method.name: method
@@ -105,6 +108,10 @@ METHODS: dict[str, Method] = {
         Method(
             "random_projection", "ULPT", "prompt", "random_projection", None, _WU, 2025,
             "https://arxiv.org/abs/2502.04501", RandomProjectionOptions, _PROJECTION_RATES, {},
+        ),
+        Method(
+            "multitask", "MPT, target stage", "prompt", "multitask", None, _WANG, 2023,
+            "https://arxiv.org/abs/2303.02861", MultitaskOptions, _MULTITASK_RATES, {},
         ),
     )
 }  # fmt: skip
