@@ -10,7 +10,7 @@ import torch
 from softprompt.errors import BadInput, UnknownName
 from softprompt.methods import METHODS, Site, get_method, make, parse_options
 from softprompt.offsets import PositionLowRank, solve_budget
-from softprompt.prompts import LowRank, Multitask, RandomProjection, Residual, Superposition
+from softprompt.prompts import Encoder, LowRank, Multitask, RandomProjection, Residual, Superposition
 from softprompt.prompts.random_projection import project
 from softprompt.resolve import make_recipes
 from softprompt.soft import PromptPart, SoftPrompt, Text
@@ -369,6 +369,74 @@ def test_multitask_equals_the_papers_equation(rank: int) -> None:
 
 def test_multitask_has_the_papers_77668_parameters() -> None:
     assert made("multitask", d=768, length=100).trainable() == 77_668
+
+
+# P-tuning v1, as PEFT's PromptEncoder
+
+
+def linear(layer: torch.nn.Module, x: np.ndarray) -> np.ndarray:
+    return x @ layer.weight.detach().numpy().T + layer.bias.detach().numpy()  # type: ignore[operator, union-attr]
+
+
+def lstm(module: torch.nn.LSTM, x: np.ndarray) -> np.ndarray:
+    """Two layers, both directions, gates in torch's order: input, forget, cell, output."""
+
+    def sigmoid(a: np.ndarray) -> np.ndarray:
+        return 1 / (1 + np.exp(-a))
+
+    for layer in range(2):
+        sides = []
+        for side, rows in (("", x), ("_reverse", x[::-1])):
+            w, u, b, c = (
+                getattr(module, f"{name}_l{layer}{side}").detach().numpy()
+                for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+            )
+            h = cell = np.zeros(u.shape[1])
+            out = []
+            for row in rows:
+                i, f, g, o = np.split(w @ row + b + u @ h + c, 4)
+                cell = sigmoid(f) * cell + sigmoid(i) * np.tanh(g)
+                h = sigmoid(o) * np.tanh(cell)
+                out.append(h)
+            sides.append(np.array(out if not side else out[::-1]))
+        x = np.concatenate(sides, axis=1)
+    return x
+
+
+@pytest.mark.parametrize("encoder", ["mlp", "lstm"])
+def test_p_tuning_equals_the_prompt_encoder(encoder: str) -> None:
+    prompt = made("p_tuning", encoder=encoder, hidden=6)
+    disturb(prompt)
+    part = prompt.prompt
+    assert isinstance(part, Encoder)
+    x = part.inputs.detach().numpy()
+    x = x if part.lstm is None else lstm(part.lstm, x)
+    layers = part.layers[::2]
+    assert len(layers) == (3 if encoder == "mlp" else 2)
+    for layer in layers[:-1]:
+        x = np.maximum(linear(layer, x), 0)
+    assert_close(part(None), float(part.unit) * linear(layers[-1], x))
+
+
+def test_p_tuning_has_pefts_parameters() -> None:
+    def mlp(d: int, h: int, l: int = 20) -> int:  # noqa: E741
+        return l * d + (d * h + h) + (h * h + h) + (h * d + d)
+
+    assert mlp(3072, 3072) == 28_382_208  # Llama-3.2-3B: PEFT says 28.4 million
+    assert made("p_tuning", d=768, length=20, hidden=None).trainable() == mlp(768, 768)
+    assert made("p_tuning", d=64, length=20, hidden=32).trainable() == mlp(64, 32)
+    gates = [4 * (32 * (inputs + 32) + 2 * 32) for inputs in (64, 2 * 32)]  # of one direction, by layer
+    head = 64 * 64 + 64 + 64 * 64 + 64
+    assert made("p_tuning", d=64, length=20, hidden=32, encoder="lstm").trainable() == 20 * 64 + 2 * sum(gates) + head
+
+
+@pytest.mark.parametrize("encoder", ["mlp", "lstm"])
+@pytest.mark.parametrize("size", [12.6, 0.02])
+def test_p_tuning_starts_at_rows_of_the_embeddings_size(size: float, encoder: str) -> None:
+    rows = start("p_tuning", size, {"encoder": encoder})(None).detach()
+    assert_close(rows.square().mean().sqrt() / size, 1.0, 0.02)
+    assert torch.pdist(rows).min() > 0.05 * rows.norm(dim=1).mean()
+    assert float(start("p_tuning", size, {"unit": 1}).unit) == 1  # type: ignore[arg-type]
 
 
 # All methods

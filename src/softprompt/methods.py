@@ -14,6 +14,7 @@ from pydantic import ValidationError, create_model
 from softprompt.errors import BadInput, UnknownName
 from softprompt.offsets.position_low_rank import LowRankOffsetOptions
 from softprompt.options import Options, Rate, Site
+from softprompt.prompts.encoder import EncoderOptions
 from softprompt.prompts.free import FreeOptions
 from softprompt.prompts.low_rank import LowRankOptions
 from softprompt.prompts.multitask import MultitaskOptions
@@ -63,6 +64,7 @@ _RAZDAIBIEDINA = (
 _XIAO = "Xiao et al.: Decomposed Prompt Tuning via Low-Rank Reparameterization, EMNLP"
 _WU = "Wu, Hao & Mou: Ultra-Low-Dimensional Prompt Tuning via Random Projection"
 _WANG = "Wang et al.: Multitask Prompt Tuning Enables Parameter-Efficient Transfer Learning, ICLR"
+_LIU = "Liu et al.: GPT Understands, Too"
 
 _PROMPT_RATE = Rate(0.3)
 _OFFSET_RATE = Rate(0.003)
@@ -75,6 +77,7 @@ _LOW_RANK_RATES = {"weights": Rate(0.1, scaled=False), "basis": Rate(0.1)}
 _LOW_RANK_DECAY = dict.fromkeys(_LOW_RANK_RATES, 1e-5)
 _PROJECTION_RATES = {"weights": Rate(0.3, scaled=False), "affine": Rate(1.0)}
 _MULTITASK_RATES = {"prompt": _PROMPT_RATE, "weights": Rate(0.03, scaled=False)}
+_ENCODER_RATES = {"inputs": Rate(0.03, scaled=False), "network": Rate(0.001, scaled=False)}
 
 METHODS: dict[str, Method] = {
     method.name: method
@@ -112,6 +115,10 @@ METHODS: dict[str, Method] = {
         Method(
             "multitask", "MPT, target stage", "prompt", "multitask", None, _WANG, 2023,
             "https://arxiv.org/abs/2303.02861", MultitaskOptions, _MULTITASK_RATES, {},
+        ),
+        Method(
+            "p_tuning", "P-tuning v1", "prompt", "encoder", None, _LIU, 2021,
+            "https://arxiv.org/abs/2103.10385", EncoderOptions, _ENCODER_RATES, {},
         ),
     )
 }  # fmt: skip
