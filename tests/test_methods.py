@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import re
 
 import numpy as np
 import pytest
@@ -437,6 +438,17 @@ def test_p_tuning_starts_at_rows_of_the_embeddings_size(size: float, encoder: st
     assert_close(rows.square().mean().sqrt() / size, 1.0, 0.02)
     assert torch.pdist(rows).min() > 0.05 * rows.norm(dim=1).mean()
     assert float(start("p_tuning", size, {"unit": 1}).unit) == 1  # type: ignore[arg-type]
+
+
+# SPoT
+
+
+def test_spot_is_prompt_tuning_that_must_start_from_another_run() -> None:
+    assert made("spot", d=768, length=100).trainable() == 76_800
+    for name in ("spot", "spot+dept"):
+        assert get_method(name).options.must_start_from
+        with pytest.raises(BadInput, match=f"{re.escape(name)} starts as another run ended.*--start-from RUN"):
+            make_recipes(["prompt_tuning", name], {}, 0)
 
 
 # All methods

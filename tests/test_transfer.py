@@ -32,7 +32,7 @@ __all__ = ["cli", "data", "model"]  # fixtures
 
 # Which methods can start from a run of which: settable rows from any rows, other parts from the same part, and an
 # offset only where there is the same one.
-SETTABLE = {"prompt_tuning", "dept", "multitask"}
+SETTABLE = {"prompt_tuning", "dept", "multitask", "spot"}
 FROM = {method: [other for other in METHODS if other in {method, *SETTABLE}] for method in METHODS} | {
     "dept": ["dept"],
     "superpos": [other for other in METHODS if other in {"superpos", "superpos_dept", *SETTABLE}],

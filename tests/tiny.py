@@ -134,6 +134,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "random_projection": {"prompt_rank": 3},
     "multitask": {},
     "p_tuning": {"hidden": 16},
+    "spot": {},
 }
 MODELS = {"t5": _t5, "bart": _bart, "gpt2": _gpt2, "llama": _llama, "gemma3": _gemma3}
 DECODERS = {"qwen3": _qwen3, "mistral": _mistral, "neox": _neox, "gemma2": _gemma2, "bloom": _bloom, "mamba": _mamba}

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, cast
 
-from pydantic import ValidationError, create_model
+from pydantic import Field, ValidationError, create_model
 
 from softprompt.errors import BadInput, UnknownName
 from softprompt.offsets.position_low_rank import LowRankOffsetOptions
@@ -32,6 +32,14 @@ class DeptOptions(FreeOptions, LowRankOffsetOptions):
 
 class SuperposDeptOptions(SuperpositionOptions, LowRankOffsetOptions):
     """SuperPos-Prompt's rows with DePT's offset: in no paper."""
+
+
+class SpotOptions(FreeOptions):
+    """Prompt tuning that must start from another run; its length is that run's (the paper's: 100)."""
+
+    must_start_from = True
+
+    length: int = Field(100, ge=1, le=4096, description="rows of the prompt (virtual tokens)")
 
 
 @dataclass(frozen=True)
@@ -65,6 +73,7 @@ _XIAO = "Xiao et al.: Decomposed Prompt Tuning via Low-Rank Reparameterization, 
 _WU = "Wu, Hao & Mou: Ultra-Low-Dimensional Prompt Tuning via Random Projection"
 _WANG = "Wang et al.: Multitask Prompt Tuning Enables Parameter-Efficient Transfer Learning, ICLR"
 _LIU = "Liu et al.: GPT Understands, Too"
+_VU = "Vu et al.: SPoT: Better Frozen Model Adaptation through Soft Prompt Transfer, ACL"
 
 _PROMPT_RATE = Rate(0.3)
 _OFFSET_RATE = Rate(0.003)
@@ -119,6 +128,10 @@ METHODS: dict[str, Method] = {
         Method(
             "p_tuning", "P-tuning v1", "prompt", "encoder", None, _LIU, 2021,
             "https://arxiv.org/abs/2103.10385", EncoderOptions, _ENCODER_RATES, {},
+        ),
+        Method(
+            "spot", "SPoT", "prompt", "free", None, _VU, 2022,
+            "https://arxiv.org/abs/2110.07904", SpotOptions, {"prompt": _PROMPT_RATE}, {},
         ),
     )
 }  # fmt: skip
