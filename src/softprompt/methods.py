@@ -58,8 +58,12 @@ class Method:
     decay: dict[str, float] = field(hash=False)
     """Default weight decay of each group; 0 where not named."""
 
+    @property
+    def authors(self) -> str:
+        return self.paper.partition(":")[0]
+
     def describe(self) -> dict[str, Any]:
-        fields = ("name", "title", "kind", "prompt", "offset", "paper", "year", "url")
+        fields = ("name", "title", "kind", "prompt", "offset", "authors", "paper", "year", "url")
         return {field: getattr(self, field) for field in fields}
 
 
