@@ -10,9 +10,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from softprompt.artefact import Prompt, fingerprint, load_prompt
+from softprompt.counts import count
 from softprompt.errors import BadArtefact, BadInput, CannotWrite, PromptMismatch
 from softprompt.evaluate import evaluate
-from softprompt.methods import METHODS
+from softprompt.methods import METHODS, get_method, parse_options
 from softprompt.soft import Bank
 from softprompt.training.loop import tune
 from softprompt.training.runs import Setting, begin, finish, floors
@@ -51,6 +52,14 @@ def test_a_loaded_prompt_answers_as_the_tuned_one(family: str, method: str, tmp_
         json.loads(line)["prediction"]
         for line in (tmp_path / "run" / "predictions-test.jsonl").read_text().splitlines()
     ]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_method_is_counted_without_weights_as_its_run_counts_it(method: str, tmp_path: Path) -> None:
+    card = finished(tmp_path, method).card
+    one = get_method(method)
+    found = count(one, parse_options(one, card.options), d=tiny.D, positions=card.max_source)
+    assert found == (card.trainable, card.stored)
 
 
 def test_a_finished_run_holds_what_the_documentation_says(tmp_path: Path) -> None:

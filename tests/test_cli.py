@@ -211,6 +211,25 @@ def test_list_methods_is_json_with_the_promised_fields(cli: Cli) -> None:
     assert cli("env", "--json")[0] == 0
 
 
+def test_list_methods_counts_for_a_backbone_without_its_weights(
+    cli: Cli, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", None)
+    code, out, err = cli("list", "methods", "--backbone", model, "--max-source", 40, "--json")
+    assert code == 0, err
+    found = {row["name"]: (row["trainable"], row["stored"]) for row in json.loads(out)}
+    assert list(found) == list(METHODS)
+    assert found["dept"] == (20 * tiny.D + 60 * (40 + tiny.D), (20 + 40) * tiny.D)
+    code, out, err = cli("list", "methods", "--backbone", model)
+    assert code == 0, err
+    head, *lines = out.splitlines()
+    assert head.split() == ["name", "trainable", "stored", "kind", "prompt", "offset", "year", "authors", "title"]
+    assert lines[1].split()[:4] == ["dept", f"{20 * tiny.D + 60 * (256 + tiny.D):,}", "4,416", "prompt+position"]
+    code, _, err = cli("list", "tasks", "--backbone", model)
+    assert code == 2
+    assert "only methods" in err
+
+
 def test_ctrl_c_saves_and_resume_ends_where_an_uninterrupted_run_does(data: Path, model: str, tmp_path: Path) -> None:
     from safetensors.torch import load_file
 

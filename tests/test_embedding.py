@@ -1,5 +1,7 @@
 """The one injection, on five families of models."""
 
+from itertools import cycle, islice
+
 import pytest
 import torch
 from torch import Tensor
@@ -15,10 +17,6 @@ from tests import tiny
 from tests.compare import assert_close, copied, moved
 
 FAMILIES = list(tiny.MODELS)
-SHORT = {
-    "superpos": {"sampled": 8}, "superpos_dept": {"sampled": 8, "rank": 3}, "dept": {"rank": 3}, "adept": {"rank": 3},
-    "accept": {"width": 4}, "attempt": {"width": 4, "sources": ["one", "two"]}, "smop": {"prompts": 3},
-}  # fmt: skip
 EXAMPLES = [
     Example("where is my parcel", "late", " team :"),
     Example("the invoice is wrong how do i log in", "bad", " team :"),
@@ -29,7 +27,8 @@ EXAMPLES = [
 def soft_prompt(backbone: Backbone, method: str, length: int = 5, seed: int = 0) -> SoftPrompt:
     """A soft prompt in the midst of its life: every tensor away from its start, every offset row reached."""
     found = get_method(method)
-    options = parse_options(found, {"length": length, **SHORT.get(method, {})})
+    more = {"sources": ["one", "two"]} if method == "attempt" else {}
+    options = parse_options(found, {"length": length, **tiny.small(method), **more})
     generator = torch.Generator().manual_seed(seed)
     sources = torch.randn(2, length, backbone.d, generator=generator) if options.runs() else None
     made = make(found, options, Site(backbone, 24, ("good", "bad"), seed, sources))
@@ -110,12 +109,10 @@ def test_left_right_and_no_padding_agree(family: str, method: str) -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_mixed_batch_answers_as_each_prompt_would_alone(family: str) -> None:
     backbone = tiny.backbone(family)
-    lengths = {
-        "prompt_tuning": 5, "dept": 3, "superpos": 2, "superpos_dept": 4, "accept": 3, "adept": 2, "attempt": 4,
-        "smop": 3,
-    }  # fmt: skip
+    lengths = dict(zip(METHODS, cycle((5, 3, 2, 4)), strict=False))
     bank = Bank({name: soft_prompt(backbone, name, length) for name, length in lengths.items()})
-    examples, prompts = [*EXAMPLES, *EXAMPLES, *EXAMPLES], [0, 1, 2, 3, -1, 4, 5, 6, 7]
+    prompts = [*range(len(METHODS)), -1]
+    examples = list(islice(cycle(EXAMPLES), len(prompts)))
     with backbone.using(bank):
         together = backbone.answer(examples, prompts, max_new_tokens=8)
         alone = [backbone.answer([e], [p], max_new_tokens=8)[0] for e, p in zip(examples, prompts, strict=True)]
@@ -131,7 +128,7 @@ def test_mixed_batch_answers_as_each_prompt_would_alone(family: str) -> None:
         scores = backbone.rank(ranked, prompts)
         assert_close(scores, torch.cat([backbone.rank([e], [p]) for e, p in zip(ranked, prompts, strict=True)]), 1e-4)
     with backbone.using(Bank()):
-        assert backbone.answer([examples[4]], [-1], max_new_tokens=8) == [together[4]]
+        assert backbone.answer([examples[-1]], [-1], max_new_tokens=8) == [together[-1]]
 
 
 @pytest.mark.parametrize("method", METHODS)

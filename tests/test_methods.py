@@ -1,6 +1,8 @@
 """Each method against its paper's equations in plain numpy, and against its paper's counts."""
 
+import hashlib
 import math
+import re
 
 import numpy as np
 import pytest
@@ -9,23 +11,25 @@ import torch
 from softprompt.errors import BadInput, UnknownName
 from softprompt.methods import METHODS, Site, get_method, make, parse_options
 from softprompt.offsets import PositionCodebook, PositionLowRank, TokenNetwork, second_table, solve_budget
-from softprompt.prompts import Codebook, Routed, SourceMixture, Superposition
+from softprompt.prompts import (
+    Codebook,
+    Encoder,
+    LowRank,
+    Multitask,
+    RandomProjection,
+    Residual,
+    Routed,
+    SourceMixture,
+    Superposition,
+)
 from softprompt.prompts.codebook import subspace
+from softprompt.prompts.random_projection import project
 from softprompt.prompts.routed import mean_pooled
-from softprompt.soft import Network, SoftPrompt, Text, Unfolded
+from softprompt.resolve import make_recipes
+from softprompt.soft import Network, PromptPart, SoftPrompt, Text, Unfolded
+from softprompt.start import from_vocabulary
 from tests import tiny
 from tests.compare import assert_close, copied
-
-SMALL = {
-    "prompt_tuning": {},
-    "dept": {"rank": 3},
-    "superpos": {"sampled": 8},
-    "superpos_dept": {"sampled": 8, "rank": 3},
-    "accept": {"width": 4, "codewords": 3, "offset_codewords": 3},
-    "adept": {"rank": 3},
-    "attempt": {"width": 5, "sources": ["one", "two", "three"]},
-    "smop": {"prompts": 3},
-}
 
 
 class FakeVocabulary:
@@ -47,11 +51,23 @@ class FakeVocabulary:
 
 def made(method: str, seed: int = 0, d: int = tiny.D, positions: int = 12, **options: object) -> SoftPrompt:
     found = get_method(method)
-    given = {"length": 4, **SMALL.get(method, {}), **options}
-    parsed = parse_options(found, given)
+    sources = {"sources": ["one", "two", "three"]} if method.startswith("attempt") else {}
+    parsed = parse_options(found, {"length": 4, **tiny.small(method), **sources, **options})
     rows = torch.randn(len(parsed.runs()), parsed.length, d, generator=torch.Generator().manual_seed(9))
     site = Site(FakeVocabulary(d), positions, ("yes", "no"), seed, rows if parsed.runs() else None)
     return make(found, parsed, site)
+
+
+def site_of(size: float, d: int = 64) -> Site:
+    """A place whose embedding entries have root mean square `size`."""
+    vocabulary = FakeVocabulary(d)
+    vocabulary.table *= size / vocabulary.table.square().mean().sqrt()
+    return Site(vocabulary, 12)
+
+
+def start(method: str, size: float, options: dict[str, object]) -> PromptPart:
+    found = get_method(method)
+    return parse_options(found, options).prompt(site_of(size))
 
 
 def text(position: list[list[int]], d: int = tiny.D) -> Text:
@@ -389,7 +405,7 @@ def smop_rows(part: Routed, embeds: np.ndarray) -> np.ndarray:
 
 
 def test_smop_equals_the_papers_equation_and_uses_more_than_one_prompt() -> None:
-    prompt = made("smop")
+    prompt = made("smop", prompts=3)
     disturb(prompt)
     asked = text([[-1, -1, 0, 1], [0, 1, 2, 3], [0, 1, -1, -1], [0, -1, -1, -1]])
     assert isinstance(prompt.prompt, Routed)
@@ -410,7 +426,7 @@ def test_smop_has_the_papers_parameters_and_an_orthogonal_router() -> None:
 
 
 def test_smops_noise_scales_logits_and_its_penalty_is_the_authors() -> None:
-    prompt = made("smop", noise=0.5, balance=0.01)
+    prompt = made("smop", prompts=3, noise=0.5, balance=0.01)
     disturb(prompt)
     part, asked = prompt.prompt, text([[0, 1, 2]] * 400)
     asked = asked._replace(embeds=asked.embeds[:1].expand(400, -1, -1))
@@ -445,12 +461,247 @@ def test_what_a_part_draws_depends_on_seed_step_and_text_alone(method: str) -> N
     assert_close(part, whole[0] if method == "smop" else whole[0, asked.mask[0]])
 
 
+# Residual Prompt Tuning: P + LN(W2 relu(W1 P + b1) + b2)
+
+
+def residual(part: Residual, skip: bool, norm: bool) -> np.ndarray:
+    p, w1, b1, w2, b2 = (t.detach().numpy() for t in (part.rows, part.w1, part.b1, part.w2, part.b2))
+    made = []
+    for i, row in enumerate(p):
+        n = i if len(w1) > 1 else 0
+        x = np.maximum(row @ w1[n] + b1[n, 0], 0) @ w2[n] + b2[n, 0]
+        if norm:
+            x = (x - x.mean()) / np.sqrt(x.var() + 1e-5)
+            x = x * part.gain[n, 0].detach().numpy() + part.shift[n, 0].detach().numpy()
+        made.append(row + x if skip else x)
+    return np.array(made)
+
+
+@pytest.mark.parametrize("separate", [False, True])
+@pytest.mark.parametrize(("skip", "norm"), [(True, True), (False, True), (True, False)])
+def test_residual_equals_the_papers_equation(skip: bool, norm: bool, separate: bool) -> None:
+    prompt = made("residual", skip=skip, layer_norm=norm, separate=separate)
+    disturb(prompt)
+    part = prompt.prompt
+    assert isinstance(part, Residual)
+    assert part.w1.shape[0] == (4 if separate else 1)
+    assert_close(part(None), residual(part, skip, norm))
+
+
+@pytest.mark.parametrize(
+    ("d", "options", "expected"),
+    [
+        (768, {"length": 10, "bottleneck": 128}, 206_720),
+        (768, {"length": 10, "bottleneck": 400}, 624_784),
+        (1024, {"length": 100, "bottleneck": 400}, 925_072),  # T5-large
+        (768, {"length": 10, "bottleneck": 128, "separate": True}, 7_680 + 10 * (206_720 - 7_680)),
+        (768, {"length": 10, "bottleneck": 128, "layer_norm": False}, 206_720 - 2 * 768),
+    ],
+)
+def test_residual_has_the_papers_parameters(d: int, options: dict[str, object], expected: int) -> None:
+    assert made("residual", d=d, **options).trainable() == expected
+
+
+@pytest.mark.parametrize("size", [12.6, 0.12, 0.02])
+def test_residual_starts_with_the_papers_ratio_of_correction_to_embeddings(size: float) -> None:
+    rows = site_of(size).vocabulary.embed(range(2000))
+    part = start("residual", size, {"bottleneck": 64, "length": 50})
+    assert isinstance(part, Residual)
+    assert_close(part.gain.detach() / rows.square().mean().sqrt(), np.full((1, 1, 64), 1 / 12.6), 0.01)
+    correction = (part(None) - part.rows).detach()
+    assert_close(correction.square().mean().sqrt() / size, 1 / 12.6, 0.02)
+    assert torch.pdist(correction).min() > 0.1 * correction.norm(dim=1).mean(), "each row has its own"
+    assert_close(start("residual", size, {"gain": 1}).gain, np.ones((1, 1, 64)))
+
+
+# DPT: A B
+
+
+def test_low_rank_equals_the_papers_equation() -> None:
+    prompt = made("low_rank", length=6, prompt_rank=3)
+    disturb(prompt)
+    part = prompt.prompt
+    assert isinstance(part, LowRank)
+    a, b = part.a.detach().numpy(), part.b.detach().numpy()
+    assert_close(part(None), sum(np.outer(a[:, k], b[k]) for k in range(3)))
+    assert np.linalg.matrix_rank(part(None).detach().numpy()) == 3
+
+
+def test_low_rank_has_the_papers_8680_parameters() -> None:
+    assert made("low_rank", d=768, length=100, prompt_rank=10).trainable() == 8_680
+
+
+def test_low_rank_starts_uniform_as_the_paper_or_as_the_best_approximation_of_vocabulary_rows() -> None:
+    paper = made("low_rank", d=768, length=100, prompt_rank=10, start="uniform").prompt
+    assert isinstance(paper, LowRank)
+    for tensor in (paper.a, paper.b):
+        assert 0.49 < tensor.abs().max() <= 0.5
+        assert_close(tensor.std(), 1 / math.sqrt(12), 0.02)
+    rows = from_vocabulary(30, FakeVocabulary(64), torch.Generator().manual_seed(0))
+    ours = made("low_rank", d=64, length=30, prompt_rank=7).prompt
+    assert isinstance(ours, LowRank)
+    values = np.linalg.svd(rows.numpy(), compute_uv=False)
+    assert_close(np.linalg.norm(ours(None).detach().numpy() - rows.numpy()) ** 2, (values[7:] ** 2).sum(), 1e-4)
+    assert_close(ours.a.square().mean(), 1.0)
+
+
+def test_a_rank_that_a_prompt_cannot_have_is_refused() -> None:
+    with pytest.raises(BadInput, match=r"prompt_rank=5: a prompt of 4 rows .* at most 4"):
+        made("low_rank", prompt_rank=5)
+
+
+# ULPT: scale * (Z R) + shift
+
+
+def test_random_projection_equals_the_papers_equation() -> None:
+    prompt = made("random_projection", prompt_rank=3)
+    disturb(prompt)
+    part = prompt.prompt
+    assert isinstance(part, RandomProjection)
+    z, r = part.weights.detach().numpy(), part.projection.numpy()
+    expected = [[sum(row[k] * r[k, j] for k in range(3)) for j in range(tiny.D)] for row in z]
+    assert_close(part(None), np.array(expected) * part.scale.detach().numpy() + part.shift.detach().numpy())
+
+
+@pytest.mark.parametrize(("rank", "expected"), [(2, 1_736), (64, 7_936), (256, 27_136)])
+def test_random_projection_has_the_papers_parameters_and_stores_no_matrix(rank: int, expected: int) -> None:
+    prompt = made("random_projection", d=768, length=100, prompt_rank=rank)
+    assert prompt.trainable() == expected
+    assert sum(tensor.numel() for tensor in prompt.state_dict().values()) == expected
+
+
+def test_the_frozen_matrix_is_the_same_bits_on_any_machine() -> None:
+    """The hashes were computed once; a version or a machine that gives others cannot read stored prompts."""
+    found = {seed: hashlib.sha256(project(64, 768, seed).numpy().tobytes()).hexdigest()[:16] for seed in (0, 7)}
+    assert found == {0: "673b33384645ab8b", 7: "d80c2e4341bead57"}
+    assert project(2, 3, 0).dtype == torch.float32
+    assert_close(project(2, 3, 0)[0], (2 * np.array([0.5488135, 0.71518937, 0.60276338]) - 1) * math.sqrt(6 / 5))
+    matrix = project(64, 768, 0)
+    assert matrix.abs().max() <= math.sqrt(6 / 832)
+    assert_close(matrix.var(), 2 / 832, 1e-4)
+
+
+def test_the_frozen_matrix_depends_on_its_own_seed_only() -> None:
+    one, other = (made("random_projection", seed).prompt for seed in (1, 2))
+    assert torch.equal(one.projection, other.projection)  # type: ignore[arg-type]
+    assert not torch.equal(one.weights, other.weights)  # type: ignore[arg-type]
+    third = made("random_projection", 1, projection_seed=5).prompt
+    assert not torch.equal(one.projection, third.projection)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("size", [12.6, 0.12])
+def test_random_projection_starts_at_rows_of_the_embeddings_size(size: float) -> None:
+    rows = start("random_projection", size, {"length": 100})(None).detach()
+    assert_close(rows.square().mean().sqrt() / size, 1.0, 0.1)
+    authors = start("random_projection", size, {"scale_start": 1})
+    assert isinstance(authors, RandomProjection)
+    assert_close(authors.scale, np.ones(64))
+    assert authors.shift.abs().max() == 0
+
+
+# MPT: P* o (U V)
+
+
+@pytest.mark.parametrize("rank", [1, 3])
+def test_multitask_equals_the_papers_equation(rank: int) -> None:
+    prompt = made("multitask", prompt_rank=rank)
+    assert_close(prompt.prompt(None), prompt.prompt.rows)  # type: ignore[arg-type]
+    disturb(prompt)
+    part = prompt.prompt
+    assert isinstance(part, Multitask)
+    p, u, v = (tensor.detach().numpy() for tensor in (part.rows, part.u, part.v))
+    assert_close(part(None), p * sum(np.outer(u[:, k], v[k]) for k in range(rank)))
+
+
+def test_multitask_has_the_papers_77668_parameters() -> None:
+    assert made("multitask", d=768, length=100).trainable() == 77_668
+
+
+# P-tuning v1, as PEFT's PromptEncoder
+
+
+def linear(layer: torch.nn.Module, x: np.ndarray) -> np.ndarray:
+    return x @ layer.weight.detach().numpy().T + layer.bias.detach().numpy()  # type: ignore[operator, union-attr]
+
+
+def lstm(module: torch.nn.LSTM, x: np.ndarray) -> np.ndarray:
+    """Two layers, both directions, gates in torch's order: input, forget, cell, output."""
+
+    def sigmoid(a: np.ndarray) -> np.ndarray:
+        return 1 / (1 + np.exp(-a))
+
+    for layer in range(2):
+        sides = []
+        for side, rows in (("", x), ("_reverse", x[::-1])):
+            w, u, b, c = (
+                getattr(module, f"{name}_l{layer}{side}").detach().numpy()
+                for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+            )
+            h = cell = np.zeros(u.shape[1])
+            out = []
+            for row in rows:
+                i, f, g, o = np.split(w @ row + b + u @ h + c, 4)
+                cell = sigmoid(f) * cell + sigmoid(i) * np.tanh(g)
+                h = sigmoid(o) * np.tanh(cell)
+                out.append(h)
+            sides.append(np.array(out if not side else out[::-1]))
+        x = np.concatenate(sides, axis=1)
+    return x
+
+
+@pytest.mark.parametrize("encoder", ["mlp", "lstm"])
+def test_p_tuning_equals_the_prompt_encoder(encoder: str) -> None:
+    prompt = made("p_tuning", encoder=encoder, hidden=6)
+    disturb(prompt)
+    part = prompt.prompt
+    assert isinstance(part, Encoder)
+    x = part.inputs.detach().numpy()
+    x = x if part.lstm is None else lstm(part.lstm, x)
+    layers = part.layers[::2]
+    assert len(layers) == (3 if encoder == "mlp" else 2)
+    for layer in layers[:-1]:
+        x = np.maximum(linear(layer, x), 0)
+    assert_close(part(None), float(part.unit) * linear(layers[-1], x))
+
+
+def test_p_tuning_has_pefts_parameters() -> None:
+    def mlp(d: int, h: int, l: int = 20) -> int:  # noqa: E741
+        return l * d + (d * h + h) + (h * h + h) + (h * d + d)
+
+    assert mlp(3072, 3072) == 28_382_208  # Llama-3.2-3B: PEFT says 28.4 million
+    assert made("p_tuning", d=768, length=20, hidden=None).trainable() == mlp(768, 768)
+    assert made("p_tuning", d=64, length=20, hidden=32).trainable() == mlp(64, 32)
+    gates = [4 * (32 * (inputs + 32) + 2 * 32) for inputs in (64, 2 * 32)]  # of one direction, by layer
+    head = 64 * 64 + 64 + 64 * 64 + 64
+    assert made("p_tuning", d=64, length=20, hidden=32, encoder="lstm").trainable() == 20 * 64 + 2 * sum(gates) + head
+
+
+@pytest.mark.parametrize("encoder", ["mlp", "lstm"])
+@pytest.mark.parametrize("size", [12.6, 0.02])
+def test_p_tuning_starts_at_rows_of_the_embeddings_size(size: float, encoder: str) -> None:
+    rows = start("p_tuning", size, {"encoder": encoder})(None).detach()
+    assert_close(rows.square().mean().sqrt() / size, 1.0, 0.02)
+    assert torch.pdist(rows).min() > 0.05 * rows.norm(dim=1).mean()
+    assert float(start("p_tuning", size, {"unit": 1}).unit) == 1  # type: ignore[arg-type]
+
+
+# SPoT
+
+
+def test_spot_is_prompt_tuning_that_must_start_from_another_run() -> None:
+    assert made("spot", d=768, length=100).trainable() == 76_800
+    for name in ("spot", "spot+dept"):
+        assert get_method(name).options.must_start_from
+        with pytest.raises(BadInput, match=f"{re.escape(name)} starts as another run ended.*--start-from RUN"):
+            make_recipes(["prompt_tuning", name], {}, 0)
+
+
 # All methods
 
 
 @pytest.mark.parametrize("method", ["attempt", "smop", "smop+dept", "attempt+adept"])
 def test_rows_that_depend_on_the_input_depend_on_their_own_source_alone(method: str) -> None:
-    prompt = made(method, **({"sources": ["one"]} if "attempt" in method else {}))
+    prompt = made(method)
     disturb(prompt)
     assert prompt.kind == get_method(method).kind == "input"
     asked = text([[-1, -1, 0, 1, -1], [0, 1, 2, 3, 4], [0, -1, -1, -1, -1]])
@@ -513,6 +764,24 @@ def test_unknown_methods_and_options_get_a_suggestion() -> None:
         parse_options(get_method("dept"), {"lenght": 3})
     with pytest.raises(BadInput, match="rank"):
         parse_options(get_method("dept"), {"rank": 0})
+
+
+@pytest.mark.parametrize("method", [name for name, method in METHODS.items() if method.offset is None])
+def test_every_prompt_takes_depts_offset(method: str) -> None:
+    both = get_method(f"{method}+dept")
+    alone, prompt, asked = made(method).eval(), made(f"{method}+dept", rank=5).eval(), text([[0, 1, 2]])
+    assert prompt.kind == both.kind == ("input" if alone.kind == "input" else "prompt+position")
+    assert prompt.trainable() == alone.trainable() + 5 * (12 + tiny.D)
+    assert_close(prompt.prompt(asked), alone.prompt(asked))
+    assert set(prompt.groups()) == set(both.rates) == set(get_method(method).rates) | {"offset"}
+
+
+def test_the_ranks_of_prompt_and_offset_are_two_options() -> None:
+    given = {"prompt.rank": 2, "offset.rank": 3, "length": 4}
+    assert make_recipes(["low_rank+dept"], given, 0)["low_rank+dept"].options == {
+        "prompt_rank": 2, "rank": 3, "length": 4
+    }  # fmt: skip
+    assert make_recipes(["low_rank"], {"prompt.rank": 2}, 0)["low_rank"].options == {"prompt_rank": 2}
 
 
 def test_two_methods_combine_prompt_and_offset() -> None:

@@ -25,23 +25,12 @@ from tests import tiny
 from tests.compare import assert_close, assert_same_tensors, copied, moved
 from tests.sources import LENGTH, sources_for
 
-SMALL: dict[str, dict[str, Any]] = {
-    "prompt_tuning": {"length": 3},
-    "dept": {"length": 3, "rank": 3},
-    "superpos": {"length": 3, "sampled": 8},
-    "superpos_dept": {"length": 3, "sampled": 8, "rank": 3},
-    "accept": {"length": 3, "width": 4, "codewords": 5, "offset_codewords": 4},
-    "adept": {"length": 3, "rank": 3},
-    "attempt": {"length": LENGTH, "width": 4},
-    "smop": {"length": 3, "prompts": 2},
-    "superpos+adept": {"length": 3, "sampled": 8, "rank": 3},
-    "smop+dept": {"length": 3, "prompts": 2, "rank": 3},
-}
-LEARNS = {
-    "prompt": 0.1, "weights": 0.1, "codebook": 0.02, "offset": 0.02, "offset_weights": 0.02, "offset_codebook": 0.02,
-    "offset_bias": 0.02, "attention": 0.01, "router": 0.05,
+# Learning rates of what the tiny models can learn from.
+RATES = {
+    "prompt": 0.1, "offset": 0.02, "weights": 0.1, "codebook": 0.02, "network": 0.03, "norm": 0.02, "basis": 0.3,
+    "affine": 0.1, "inputs": 0.05, "offset_weights": 0.02, "offset_codebook": 0.02, "offset_bias": 0.02,
+    "attention": 0.01, "router": 0.05,
 }  # fmt: skip
-"""Rates at which tiny models learn."""
 
 
 def tiny_task(choices: tuple[str, ...] = ("good", "bad")) -> Task:
@@ -56,7 +45,8 @@ def tiny_task(choices: tuple[str, ...] = ("good", "bad")) -> Task:
 
 
 def candidate(backbone: Backbone, method: str, task: Task | None = None, **recipe: Any) -> Candidate:
-    options = SMALL[method] | ({"sources": sources_for(backbone)} if method == "attempt" else {})
+    sources = {"sources": sources_for(backbone)} if method == "attempt" else {}
+    options = {"length": LENGTH, **tiny.small(method), **sources}
     recipe = {"options": options, "steps": 6, "batch": 4, "evaluate_every": 3, **recipe}
     return make_candidate(method, Recipe(method=method, **recipe), backbone, task or tiny_task())
 
@@ -77,7 +67,7 @@ def test_every_tensor_of_the_method_moves_and_none_of_the_backbone(family: str, 
 @pytest.mark.parametrize("family", ["llama", "t5"])
 def test_every_method_learns_eight_examples(family: str, method: str) -> None:
     backbone = tiny.backbone(family)
-    rates = {name: LEARNS[name] for name in METHODS[method].rates}
+    rates = {group: RATES[group] for group in METHODS[method].rates}
     one = candidate(backbone, method, steps=60, batch=8, evaluate_every=60, rates=rates)
     tune(backbone, [one])
     losses = [entry["loss"] for entry in one.history if "loss" in entry]
@@ -94,11 +84,11 @@ def test_a_bank_of_mixed_methods_trains_each_prompt_as_it_would_alone(family: st
         ("superpos", {"batch": 3}),
         ("superpos_dept", {"clip": 0.01}),
         ("dept", {"options": {"length": 5, "rank": 2}}),
-        ("accept", {}),
         ("adept", {"batch": 3}),
         ("attempt", {"steps": 5}),
         ("smop", {"seed": 2}),
     ]
+    specs += [(method, {}) for method in METHODS if method not in dict(specs)]
 
     def bank() -> list[Candidate]:
         made = [candidate(tiny.backbone(family), method, **settings) for method, settings in specs]
@@ -184,7 +174,7 @@ def test_smops_penalty_moves_its_router() -> None:
     moves = []
     for balance in (0.0, 5.0):
         backbone = tiny.backbone("llama")
-        one = candidate(backbone, "smop", options={**SMALL["smop"], "balance": balance}, steps=1)
+        one = candidate(backbone, "smop", options={"length": 3, **tiny.small("smop", balance=balance)}, steps=1)
         tune(backbone, [one])
         moves.append(one.prompt.state_dict()["prompt.router"])
     assert not torch.allclose(moves[0], moves[1])

@@ -30,11 +30,12 @@ from tests.test_training import candidate
 
 __all__ = ["cli", "data", "model"]  # fixtures
 
-# Which methods can start from a run of which: free rows from any rows, other parts from the same part.
-FROM = {
-    "prompt_tuning": ["prompt_tuning", "dept", "adept"],
+# Which methods can start from a run of which: settable rows from any rows, other parts from the same part, and an
+# offset only where there is the same one.
+SETTABLE = {"prompt_tuning", "dept", "adept", "multitask", "spot"}
+FROM = {method: [other for other in METHODS if other in {method, *SETTABLE}] for method in METHODS} | {
     "dept": ["dept"],
-    "superpos": ["prompt_tuning", "dept", "superpos", "superpos_dept", "adept"],
+    "superpos": [other for other in METHODS if other in {"superpos", "superpos_dept", *SETTABLE}],
     "superpos_dept": ["dept", "superpos_dept"],
     "accept": ["accept"],
     "adept": ["adept"],
@@ -44,8 +45,9 @@ FROM = {
 PAIRS = [(one, other) for one, others in FROM.items() for other in others]
 FAMILIES = ["llama", "t5"]
 RATES = {
-    "prompt": 1.0, "offset": 0.3, "weights": 0.3, "codebook": 0.1, "offset_weights": 0.3, "offset_codebook": 0.1,
-    "offset_bias": 0.1, "attention": 0.1, "router": 0.3,
+    "prompt": 1.0, "offset": 0.3, "weights": 0.3, "codebook": 0.1, "network": 0.03, "norm": 0.1, "basis": 0.3,
+    "affine": 0.3, "inputs": 0.3, "offset_weights": 0.3, "offset_codebook": 0.1, "offset_bias": 0.1, "attention": 0.1,
+    "router": 0.3,
 }  # fmt: skip
 QUIET = {"evaluate_every": 2, "steps": 2, "batch": 4}
 
@@ -244,7 +246,7 @@ def test_the_positions_of_the_predecessor_can_be_kept_whatever_is_read(ended: Pr
 @pytest.mark.parametrize("method", METHODS)
 def test_every_option_belongs_to_a_part_or_to_the_start(method: str) -> None:
     options = METHODS[method].options
-    starts = {"start", "start_text", "pool", "weights_start", "weights_scale"}
+    starts = {"start", "start_text", "pool", "weights_start", "weights_scale", "gain", "scale_start", "unit"}
     assert set(options.model_fields) - starts == {*options.of_prompt, *options.of_offset}
 
 

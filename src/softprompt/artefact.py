@@ -169,6 +169,11 @@ def stored_tensors(form: Folded | Unfolded) -> dict[str, Tensor]:
     return tensors | {f"{NETWORK}{name}": tensor for name, tensor in network.items()}
 
 
+def stored(form: Folded | Unfolded) -> int:
+    """Number of values in the file that holds `form`."""
+    return sum(tensor.numel() for tensor in stored_tensors(form).values())
+
+
 def load_prompt(folder: str | Path) -> Prompt:
     """Read a tuned prompt. Raises BadArtefact, saying what is wrong, before anything else is done with it."""
     folder = Path(folder)

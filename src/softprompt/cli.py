@@ -51,7 +51,7 @@ from softprompt.plans import as_yaml
 from softprompt.recipes.registry import get_recipe
 from softprompt.reproduce import reproduce as reproduce_table
 from softprompt.scoreboard import table_rows
-from softprompt.show import LIST_COLUMNS, environment, listed, show_run, show_task
+from softprompt.show import columns_of, environment, listed, show_run, show_task
 from softprompt.tasks import SPLITS
 from softprompt.tasks.spec import as_limit
 from softprompt.training.interrupt import raise_interrupted
@@ -302,14 +302,18 @@ def import_(
 @app.command("list")
 def list_(
     what: Annotated[str, typer.Argument(help="methods, backbones, tasks, recipes or tables.")],
+    backbone: Annotated[
+        str | None, typer.Option(help="Of methods: count what they train and store on this one (no weights are read).")
+    ] = None,
+    max_source: MaxSource = 256,
     as_json: AsJson = False,
 ) -> None:
     """List what there is."""
-    rows = listed(what)
+    rows = listed(what, backbone, max_source)
     if as_json:
         _print_json(rows)
         return
-    terminal.print_list(out, LIST_COLUMNS[what], rows)
+    terminal.print_list(out, columns_of(what, rows), rows)
 
 
 @app.command()

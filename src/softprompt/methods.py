@@ -21,7 +21,12 @@ from softprompt.offsets.token_network import TokenNetworkOptions
 from softprompt.options import Options, Rate, Site
 from softprompt.prompts.attempt import AttemptOptions
 from softprompt.prompts.codebook import CodebookOptions
+from softprompt.prompts.encoder import EncoderOptions
 from softprompt.prompts.free import FreeOptions
+from softprompt.prompts.low_rank import LowRankOptions
+from softprompt.prompts.multitask import MultitaskOptions
+from softprompt.prompts.random_projection import RandomProjectionOptions
+from softprompt.prompts.residual import ResidualOptions
 from softprompt.prompts.routed import RoutedOptions
 from softprompt.prompts.superposition import SuperpositionOptions
 from softprompt.soft import Kind, SoftPrompt
@@ -48,6 +53,14 @@ class AdeptOptions(FreeOptions, TokenNetworkOptions):
     length: int = Field(60, ge=0, le=4096, description="rows of the prompt (virtual tokens)")
 
 
+class SpotOptions(FreeOptions):
+    """Prompt tuning that must start from another run; its length is that run's (the paper's: 100)."""
+
+    must_start_from = True
+
+    length: int = Field(100, ge=1, le=4096, description="rows of the prompt (virtual tokens)")
+
+
 @dataclass(frozen=True)
 class Method:
     name: str
@@ -64,14 +77,26 @@ class Method:
     decay: dict[str, float] = field(hash=False)
     """Default weight decay of each group; 0 where not named."""
 
+    @property
+    def authors(self) -> str:
+        return self.paper.partition(":")[0]
+
     def describe(self) -> dict[str, Any]:
-        fields = ("name", "title", "kind", "prompt", "offset", "paper", "year", "url")
+        fields = ("name", "title", "kind", "prompt", "offset", "authors", "paper", "year", "url")
         return {field: getattr(self, field) for field in fields}
 
 
 _LESTER = "Lester, Al-Rfou & Constant: The Power of Scale for Parameter-Efficient Prompt Tuning, EMNLP"
 _SHI = "Shi & Lipani: DePT: Decomposed Prompt Tuning for Parameter-Efficient Fine-tuning, ICLR"
 _SADRAEI = "Sadraei Javaheri et al.: SuperPos-Prompt: Enhancing Soft Prompt Tuning of Language Models, PMLR 262"
+_RAZDAIBIEDINA = (
+    "Razdaibiedina et al.: Residual Prompt Tuning: Improving Prompt Tuning with Residual Reparameterization, ACL"
+)
+_XIAO = "Xiao et al.: Decomposed Prompt Tuning via Low-Rank Reparameterization, EMNLP"
+_WU = "Wu, Hao & Mou: Ultra-Low-Dimensional Prompt Tuning via Random Projection"
+_WANG = "Wang et al.: Multitask Prompt Tuning Enables Parameter-Efficient Transfer Learning, ICLR"
+_LIU = "Liu et al.: GPT Understands, Too"
+_VU = "Vu et al.: SPoT: Better Frozen Model Adaptation through Soft Prompt Transfer, ACL"
 
 _LIN = "Lin et al.: ACCEPT: Adaptive Codebook for Composite and Efficient Prompt Tuning, Findings of EMNLP"
 _TANG = "Tang et al.: ADePT: Adaptive Decomposed Prompt Tuning for Parameter-Efficient Fine-tuning, ICLR"
@@ -89,6 +114,14 @@ _ACCEPT_RATES = {
 # A routed prompt is multiplied with its probability, so a step in it is a smaller step of the rows.
 _SMOP_RATES = {"prompt": Rate(0.6), "router": Rate(0.003, scaled=False)}
 _ADEPT_RATES = {"offset": Rate(4e-4, scaled=False), "offset_bias": Rate(0.01)}
+# The authors' code: 1e-5 on everything trained.
+_RESIDUAL_RATES = {"prompt": _PROMPT_RATE, "network": Rate(0.003, scaled=False), "norm": Rate(0.01)}
+_RESIDUAL_DECAY = dict.fromkeys(_RESIDUAL_RATES, 1e-5)
+_LOW_RANK_RATES = {"weights": Rate(0.1, scaled=False), "basis": Rate(0.1)}
+_LOW_RANK_DECAY = dict.fromkeys(_LOW_RANK_RATES, 1e-5)
+_PROJECTION_RATES = {"weights": Rate(0.3, scaled=False), "affine": Rate(1.0)}
+_MULTITASK_RATES = {"prompt": _PROMPT_RATE, "weights": Rate(0.03, scaled=False)}
+_ENCODER_RATES = {"inputs": Rate(0.03, scaled=False), "network": Rate(0.001, scaled=False)}
 
 METHODS: dict[str, Method] = {
     method.name: method
@@ -128,6 +161,30 @@ METHODS: dict[str, Method] = {
             "smop", "SMoP", "input", "routed", None, _CHOI, 2023,
             "https://aclanthology.org/2023.emnlp-main.884", RoutedOptions,
             _SMOP_RATES, {},
+        ),
+        Method(
+            "residual", "Residual Prompt Tuning", "prompt", "residual", None, _RAZDAIBIEDINA, 2023,
+            "https://arxiv.org/abs/2305.03937", ResidualOptions, _RESIDUAL_RATES, _RESIDUAL_DECAY,
+        ),
+        Method(
+            "low_rank", "DPT", "prompt", "low_rank", None, _XIAO, 2023,
+            "https://arxiv.org/abs/2310.10094", LowRankOptions, _LOW_RANK_RATES, _LOW_RANK_DECAY,
+        ),
+        Method(
+            "random_projection", "ULPT", "prompt", "random_projection", None, _WU, 2025,
+            "https://arxiv.org/abs/2502.04501", RandomProjectionOptions, _PROJECTION_RATES, {},
+        ),
+        Method(
+            "multitask", "MPT, target stage", "prompt", "multitask", None, _WANG, 2023,
+            "https://arxiv.org/abs/2303.02861", MultitaskOptions, _MULTITASK_RATES, {},
+        ),
+        Method(
+            "p_tuning", "P-tuning v1", "prompt", "encoder", None, _LIU, 2021,
+            "https://arxiv.org/abs/2103.10385", EncoderOptions, _ENCODER_RATES, {},
+        ),
+        Method(
+            "spot", "SPoT", "prompt", "free", None, _VU, 2022,
+            "https://arxiv.org/abs/2110.07904", SpotOptions, {"prompt": _PROMPT_RATE}, {},
         ),
     )
 }  # fmt: skip

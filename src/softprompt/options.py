@@ -5,15 +5,16 @@ Options of a part stand beside the part (`prompts/`, `offsets/`); a method's are
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
+from softprompt.errors import BadInput
 from softprompt.soft import OffsetPart, PromptPart
-from softprompt.start import Vocabulary
+from softprompt.start import Vocabulary, embedding_scale, from_labels, from_noise, from_text, from_vocabulary
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,10 @@ class Site:
     def generator(self) -> torch.Generator:
         return torch.Generator().manual_seed(self.seed)
 
+    def scale(self) -> float:
+        """Root mean square of the backbone's embedding entries."""
+        return embedding_scale(self.vocabulary)
+
 
 class Options(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -38,6 +43,10 @@ class Options(BaseModel):
     of_prompt: ClassVar[tuple[str, ...]] = ("length",)
     of_offset: ClassVar[tuple[str, ...]] = ()
     """Options that the tensors of each part depend on for good; all others only say how they start."""
+    settable: ClassVar[bool] = False
+    """Whether the prompt part can start at any rows it is given (`PromptPart.set_rows`)."""
+    must_start_from: ClassVar[bool] = False
+    """Whether a run of the method is one that starts from another run."""
 
     length: int = Field(20, ge=0, le=4096, description="rows of the prompt (virtual tokens)")
 
@@ -50,6 +59,27 @@ class Options(BaseModel):
 
     def offset(self, site: Site) -> OffsetPart | None:
         return None
+
+
+class StartOptions(Options):
+    """Of a part that has rows of the embeddings' kind to start somewhere."""
+
+    start: Literal["vocabulary", "text", "labels", "noise"] = "vocabulary"
+    start_text: str | None = Field(None, description="the text of start=text")
+    pool: int | None = Field(5000, ge=1, description="start=vocabulary draws from this many first tokens; null: all")
+
+    def rows(self, site: Site, count: int | None = None) -> Tensor:
+        """Rows (count, d) to start at; None: as many as the prompt is long."""
+        length = self.length if count is None else count
+        if self.start == "noise":
+            return from_noise(length, site.vocabulary, site.generator())
+        if self.start == "labels":
+            return from_labels(length, site.vocabulary, site.labels, site.generator())
+        if self.start == "text":
+            if not self.start_text:
+                raise BadInput("start=text needs the text: give start_text.")
+            return from_text(length, site.vocabulary, self.start_text)
+        return from_vocabulary(length, site.vocabulary, site.generator(), self.pool)
 
 
 @dataclass(frozen=True)

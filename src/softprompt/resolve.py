@@ -138,6 +138,9 @@ def make_recipes(
             options = predecessor.completed(get_method(name), one.options)
             recipes[name] = parse_recipe({**one.model_dump(exclude_unset=True), "options": options})
             predecessor.check(get_method(name), recipes[name].parsed_options(), max_source)
+    else:
+        for name in recipes:
+            _needs_no_start(name)
     return recipes
 
 
@@ -145,6 +148,14 @@ def _with_sources(recipe: Recipe) -> Recipe:
     """`recipe` with the runs that its method reads looked at, and named so that they are found from anywhere."""
     runs = [str(source.folder.resolve()) for source in read_sources(recipe.parsed_options())]
     return recipe.model_copy(update={"options": {**recipe.options, "sources": runs}}) if runs else recipe
+
+
+def _needs_no_start(name: str) -> None:
+    if get_method(name).options.must_start_from:
+        raise BadInput(
+            f"{name} starts as another run ended, and none is given: --start-from RUN, the folder of a finished run on "
+            "a source task. Without one, it is prompt tuning: --method prompt_tuning."
+        )
 
 
 def _without_start(recipe: Recipe) -> Recipe:

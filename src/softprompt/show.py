@@ -11,10 +11,11 @@ import torch
 from softprompt.artefact import load_prompt
 from softprompt.backbones import EMBEDDED
 from softprompt.backbones.embedded import cache_folder
-from softprompt.backbones.load import find_device
+from softprompt.backbones.load import describe, find_device
 from softprompt.backbones.tokens import kept_bytes
 from softprompt.commands import load_for
-from softprompt.errors import UnknownName
+from softprompt.counts import count
+from softprompt.errors import BadInput, UnknownName
 from softprompt.methods import METHODS
 from softprompt.nearest import nearest_words
 from softprompt.plans import recipe_rows, table_rows
@@ -63,8 +64,9 @@ def show_task(
     }  # fmt: skip
 
 
-LIST_COLUMNS = {
-    "methods": ("name", "kind", "prompt", "offset", "year", "title"),
+COUNTED = ("trainable", "stored")
+LIST_COLUMNS: dict[str, tuple[str, ...]] = {
+    "methods": ("name", "kind", "prompt", "offset", "year", "authors", "title"),
     "backbones": ("name", "kind", "about"),
     "tasks": ("name", "rows", "choices", "hub", "about"),
     "recipes": ("name", "method", "options", "rates", "length", "protocol", "backbone"),
@@ -72,10 +74,16 @@ LIST_COLUMNS = {
 }
 
 
-def listed(what: str) -> list[dict[str, Any]]:
-    """What `softprompt list methods|backbones|tasks|recipes|tables` knows."""
+def listed(what: str, backbone: str | None = None, max_source: int = 256) -> list[dict[str, Any]]:
+    """What `softprompt list methods|backbones|tasks|recipes|tables` knows.
+
+    Methods, with a `backbone` given, say how many values they train and store there at their default options, for
+    `max_source` source tokens.
+    """
+    if backbone is not None and what != "methods":
+        raise BadInput(f"list {what} --backbone {backbone}: only methods are counted for a backbone (list methods).")
     if what == "methods":
-        return [method.describe() for method in METHODS.values()]
+        return _method_rows(backbone, max_source)
     if what == "backbones":
         return [
             *({"name": model.name, "kind": "causal", "about": model.about} for model in EMBEDDED.values()),
@@ -89,6 +97,21 @@ def listed(what: str) -> list[dict[str, Any]]:
     if what == "tables":
         return table_rows()
     raise UnknownName("list", what, LIST_COLUMNS)
+
+
+def columns_of(what: str, rows: list[dict[str, Any]]) -> tuple[str, ...]:
+    """What of `rows` a table shows: of methods, their counts where there are any."""
+    columns = LIST_COLUMNS[what]
+    counted = tuple(name for name in COUNTED if rows and name in rows[0])
+    return (columns[0], *counted, *columns[1:])
+
+
+def _method_rows(backbone: str | None, max_source: int) -> list[dict[str, Any]]:
+    if backbone is None:
+        return [method.describe() for method in METHODS.values()]
+    d = describe(backbone)["d"]
+    counts = {name: count(one, one.options(), d=d, positions=max_source) for name, one in METHODS.items()}
+    return [{**one.describe(), **counts[name]._asdict()} for name, one in METHODS.items()]
 
 
 def environment() -> dict[str, Any]:

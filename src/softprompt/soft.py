@@ -92,6 +92,10 @@ class PromptPart(nn.Module):
         """Trainable tensors by the name under which a recipe sets their learning rate and weight decay."""
         raise NotImplementedError
 
+    def set_rows(self, rows: Tensor) -> None:
+        """Start at `rows` (l, d): make them, from now on. Only parts that can make any rows have it."""
+        raise NotImplementedError
+
     def undecayed(self) -> set[str]:
         """Names of groups that never get weight decay, whatever the recipe says."""
         return set()

@@ -48,7 +48,7 @@ class Blank:
 
 
 def embedding_scale(vocabulary: Vocabulary) -> float:
-    """Root mean square of the embedding entries, as the network receives them."""
+    """Root mean square of the embedding entries, as the network receives them: the unit of learning rates."""
     return float(vocabulary.embed(vocabulary.ordinary_ids()[:5000]).square().mean().sqrt())
 
 

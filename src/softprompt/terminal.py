@@ -107,11 +107,17 @@ def print_table(console: Console, title: str, heads: Sequence[str], rows: Sequen
 
 def print_list(console: Console, columns: Sequence[str], rows: Sequence[dict[str, Any]]) -> None:
     """Aligned columns under their names, never broken: a terminal wraps them, `cut` and `grep` can read them."""
-    cells = [list(columns), *(["-" if row[c] is None else str(row[c]) for c in columns] for row in rows)]
+    counts = [name in ("trainable", "stored") for name in columns]
+    cells = [list(columns), *([_cell(row[c], n) for c, n in zip(columns, counts, strict=True)] for row in rows)]
     widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
     for line in cells:
-        text = "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+        aligned = zip(line, widths, counts, strict=True)
+        text = "  ".join(cell.rjust(width) if count else cell.ljust(width) for cell, width, count in aligned)
         console.print(text.rstrip(), soft_wrap=True, markup=False)
+
+
+def _cell(value: Any, count: bool) -> str:
+    return "-" if value is None else f"{value:,}" if count else str(value)
 
 
 def print_scores(console: Console, found: dict[str, Any]) -> None:

@@ -3,8 +3,8 @@
 DePT's few-shot setting: prompt, A and B of a source task start those of the target task (Shi & Lipani, ICLR
 2024; `--peft_model_id` of their code). Here for every method, part by part:
 
-    free rows               from the folded rows of any run
-    another prompt part     from that part's own tensors: the predecessor has the same one
+    the same prompt part    from that part's own tensors
+    a part of settable rows from the folded rows of any run (free rows; multitask)
     an offset part          from that part's own tensors; at its own start when the predecessor has none
 
 So the new run starts as the very function that its predecessor ended as: the same rows and, at every position or
@@ -29,7 +29,6 @@ from softprompt.backbones import Backbone
 from softprompt.disk import file_sha256
 from softprompt.errors import BadArtefact, BadInput
 from softprompt.methods import METHODS, Method, Options, get_method
-from softprompt.prompts import Free
 from softprompt.soft import SoftPrompt
 
 SAME = 1e-2  # of the largest entry: a GPU may have folded with ten bits; another run's file differs by far more
@@ -99,15 +98,15 @@ class Predecessor:
                 f"{positions} tokens of whatever is read."
             )
 
-    def start(self, prompt: SoftPrompt) -> None:
-        """Give `prompt`, just made with checked options, what this run ended with.
+    def start(self, method: Method, prompt: SoftPrompt) -> None:
+        """Give `prompt`, just made by `method` with checked options, what this run ended with.
 
         Raises BadArtefact when method.safetensors is not this run's.
         """
-        if isinstance(prompt.prompt, Free):
-            prompt.prompt = Free(self.prompt.folded.prompt)
-        else:
+        if method.prompt == self.method.prompt and self.unfolded:
             prompt.prompt.load_state_dict(self._tensors("prompt.", prompt.prompt))
+        else:
+            prompt.prompt.set_rows(self.prompt.folded.prompt)
         if prompt.offset is not None and self.method.offset is not None:
             prompt.offset.start_from(self._tensors("offset.", prompt.offset))
         if prompt.kind == "input":
@@ -129,9 +128,10 @@ class Predecessor:
             return f"its offset ({was.offset}) is not made as this one's is ({method.offset})"
         if was.kind == "input" and method.prompt != was.prompt:
             return "its rows depend on the input, so there are none to start from"
-        if method.prompt != "free" and method.prompt != was.prompt:
-            return f"rows made by {method.prompt} cannot be set to given values, only free rows can"
-        if not self.unfolded and (method.prompt != "free" or was.offset is not None):
+        settable = method.options.settable
+        if not settable and method.prompt != was.prompt:
+            return f"rows made by {method.prompt} cannot be set to given values, as free rows can"
+        if not self.unfolded and (not settable or was.offset is not None):
             return f"{UNFOLDED}, with the tensors to go on training, is missing there"
         return None
 

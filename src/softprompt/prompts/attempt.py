@@ -19,10 +19,8 @@ from pydantic import BeforeValidator, Field
 from torch import Tensor, nn
 
 from softprompt.errors import BadInput
-from softprompt.options import Site
-from softprompt.prompts.free import FreeOptions
+from softprompt.options import Site, StartOptions
 from softprompt.soft import Kind, PromptPart, Text
-from softprompt.start import embedding_scale
 
 TEMPERATURE, T5_BASE_D, T5_SCALE = 2087.0, 768, 12.0  # scores grow with d and with the size of embeddings
 
@@ -69,7 +67,7 @@ def _listed(value: object) -> object:
     return [name.strip() for name in value.strip("[]").split(",") if name.strip()]
 
 
-class AttemptOptions(FreeOptions):
+class AttemptOptions(StartOptions):
     of_prompt = ("length", "sources", "width", "temperature")
 
     length: int = Field(100, ge=1, le=4096, description="rows of the prompt, and of every source prompt")
@@ -90,9 +88,7 @@ class AttemptOptions(FreeOptions):
         if site.sources is None:
             raise BadInput("attempt mixes the prompts of other runs; name them: --set sources=RUN,RUN.")
         d, generator = site.vocabulary.d, torch.Generator().manual_seed(site.seed + 2)
-        scaled = TEMPERATURE * d / T5_BASE_D * embedding_scale(site.vocabulary) / T5_SCALE
+        scaled = TEMPERATURE * d / T5_BASE_D * site.scale() / T5_SCALE
         # The authors' modeling_t5.py starts the linear layers it adds at N(0, 0.01).
         down, up = (torch.randn(*shape, generator=generator) * 0.01 for shape in ((self.width, d), (d, self.width)))
-        return SourceMixture(
-            self._rows(site, self.length), site.sources, down, up, temperature=self.temperature or scaled
-        )
+        return SourceMixture(self.rows(site), site.sources, down, up, temperature=self.temperature or scaled)

@@ -3,16 +3,12 @@
 P (l,d), every entry free.
 """
 
-from typing import Literal
-
+import torch
 from jaxtyping import Float
-from pydantic import Field
 from torch import Tensor, nn
 
-from softprompt.errors import BadInput
-from softprompt.options import Options, Site
+from softprompt.options import Site, StartOptions
 from softprompt.soft import PromptPart, Text
-from softprompt.start import from_labels, from_noise, from_text, from_vocabulary
 
 
 class Free(PromptPart):
@@ -27,22 +23,13 @@ class Free(PromptPart):
     def groups(self) -> dict[str, list[nn.Parameter]]:
         return {"prompt": [self.rows]} if self.length else {}
 
+    def set_rows(self, rows: Float[Tensor, "l d"]) -> None:
+        with torch.no_grad():
+            self.rows.copy_(rows)
 
-class FreeOptions(Options):
-    start: Literal["vocabulary", "text", "labels", "noise"] = "vocabulary"
-    start_text: str | None = Field(None, description="the text of start=text")
-    pool: int | None = Field(5000, ge=1, description="start=vocabulary draws from this many first tokens; null: all")
+
+class FreeOptions(StartOptions):
+    settable = True
 
     def prompt(self, site: Site) -> PromptPart:
-        return Free(self._rows(site, self.length))
-
-    def _rows(self, site: Site, count: int) -> Tensor:
-        if self.start == "noise":
-            return from_noise(count, site.vocabulary, site.generator())
-        if self.start == "labels":
-            return from_labels(count, site.vocabulary, site.labels, site.generator())
-        if self.start == "text":
-            if not self.start_text:
-                raise BadInput("start=text needs the text: give start_text.")
-            return from_text(count, site.vocabulary, self.start_text)
-        return from_vocabulary(count, site.vocabulary, site.generator(), self.pool)
+        return Free(self.rows(site))

@@ -16,8 +16,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from softprompt.noise import generators
-from softprompt.options import Site
-from softprompt.prompts.free import FreeOptions
+from softprompt.options import Site, StartOptions
 from softprompt.soft import Kind, PromptPart, Text
 
 
@@ -71,7 +70,7 @@ def mean_pooled(text: Text) -> Float[Tensor, "b d"]:
     return text.embeds.float().masked_fill(~mask, 0).sum(1) / mask.sum(1).clamp(min=1)
 
 
-class RoutedOptions(FreeOptions):
+class RoutedOptions(StartOptions):
     """Four prompts of five rows, as the paper recommends. They start as `prompts` x `length` free rows would."""
 
     of_prompt = ("length", "prompts", "noise", "balance")
@@ -82,7 +81,7 @@ class RoutedOptions(FreeOptions):
     balance: float = Field(0.01, ge=0, description="weight of the loss term that spreads inputs over the prompts")
 
     def prompt(self, site: Site) -> PromptPart:
-        rows = self._rows(site, self.prompts * self.length)
+        rows = self.rows(site, self.prompts * self.length)
         router = torch.empty(self.prompts, rows.shape[1])
         nn.init.orthogonal_(router, generator=torch.Generator().manual_seed(site.seed + 2))
         return Routed(

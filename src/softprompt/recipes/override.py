@@ -1,6 +1,6 @@
 """Change a recipe by name: `rates.prompt`, `decay.weights`, `steps`, or an option of the method (`length`).
 
-An option may be said with its part in front: `prompt.length`, `offset.rank`.
+An option may be said with its part in front: `prompt.length`, `offset.rank`, `prompt.rank` (prompt_rank).
 """
 
 from collections.abc import Iterable, Mapping
@@ -46,6 +46,8 @@ def override(recipe: Recipe, given: Mapping[str, Any]) -> tuple[Recipe, set[str]
 def _option(method: Method, name: str) -> str | None:
     """The option of `method` that `name` means, with or without its part in front."""
     part, dot, option = name.rpartition(".")
+    if part in ("prompt", "offset") and f"{part}_{option}" in method.options.model_fields:
+        return f"{part}_{option}"  # prompt.rank, beside the offset's rank
     if option not in method.options.model_fields or (dot and part not in PARTS):
         return None
     other = "prompt" if option in method.options.of_offset else "offset"

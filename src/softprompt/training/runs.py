@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from softprompt.artefact import Card, Prompt, fingerprint, stored_tensors
+from softprompt.artefact import Card, Prompt, fingerprint, stored
 from softprompt.backbones import Backbone
 from softprompt.disk import make_folder, write_json, write_lines
 from softprompt.errors import BadArtefact, BadInput, Interrupted, NotFinite
@@ -93,9 +93,10 @@ def make_candidate(
     if rows is None and options.runs():
         rows = torch.zeros(len(options.runs()), options.length, backbone.d)
     site = Site(backbone, backbone.max_source, task.choices, recipe.seed, rows)
-    prompt = make(get_method(recipe.method), options, site)
+    method = get_method(recipe.method)
+    prompt = make(method, options, site)
     if predecessor is not None:
-        predecessor.start(prompt)
+        predecessor.start(method, prompt)
     prompt = prompt.to(backbone.device)
     if prompt.trainable() == 0:
         raise BadInput(
@@ -267,7 +268,7 @@ def _card(backbone: Backbone, candidate: Candidate, form: Folded | Unfolded, sco
         words=words if isinstance(words, dict) else None,
         metrics=list(task.metrics),
         trainable=prompt.trainable(),
-        stored=sum(tensor.numel() for tensor in stored_tensors(form).values()),
+        stored=stored(form),
         seed=recipe.seed,
         start_from=None if candidate.start_from is None else candidate.start_from.name,
         scores=scores,

@@ -1,0 +1,56 @@
+"""MPT, as it tunes one target task. Wang et al., Multitask Prompt Tuning Enables Parameter-Efficient Transfer Learning.
+
+ICLR 2023, https://arxiv.org/abs/2303.02861
+
+P = P* o (U V), elementwise, with the shared prompt P* (l,d), U (l,r) and V (r,d); r = 1 in the paper. All are
+trained. Before this stage the paper distils P* from several source tasks at once; here P* starts at vocabulary rows
+or, with --start-from, at the rows of any other run (SPoT's way to come by a source prompt).
+
+U V starts at ones, so that P starts as P*. (HF PEFT draws U and V from N(0, 0.02^2): the product starts near 0.0004,
+which all but deletes a prompt that was not trained with them.) A rank past the first starts with U ~ N(0, 1) and V = 0:
+it adds nothing yet, and is not a copy of the first.
+"""
+
+import torch
+from jaxtyping import Float
+from pydantic import Field
+from torch import Tensor, nn
+
+from softprompt.options import Site, StartOptions
+from softprompt.soft import PromptPart, Text
+
+
+class Multitask(PromptPart):
+    """`rows` (l,d), entry by entry times a matrix of rank `rank` that starts at ones."""
+
+    def __init__(self, rows: Float[Tensor, "l d"], rank: int = 1, *, generator: torch.Generator | None = None) -> None:
+        super().__init__()
+        self.length, d = rows.shape
+        self.rows = nn.Parameter(rows.detach().float().clone())
+        more = torch.randn(self.length, rank - 1, generator=generator)
+        self.u = nn.Parameter(torch.cat([torch.ones(self.length, 1), more], dim=1))
+        self.v = nn.Parameter(torch.cat([torch.ones(1, d), torch.zeros(rank - 1, d)]))
+
+    def forward(self, text: Text | None) -> Float[Tensor, "l d"]:
+        return self.rows * (self.u @ self.v)
+
+    def groups(self) -> dict[str, list[nn.Parameter]]:
+        return {"prompt": [self.rows], "weights": [self.u, self.v]}
+
+    def set_rows(self, rows: Float[Tensor, "l d"]) -> None:
+        with torch.no_grad():
+            self.rows.copy_(rows)  # U V is at its start, ones
+
+
+class MultitaskOptions(StartOptions):
+    """100 rows: the paper's, 77,668 values on T5-base."""
+
+    of_prompt = ("length", "prompt_rank")
+    settable = True
+
+    length: int = Field(100, ge=1, le=4096, description="rows of the prompt (virtual tokens)")
+    prompt_rank: int = Field(1, ge=1, description="rank of what the shared rows are multiplied with")
+
+    def prompt(self, site: Site) -> PromptPart:
+        generator = torch.Generator().manual_seed(site.seed + 1)  # the rows have used the seed already
+        return Multitask(self.rows(site), self.prompt_rank, generator=generator)
