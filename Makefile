@@ -33,7 +33,7 @@ check: $(READY)
 	$(BIN)/mypy
 
 test: check
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 CASES := smollm2-short smollm2-medium smollm2-long smollm2-short-20 smollm2-medium-20 smollm2-long-20 t5-dept
 BENCH := $(BIN)/python bench

@@ -1,0 +1,5 @@
+"""`python -m softprompt.cli` is `softprompt`."""
+
+from softprompt.cli import main
+
+main()

@@ -1,0 +1,51 @@
+"""To other libraries and back."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from softprompt import resolve
+from softprompt.cli.app import app, err
+from softprompt.cli.flags import (
+    Device,
+    Dtype,
+)
+from softprompt.exchange import export_run, import_run
+from softprompt.export import EXPORTS
+
+
+@app.command("export")
+def export_(
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
+    output: Annotated[Path, typer.Option(help="Folder to write; it must be new.")],
+    to: Annotated[str, typer.Option(help=f"Format: {', '.join(EXPORTS)}.")] = "peft",
+    backbone: Annotated[str | None, typer.Option(help="Where the run's backbone lies now.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what --output holds.")] = False,
+) -> None:
+    """Write a tuned prompt as another library keeps it (docs/peft.md)."""
+    err.print(f"{run} is exported to {export_run(run, output, to, backbone, overwrite)}", soft_wrap=True, markup=False)
+
+
+@app.command("import")
+def import_(
+    folder: Annotated[Path, typer.Argument(help="Folder that HF PEFT, or the code of DePT's authors, has saved.")],
+    backbone: Annotated[str, typer.Option(help="The frozen model it was trained on: a folder or a hub id.")],
+    output: Annotated[Path, typer.Option(help="Folder of the run; it must be new.")],
+    template: Annotated[str, typer.Option(help="Input text with {columns}, as it was trained with.")] = "{text}",
+    choice: Annotated[
+        list[str] | None, typer.Option(help="An answer to choose among; repeat it. Free text when not given.")
+    ] = None,
+    peft_task: Annotated[int | None, typer.Option(min=0, help="Of a multi-task prompt: which task.")] = None,
+    max_source: Annotated[
+        int | None, typer.Option(min=1, help="Source tokens read: 256, or as many as there are offsets for.")
+    ] = None,
+    dtype: Dtype = "float32",
+    device: Device = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what --output holds.")] = False,
+) -> None:
+    """Make a run of a prompt that another library has tuned (docs/peft.md)."""
+    import_run(
+        folder, backbone, output, template=resolve.unescaped(template), choices=choice or [], peft_task=peft_task,
+        max_source=max_source, dtype=dtype, device=device, overwrite=overwrite, console=err,
+    )  # fmt: skip
