@@ -65,9 +65,10 @@ def import_run(
 ) -> Prompt:
     """Make a run of a prompt that HF PEFT, or the code of DePT's authors, has saved in `folder`.
 
-    `folder` may be an id of the Hugging Face hub. An adapter does not say how its texts were put, so `template` and `choices` do (without choices: free text). Nor
-    does it say which model it is for, beyond a name, so it is fingerprinted with `backbone`. Sources are read to
-    `max_source` tokens: 256, or as many as the adapter has offsets for. Nothing is written before all of it is checked.
+    `folder` may be an id of the Hugging Face hub. An adapter does not say how its texts were put, so `template` and
+    `choices` do (without choices: free text). Nor does it say which model it is for, beyond a name, so it is
+    fingerprinted with `backbone`. Sources are read to `max_source` tokens: 256, or as many as the adapter has offsets
+    for. Nothing is written before all of it is checked.
     """
     console = console or Console(stderr=True, highlight=False)
     check_folder(Path(output), overwrite=overwrite)
