@@ -489,7 +489,7 @@ def test_from_the_hub_safetensors_come_first_and_only_what_is_needed(
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("owner/name", "'owner/name' is no folder here, and the Hugging Face hub does not give it .* Check the name"),
+        ("owner/name", "'owner/name' is no folder here, and the Hugging Face hub did not give it .* Check name"),
         ("runs/no/such@@", "is no folder, and no hub id"),
         ("./runs/none", "is no folder, and no hub id"),
         ("none", "is no folder, and no hub id"),

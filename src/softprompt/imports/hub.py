@@ -43,6 +43,6 @@ def _snapshot(repo: str, revision: str | None, names: list[str]) -> Path:
     except (OSError, ValueError) as error:  # the hub's own errors are these
         why = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise BadInput(
-            f"{repo!r} is no folder here, and the Hugging Face hub does not give it ({why.rstrip('.')}). Check the name "
-            f"and the network, or fetch {' and '.join(names)} elsewhere, and give their folder."
+            f"{repo!r} is no folder here, and the Hugging Face hub did not give it ({why.rstrip('.')}). Check name and "
+            f"network, or fetch {' and '.join(names)} elsewhere, and give their folder."
         ) from None
