@@ -40,7 +40,7 @@ class Gradients:
         for example, i in rows:
             tokens[i] += len(self.backbone.target_ids(example))
         weights = [1 / tokens[i] for i in owners]
-        tensors = [tensor for i in alive for tensor in candidates[i].prompt.parameters()]
+        tensors = list(dict.fromkeys(t for i in alive for t in candidates[i].prompt.parameters()))  # some may be shared
         while True:
             losses = self._accumulated(examples, owners, weights, tensors)
             self._charge(examples, owners)
