@@ -1,4 +1,4 @@
-"""MPT's source stage on disk: finished runs teach a prompt that several tasks share (softprompt.training.sources).
+"""MPT's source stage on disk: finished runs teach a prompt that several tasks share (softprompt.training.source_stage).
 
 OUTPUT          the shared prompt, P* and the means of U_t and V_t: a run that --start-from takes; while it is
                 tuned, run.json and the checkpoint that --resume goes on from
@@ -36,7 +36,7 @@ from softprompt.training.runs import (
     make_candidate,
     read_run_card,
 )
-from softprompt.training.sources import Sources, tune_sources
+from softprompt.training.source_stage import SourceStage, tune_source_stage
 from softprompt.transfer import Predecessor, read_predecessor
 
 METHOD = "multitask"
@@ -78,11 +78,11 @@ def distil(
     origins = [card.task for card in cards]
     frozen = load_backbone(setting)
     setting = setting.model_copy(update={"dtype": plain(frozen.dtype)})
-    sources = _made(f"{METHOD}-sources", recipe, frozen, origins, teachers)
-    for member in sources.members:
+    stage = _made(f"{METHOD}-sources", recipe, frozen, origins, teachers)
+    for member in stage.members:
         (_folder_of(root, member.task.name) / "prompt.json").unlink(missing_ok=True)  # of an overwritten run
-    begin(sources, root, setting, said)
-    return _tuned(frozen, sources, root, setting, said, console)
+    begin(stage, root, setting, said)
+    return _tuned(frozen, stage, root, setting, said, console)
 
 
 def resume_distilled(folder: Path, card: RunCard, console: Console | None = None) -> dict[str, Prompt]:
@@ -98,11 +98,11 @@ def resume_distilled(folder: Path, card: RunCard, console: Console | None = None
                 "or distil anew with --overwrite."
             )
     frozen = load_backbone(card.setting)
-    sources = _made(card.name, card.recipe, frozen, card.task["tasks"], teachers)
+    stage = _made(card.name, card.recipe, frozen, card.task["tasks"], teachers)
     if (folder / FILE).is_file():
-        load_checkpoint(sources, folder)
-    console.print(f"{card.name} goes on after step {sources.step} of {card.recipe.steps}", soft_wrap=True)
-    return _tuned(frozen, sources, folder, card.setting, card.distillation, console)
+        load_checkpoint(stage, folder)
+    console.print(f"{card.name} goes on after step {stage.step} of {card.recipe.steps}", soft_wrap=True)
+    return _tuned(frozen, stage, folder, card.setting, card.distillation, console)
 
 
 def _folder_of(root: Path, task: str) -> Path:
@@ -148,42 +148,42 @@ def _check_recipe(recipe: Recipe, length: int) -> None:
 
 def _made(
     name: str, recipe: Recipe, frozen: Backbone, origins: Sequence[dict[str, Any]], teachers: Sequence[Predecessor]
-) -> Sources:
+) -> SourceStage:
     for teacher in teachers:
         teacher.prompt.check(frozen)
     tasks = [task_again(origin) for origin in origins]
     members = [make_candidate(f"{METHOD}-{task.name}", recipe, frozen, task) for task in tasks]
-    return Sources(name, members, [one.prompt.soft_prompt().to(frozen.device) for one in teachers])
+    return SourceStage(name, members, [one.prompt.soft_prompt().to(frozen.device) for one in teachers])
 
 
 def _tuned(
-    frozen: Backbone, sources: Sources, root: Path, setting: Setting, said: Distillation, console: Console
+    frozen: Backbone, stage: SourceStage, root: Path, setting: Setting, said: Distillation, console: Console
 ) -> dict[str, Prompt]:
     """Tune, then write a run for each task and, last of all, the shared prompt."""
 
     def save() -> None:
-        write_lines(root / "metrics.jsonl", sources.history)
-        save_checkpoint(sources, root)
+        write_lines(root / "metrics.jsonl", stage.history)
+        save_checkpoint(stage, root)
 
     def notice() -> None:
         console.print("Ctrl-C: ending after this step, then saving. Press again to end at once.", soft_wrap=True)
 
-    rates = ", ".join(f"{group} {rate:.3g}" for group, rate in sources.recipe.rates.items())
-    tasks = ", ".join(member.task.name for member in sources.members)
-    trained = sources.prompt.trainable()
-    console.print(f"{sources.name}: {tasks}; {trained:,} trained values; rates {rates}", soft_wrap=True, markup=False)
-    with TrainingView(console, [sources]) as view, interruptible(notice) as interrupted:
-        tune_sources(
-            frozen, sources, said, listener=view, save=save, interrupted=interrupted,
+    rates = ", ".join(f"{group} {rate:.3g}" for group, rate in stage.recipe.rates.items())
+    tasks = ", ".join(member.task.name for member in stage.members)
+    trained = stage.prompt.trainable()
+    console.print(f"{stage.name}: {tasks}; {trained:,} trained values; rates {rates}", soft_wrap=True, markup=False)
+    with TrainingView(console, [stage]) as view, interruptible(notice) as interrupted:
+        tune_source_stage(
+            frozen, stage, said, listener=view, save=save, interrupted=interrupted,
             tokens_per_pass=setting.tokens_per_pass,
         )  # fmt: skip
-    if not sources.done:
+    if not stage.done:
         raise Interrupted(
-            f"Interrupted after step {sources.step}; everything is saved. Go on with: softprompt train --resume {root}"
+            f"Interrupted after step {stage.step}; everything is saved. Go on with: softprompt train --resume {root}"
         )
-    sources.settle()
+    stage.settle()
     prompts, failed = {}, ""
-    for member, record in zip(sources.members, said.teachers, strict=True):
+    for member, record in zip(stage.members, said.teachers, strict=True):
         folder = _folder_of(root, member.task.name)
         make_folder(folder)
         write_lines(folder / "metrics.jsonl", member.history)
@@ -203,7 +203,7 @@ def _tuned(
                 (member.name, member.prompt.trainable(), run.scores["test"]),
             ],
         )  # fmt: skip
-    _write_shared(frozen, sources, root)
+    _write_shared(frozen, stage, root)
     if failed:
         raise RunFailed(failed)
     how = f"softprompt train --method {METHOD} --start-from {root}"
@@ -211,15 +211,15 @@ def _tuned(
     return prompts
 
 
-def _write_shared(frozen: Backbone, sources: Sources, root: Path) -> None:
+def _write_shared(frozen: Backbone, stage: SourceStage, root: Path) -> None:
     """Write the shared prompt; a folder that has its prompt.json is whole."""
-    made = SoftPrompt(sources.shared.target())
-    options = sources.recipe.parsed_options().model_dump()
+    made = SoftPrompt(stage.shared.target())
+    options = stage.recipe.parsed_options().model_dump()
     card = unscored_card(
-        sources.name, made, frozen, template=sources.task.template, choices=(), method=METHOD, options=options,
-        task=sources.task.name,
+        stage.name, made, frozen, template=stage.task.template, choices=(), method=METHOD, options=options,
+        task=stage.task.name,
     )  # fmt: skip
-    card = card.model_copy(update={"seed": sources.recipe.seed, "best": sources.best, "stopped": sources.stopped})
-    origin = f"shared by the tasks {sources.task.name}: where the prompt of another task starts (`--start-from`)"
+    card = card.model_copy(update={"seed": stage.recipe.seed, "best": stage.best, "stopped": stage.stopped})
+    origin = f"shared by the tasks {stage.task.name}: where the prompt of another task starts (`--start-from`)"
     save_unscored(Prompt(card, made.fold()), made, root, origin)
     (root / FILE).unlink(missing_ok=True)

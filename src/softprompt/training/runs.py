@@ -37,7 +37,7 @@ FORMAT = 1
 
 
 class Distillation(BaseModel):
-    """What MPT's source stage adds to the losses of its tasks (softprompt.training.sources)."""
+    """What MPT's source stage adds to the losses of its tasks (softprompt.training.source_stage)."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

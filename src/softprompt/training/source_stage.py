@@ -9,11 +9,11 @@ KL      of the distributions over the vocabulary, p ~ exp(z / temperature), mean
 MSE     of the last hidden states of source and target tokens (encoder and decoder): mean over an example's
         entries, then over the examples
 
-The three losses, weight 0.9, the states of encoder and decoder, and the draw of tasks below are the paper's; they
-were written down here without its text or code at hand. It gives no temperature that we know of (1 here), and says
-neither which layers' states nor whether losses are sums or means: the last layer's and means are our reading.
+Each step takes the examples of some tasks: their number is drawn from 2 to all, then they are.
 
-Each step takes the examples of some tasks: their number is drawn from 2 to all, then they are (section 3.3).
+The three losses, weight 0.9, the states of encoder and decoder and the draw of tasks are the paper's at second hand:
+neither its text nor its code could be read here. The temperature (1), the last layer's states at source and target
+tokens, and means where the paper writes sums are ours.
 """
 
 import math
@@ -35,10 +35,10 @@ from softprompt.training.gradients import Gradients
 from softprompt.training.loop import Listener
 from softprompt.training.runs import Distillation
 
-METRIC = "mean"
+METRIC = "mean of the tasks"
 
 
-class Sources(Candidate):
+class SourceStage(Candidate):
     """k tasks as one candidate: one P*, one optimizer, one best state, that of the best mean of their dev metrics.
 
     `members` are candidates of the method multitask, one a task, with the same recipe; `teachers` their teachers.
@@ -122,9 +122,9 @@ def distances(
     return summed(nll, student.owner), summed(kl, student.owner), summed(mse, student.row) / tokens
 
 
-def tune_sources(
+def tune_source_stage(
     backbone: Backbone,
-    sources: Sources,
+    stage: SourceStage,
     said: Distillation,
     *,
     listener: Listener | None = None,
@@ -136,15 +136,15 @@ def tune_sources(
 
     `save` is called after each evaluation, at the end, when `interrupted` says so, and before OutOfMemory is raised.
     """
-    gradients, members = Distilling(backbone, said, tokens_per_pass), sources.members
+    gradients, members = Distilling(backbone, said, tokens_per_pass), stage.members
     bank = Bank({member.name: member.prompt for member in members})
-    for member, teacher in zip(members, sources.teachers, strict=True):
+    for member, teacher in zip(members, stage.teachers, strict=True):
         bank.add(f"teacher of {member.name}", teacher)
     with backbone.using(bank.train()):
-        while not sources.done and not interrupted():
+        while not stage.done and not interrupted():
             for member in members:
-                member.step = sources.step
-            drawn = sources.drawn()
+                member.step = stage.step
+            drawn = stage.drawn()
             try:
                 losses = gradients(members, drawn)
             except OutOfMemory:
@@ -152,30 +152,30 @@ def tune_sources(
                 raise
             loss = sum(losses.values()) / len(losses)
             if math.isfinite(loss):
-                sources.update(loss)
-                sources.history[-1]["losses"] = {members[i].task.name: losses[i] for i in drawn}
+                stage.update(loss)
+                stage.history[-1]["losses"] = {members[i].task.name: losses[i] for i in drawn}
                 if listener:
-                    listener.stepped(sources)
-                if sources.due:
-                    _evaluate(backbone, bank, sources)
+                    listener.stepped(stage)
+                if stage.due:
+                    _evaluate(backbone, bank, stage)
                     if listener:
-                        listener.evaluated(sources)
+                        listener.evaluated(stage)
                     save()
             else:
-                sources.fail(f"the loss was {loss} at step {sources.step + 1}")
-            if sources.done and listener:
-                listener.ended(sources)
+                stage.fail(f"the loss was {loss} at step {stage.step + 1}")
+            if stage.done and listener:
+                listener.ended(stage)
         save()
 
 
-def _evaluate(backbone: Backbone, bank: Bank, sources: Sources) -> None:
+def _evaluate(backbone: Backbone, bank: Bank, stage: SourceStage) -> None:
     bank.eval()
     found, losses = {}, []
-    for i, member in enumerate(sources.members):
+    for i, member in enumerate(stage.members):
         scores, records = score_examples(backbone, member.task, member.dev_examples(), i)
         found[member.task.name] = scores.metrics[member.task.metrics[0]]
         losses.append(mean_loss(records))
     known = [loss for loss in losses if not math.isnan(loss)]  # there is none without choices
     mean = sum(known) / len(known) if known else math.nan
-    sources.evaluated(METRIC, {METRIC: sum(found.values()) / len(found), **found}, mean)
+    stage.evaluated(METRIC, {METRIC: sum(found.values()) / len(found), **found}, mean)
     bank.train()
