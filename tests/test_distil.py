@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 import softprompt
 from softprompt.artefact import load_prompt
 from softprompt.backbones import Backbone, Causal
-from softprompt.distil import distil
+from softprompt.distillation import distil
 from softprompt.errors import BadInput, Interrupted
 from softprompt.prompts import Free
 from softprompt.soft import Bank, SoftPrompt
@@ -259,7 +259,7 @@ def test_an_interrupted_source_stage_goes_on_to_the_same_bits(
         yield lambda: next(asked)
 
     with monkeypatch.context() as patch:
-        patch.setattr("softprompt.distil.interruptible", at_the_third_step)
+        patch.setattr("softprompt.distillation.interruptible", at_the_third_step)
         with pytest.raises(Interrupted, match=f"after step 3; .* softprompt train --resume {cut}"):
             distilled(place, cut)
     assert not list(cut.glob("**/prompt.json"))
@@ -309,7 +309,7 @@ def test_a_source_stage_needs_its_teachers_and_is_not_a_run_of_one_task(
     out, kept = tmp_path / "out", tmp_path / "kept"
     shutil.copytree(place / "runs", kept)
     with monkeypatch.context() as patch:
-        patch.setattr("softprompt.distil.tune_source_stage", lambda *_, **__: None)
+        patch.setattr("softprompt.distillation.tune_source_stage", lambda *_, **__: None)
         with pytest.raises(Interrupted):
             distil([kept / "colour", kept / "answer"], out, steps=2, batch=4)
     code, _, err = cli("train", out / "run.json", "--output", tmp_path / "again")

@@ -13,7 +13,7 @@ from rich.console import Console
 from softprompt.artefact import Prompt, load_prompt
 from softprompt.backbones import Backbone, load
 from softprompt.disk import write_lines
-from softprompt.distil import resume_distilled
+from softprompt.distillation import resume_distilled
 from softprompt.errors import BadInput, RunFailed
 from softprompt.evaluate import Record, evaluate, score
 from softprompt.metrics import measure

@@ -5,10 +5,10 @@ from typing import Annotated
 
 import typer
 
-from softprompt import distil as source_stage
 from softprompt import resolve
 from softprompt.cli.app import app, err
 from softprompt.cli.flags import Device, Set
+from softprompt.distillation import distil as distil_runs
 
 
 @app.command()
@@ -25,7 +25,7 @@ def distil(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what --output holds.")] = False,
 ) -> None:
     """Tune one prompt for several tasks, taught by their runs: MPT's source stage (docs/transfer.md)."""
-    source_stage.distil(
+    distil_runs(
         runs, output, steps=steps, batch=batch, seed=seed, settings=resolve.parse_settings(set_ or []), weight=weight,
         temperature=temperature, device=device, overwrite=overwrite, console=err,
     )  # fmt: skip

@@ -3,7 +3,7 @@
 ICLR 2023, https://arxiv.org/abs/2303.02861
 
 P = P* o (U V), elementwise, with the shared prompt P* (l,d), U (l,r) and V (r,d); r = 1 in the paper. All are
-trained. In the source stage (softprompt.distil) k tasks have one P* between them, and U_t, V_t for themselves; the
+trained. In the source stage (softprompt.distillation) k tasks have one P* between them, each its own U_t and V_t; the
 target stage starts at that P* and at the means of U_t and V_t, at vocabulary rows or, as SPoT does, at any run's rows.
 
 U V starts at ones, so that P starts as P*. (HF PEFT draws U and V from N(0, 0.02^2): the product starts near 0.0004,

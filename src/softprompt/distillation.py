@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 
 from softprompt.artefact import Prompt
@@ -82,6 +83,7 @@ def distil(
     for member in stage.members:
         (_folder_of(root, member.task.name) / "prompt.json").unlink(missing_ok=True)  # of an overwritten run
     begin(stage, root, setting, said)
+    torch.manual_seed(recipe.seed)  # only a backbone's dropout draws from it
     return _tuned(frozen, stage, root, setting, said, console)
 
 
