@@ -15,7 +15,7 @@ from peft import MultitaskPromptTuningConfig, PeftModel, PromptEncoderConfig, Pr
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from softprompt.artefact import Prompt, load_prompt
+from softprompt.artefact import Prompt, load_prompt, stored_tensors
 from softprompt.backbones import Backbone
 from softprompt.errors import BadArtefact, BadInput, PromptMismatch, SoftPromptError
 from softprompt.exchange import export_run, import_run
@@ -435,3 +435,70 @@ def test_peft_answers_otherwise_in_a_padded_batch_and_we_do_not() -> None:
     assert scores["PEFT"]["batch"] < 0.7
     assert scores["PEFT"]["batch_and_16"] < 0.7
     assert scores["softprompt"]["batch_as_alone"] == scores["softprompt"]["batch_and_16_as_alone"] == 1.0
+
+
+# From the hub
+
+
+def on_hub(cache: Path, repo: str, commit: str = "c0ffee" * 6 + "c0ff") -> Path:
+    """A folder for a repository's files, as the hub's client keeps what it has fetched."""
+    place = cache / f"models--{repo.replace('/', '--')}"
+    (place / "refs").mkdir(parents=True)
+    (place / "refs" / "main").write_text(commit)
+    return place / "snapshots" / commit
+
+
+def test_an_adapter_of_the_hub_is_imported_as_its_folder_is(
+    places: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    folder = on_hub(tmp_path / "cache", "owner/dept-sst2")
+    released(folder)
+    released(folder / "other", reached=9)
+    for name, again in (("owner/dept-sst2", folder), ("owner/dept-sst2/other", folder / "other")):
+        where = tmp_path / name.replace("/", "-")
+        prompt = import_run(name, places["t5"], where)
+        expected = import_run(again, places["t5"], tmp_path / f"{where.name}-again")
+        assert_same_tensors(stored_tensors(prompt.form), stored_tensors(expected.form))
+        assert prompt.card.name == f"imported-{Path(name).name}"
+        assert json.loads((where / "import.json").read_text())["from"] == f"{name}@{folder.name}"
+
+
+def test_from_the_hub_safetensors_come_first_and_only_what_is_needed(
+    places: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, asked = tmp_path / ("ab" * 20), []
+    tensors = released(folder)
+
+    def snapshot(repo: str, *, revision: str | None, allow_patterns: list[str]) -> str:
+        asked.append((repo, revision, allow_patterns))
+        return str(folder)
+
+    monkeypatch.setattr("softprompt.imports.hub.snapshot_download", snapshot)
+    read_adapter("owner/name@v1")
+    config = "adapter_config.json"
+    first = ("owner/name", "v1", [config, "adapter_model.safetensors"])
+    assert asked == [first, ("owner/name", folder.name, [config, "adapter_model.bin"])]
+    save_file(tensors, folder / "adapter_model.safetensors")
+    found = read_adapter("owner/name@v1")
+    assert asked[2:] == [first]
+    assert (found.name, found.origin) == ("name", f"owner/name@{folder.name}")
+    assert set(found.sha256) == {config, "adapter_model.safetensors"}
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("owner/name", "'owner/name' is no folder here, and the Hugging Face hub did not give it .* Check name"),
+        ("runs/no/such@@", "is no folder, and no hub id"),
+        ("./runs/none", "is no folder, and no hub id"),
+        ("none", "is no folder, and no hub id"),
+    ],
+)
+def test_a_hub_that_cannot_be_reached_and_a_name_that_is_no_id_are_clear_errors(
+    name: str, said: str, places: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(BadInput, match=said):
+        import_run(name, places["t5"], tmp_path / "run")
+    assert not (tmp_path / "run").exists()

@@ -13,6 +13,7 @@ import softprompt
 from softprompt import Bank, attach
 from softprompt.backbones import Backbone
 from softprompt.embedding import Layout
+from softprompt.errors import BadInput
 from softprompt.tasks import Example
 from tests import tiny
 from tests.compare import assert_close, copied, moved
@@ -45,7 +46,7 @@ def trainer(backbone: Backbone, data: Any, folder: Path, **settings: Any) -> Tra
         str(folder), report_to="none", use_cpu=True, disable_tqdm=True, logging_steps=1, lr_scheduler_type="constant",
         **{"max_steps": 12, "learning_rate": 0.03, "per_device_train_batch_size": 3, "save_steps": 4, **settings},
     )  # fmt: skip
-    return Trainer(backbone.model, arguments, DataCollatorForSeq2Seq(backbone.tokenizer), train_dataset=data)
+    return Trainer(backbone.model, arguments, DataCollatorForSeq2Seq(backbone.tokenizer), data, data)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -165,3 +166,73 @@ def test_the_example_of_the_documentation_runs(
     with names["frozen"].using(Bank({"p": names["prompt"].eval()})):
         expected = names["frozen"].answer([Example("where is my parcel", "")], [0])
     assert [answer["prediction"] for answer in softprompt.predict("run", ["where is my parcel"])] == expected
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_trainer_ends_with_its_best_checkpoint_when_asked(family: str, tmp_path: Path) -> None:
+    backbone = tiny.backbone(family)
+    prompt = soft_prompt(backbone, "dept")
+    with backbone.using(Bank({"p": prompt})):
+        data = rows(backbone, backbone.embedding.bank)
+    frozen = copied(backbone.model)
+    with attach(backbone.model, prompt, tiny.PAD):
+        one = trainer(
+            backbone, data, tmp_path, eval_strategy="steps", eval_steps=4, load_best_model_at_end=True,
+            metric_for_best_model="eval_loss", greater_is_better=True,  # so that the best is not the last
+        )  # fmt: skip
+        one.train()
+        state = copied(backbone.model)
+        found = one.evaluate()["eval_loss"]
+    losses = {entry["step"]: entry["eval_loss"] for entry in one.state.log_history if "eval_loss" in entry}
+    assert one.state.best_global_step == 4 == max(losses, key=losses.__getitem__)
+    assert moved(load_file(tmp_path / "checkpoint-4" / "model.safetensors"), state) == set()
+    assert moved(load_file(tmp_path / "checkpoint-12" / "model.safetensors"), state) != set()
+    assert found == pytest.approx(losses[4])
+    assert moved(frozen, copied(backbone.model)) == set()
+
+
+@pytest.mark.filterwarnings("ignore:`gradient_checkpointing:FutureWarning")  # the name that Trainer has had so far
+@pytest.mark.parametrize("dropout", [False, True])
+@pytest.mark.parametrize("family", [*FAMILIES, "bart"])
+def test_trainer_computes_layers_again_and_gets_the_same_gradients(family: str, dropout: bool, tmp_path: Path) -> None:
+    def trained(checkpointing: bool) -> tuple[dict[str, torch.Tensor], int]:
+        backbone = tiny.backbone(family)
+        for module in backbone.model.modules():  # drawn anew in each run, and here two are compared
+            for name in [name for name in ("p", "dropout", "activation_dropout") if name in vars(module)]:
+                setattr(module, name, 0.0)
+        prompt, runs = soft_prompt(backbone, "dept"), []
+        with backbone.using(Bank({"p": prompt})):
+            data = rows(backbone, backbone.embedding.bank)
+        norm = next(module for name, module in backbone.model.named_modules() if name.endswith(NORMS[family]))
+        norm.register_forward_hook(lambda *_: runs.append(1))
+        with attach(backbone.model, prompt, tiny.PAD, dropout=dropout):
+            trainer(backbone, data, tmp_path, max_steps=3, gradient_checkpointing=checkpointing).train()
+            assert backbone.model.training == dropout
+        assert not any(getattr(module, "gradient_checkpointing", False) for module in backbone.model.modules())
+        return copied(prompt), len(runs)
+
+    (plain, once), (recomputed, twice) = trained(False), trained(True)
+    assert twice == 2 * once
+    for name, tensor in plain.items():
+        assert_close(recomputed[name].float(), tensor.float(), 1e-6)
+
+
+NORMS = {
+    "llama": "layers.0.input_layernorm",
+    "t5": "encoder.block.0.layer.0.layer_norm",
+    "bart": "self_attn_layer_norm",
+}
+
+
+@pytest.mark.filterwarnings("ignore:`gradient_checkpointing:FutureWarning")
+def test_a_cache_that_checkpointing_would_drop_is_refused() -> None:
+    backbone = tiny.backbone("llama")
+    ids = torch.tensor([[7, 8, 9]])
+    with attach(backbone.model, soft_prompt(backbone, "prompt_tuning"), tiny.PAD):
+        model: Any = backbone.model
+        before = model(input_ids=ids, use_cache=True).past_key_values
+        model.gradient_checkpointing_enable()
+        with pytest.raises(BadInput, match="past_key_values hold tokens"):
+            model(input_ids=ids, past_key_values=before)
+        with torch.no_grad():  # nothing is computed again where there is no backward pass
+            assert model(input_ids=ids, past_key_values=before).logits.shape[1] == 3

@@ -86,7 +86,6 @@ def test_a_bank_of_mixed_methods_trains_each_prompt_as_it_would_alone(family: st
         ("dept", {"options": {"length": 5, "rank": 2}}),
         ("adept", {"batch": 3}),
         ("attempt", {"steps": 5}),
-        ("smop", {"seed": 2}),
     ]
     specs += [(method, {}) for method in METHODS if method not in dict(specs)]
 
@@ -138,8 +137,27 @@ def test_a_resumed_run_is_compared_against_something_that_differs() -> None:
         assert_same_tensors(one.prompt.state_dict(), other.prompt.state_dict())
 
 
+@pytest.mark.parametrize("family", ["gpt2", "bart"])
+def test_smops_penalty_which_is_no_sum_over_examples_is_the_same_however_a_step_is_cut(family: str) -> None:
+    def gradient(tokens_per_pass: int | None, balance: float = 5.0) -> torch.Tensor:
+        backbone = tiny.backbone(family)
+        one = candidate(backbone, "smop", options={"length": 3, **tiny.small("smop", balance=balance)}, batch=8)
+        with backbone.using(Bank({"one": one.prompt}).train()):
+            Gradients(backbone, tokens_per_pass)([one], [0])
+        grad = one.prompt.prompt.router.grad  # type: ignore[union-attr]
+        assert isinstance(grad, torch.Tensor)
+        return grad
+
+    whole = gradient(None)
+    assert_close(gradient(1), whole)
+    assert_close(gradient(20), whole)
+    assert float((gradient(None, 0.0) - whole).abs().max()) > 1e-3
+
+
 class Charged(Free):
     """Free rows whose squares cost, once for each example: a penalty that is additive, so that it can be known."""
+
+    charges = True
 
     def penalty(self, text: Text) -> torch.Tensor:
         return self.rows.square().sum() * text.mask.any(1).float().mean()

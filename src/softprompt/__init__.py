@@ -5,6 +5,7 @@ from softprompt.backbones import Backbone, load
 from softprompt.commands import evaluate_run as evaluate
 from softprompt.commands import predict_run as predict
 from softprompt.commands import resume, train
+from softprompt.distillation import distil
 from softprompt.embedding import SoftEmbedding, attach
 from softprompt.errors import SoftPromptError
 from softprompt.exchange import export_run, import_run
@@ -33,6 +34,7 @@ __all__ = [
     "Task",
     "Text",
     "attach",
+    "distil",
     "evaluate",
     "export_run",
     "from_files",

@@ -13,6 +13,7 @@ from rich.console import Console
 from softprompt.artefact import Prompt, load_prompt
 from softprompt.backbones import Backbone, load
 from softprompt.disk import write_lines
+from softprompt.distillation import resume_distilled
 from softprompt.errors import BadInput, RunFailed
 from softprompt.evaluate import Record, evaluate, score
 from softprompt.metrics import measure
@@ -37,6 +38,7 @@ from softprompt.training.runs import (
     check_folder,
     finish,
     floors,
+    load_backbone,
     make_candidate,
     read_run_card,
     resume_run,
@@ -106,7 +108,7 @@ def train(
         backbone=backbone, dtype=dtype, device=device, max_source=max_source, dropout=dropout,
         gradient_checkpointing=gradient_checkpointing, compile=compile, tokens_per_pass=tokens_per_pass,
     )  # fmt: skip
-    frozen = _load(setting)
+    frozen = load_backbone(setting)
     setting = setting.model_copy(update={"dtype": plain(frozen.dtype)})  # a resumed run keeps what auto chose
     console.print(_describe(read, frozen), soft_wrap=True, markup=False)
     candidates = {
@@ -126,11 +128,14 @@ def resume(folders: Sequence[str | Path], console: Console | None = None) -> dic
     for folder in found:
         if (folder / "prompt.json").is_file():
             raise BadInput(f"{folder} is a finished run; there is nothing to resume.")
+    several = [folder for folder in found if cards[folder].distillation is not None]
+    if several and len(found) == 1:
+        return resume_distilled(several[0], cards[several[0]], console)
     settings = {card.setting for card in cards.values()}
-    if len(settings) != 1 or any(card.task != cards[found[0]].task for card in cards.values()):
+    if several or len(settings) != 1 or any(card.task != cards[found[0]].task for card in cards.values()):
         raise BadInput("The runs to resume have different backbones, settings or data; resume them one by one.")
     setting = settings.pop()
-    frozen = _load(setting)
+    frozen = load_backbone(setting)
     runs = []
     for folder, card in cards.items():
         runs.append(resume_run(card, folder, frozen, task_again(card.task)))
@@ -250,16 +255,6 @@ def _train(frozen: Backbone, runs: list[Run], console: Console, setting: Setting
     if failed:
         raise RunFailed(" ".join(map(str, failed)))
     return prompts
-
-
-def _load(setting: Setting) -> Backbone:
-    """A backbone to train on: it remembers what it tokenises."""
-    frozen = load(
-        setting.backbone, dtype=setting.dtype, device=setting.device, max_source=setting.max_source,
-        dropout=setting.dropout, gradient_checkpointing=setting.gradient_checkpointing, compile=setting.compile,
-    )  # fmt: skip
-    frozen.remember()
-    return frozen
 
 
 def load_for(prompt: Prompt, backbone: str | None, dtype: str, device: str | None) -> Backbone:

@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from softprompt.recompute import switchable
 from softprompt.soft import Bank, SoftPrompt, Text
 
 IGNORED = -100
@@ -153,7 +154,7 @@ def attach(model: nn.Module, bank: Bank | SoftPrompt, pad: int, *, dropout: bool
     Inside, `model` is an ordinary transformers model whose only trainable tensors, and only entries of its state dict,
     are the bank's: `transformers.Trainer` trains and saves those (docs/trainer.md). Source is what `attention_mask`
     shows and, in a decoder-only model with `labels`, what is no target (-100 there). The model stays in eval mode
-    whatever `train()` says, unless `dropout`. Gradient checkpointing needs `dropout`: in eval there is none.
+    whatever `train()` says, unless `dropout`; gradient checkpointing, once switched on, works in both.
     """
     bank = bank if isinstance(bank, Bank) else Bank({"prompt": bank})
     trained = [tensor for tensor in model.parameters() if tensor.requires_grad]
@@ -166,7 +167,8 @@ def attach(model: nn.Module, bank: Bank | SoftPrompt, pad: int, *, dropout: bool
     if not dropout:
         model.train = lambda mode=True: (bank.train(mode), model)[1]  # type: ignore[method-assign]
     try:
-        yield embedding
+        with switchable(model):
+            yield embedding
     finally:
         for handle in handles:
             handle.remove()

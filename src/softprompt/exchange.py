@@ -65,9 +65,10 @@ def import_run(
 ) -> Prompt:
     """Make a run of a prompt that HF PEFT, or the code of DePT's authors, has saved in `folder`.
 
-    An adapter does not say how its texts were put, so `template` and `choices` do (without choices: free text). Nor
-    does it say which model it is for, beyond a name, so it is fingerprinted with `backbone`. Sources are read to
-    `max_source` tokens: 256, or as many as the adapter has offsets for. Nothing is written before all of it is checked.
+    `folder` may be an id of the Hugging Face hub. An adapter does not say how its texts were put, so `template` and
+    `choices` do (without choices: free text). Nor does it say which model it is for, beyond a name, so it is
+    fingerprinted with `backbone`. Sources are read to `max_source` tokens: 256, or as many as the adapter has offsets
+    for. Nothing is written before all of it is checked.
     """
     console = console or Console(stderr=True, highlight=False)
     check_folder(Path(output), overwrite=overwrite)
@@ -78,7 +79,7 @@ def import_run(
     _check_fit(adapter, found, {"name": frozen.name, "kind": frozen.kind, "d": frozen.d})
     peft_version = adapter.config.get("peft_version")
     card = unscored_card(
-        f"imported-{adapter.folder.resolve().name}", found.prompt, frozen, template=template, choices=choices,
+        f"imported-{adapter.name}", found.prompt, frozen, template=template, choices=choices,
         method=found.method, options=found.options, task="imported",
         packages={"peft": str(peft_version)} if peft_version else None,
     )  # fmt: skip
@@ -118,7 +119,7 @@ def _record(adapter: Adapter, found: Imported, peft_task: int | None) -> dict[st
     """import.json: what run.json is to a run of our own."""
     return {
         "format": 1,
-        "from": str(adapter.folder.resolve()),
+        "from": adapter.origin,
         "sha256": adapter.sha256,
         "config": adapter.config,
         "peft_task": peft_task,

@@ -175,7 +175,7 @@ METHODS: dict[str, Method] = {
             "https://arxiv.org/abs/2502.04501", RandomProjectionOptions, _PROJECTION_RATES, {},
         ),
         Method(
-            "multitask", "MPT, target stage", "prompt", "multitask", None, _WANG, 2023,
+            "multitask", "MPT", "prompt", "multitask", None, _WANG, 2023,
             "https://arxiv.org/abs/2303.02861", MultitaskOptions, _MULTITASK_RATES, {},
         ),
         Method(

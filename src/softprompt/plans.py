@@ -145,6 +145,8 @@ def _task_words(spec: TaskSpec) -> dict[str, Any]:
 def _words_of_run(path: Path) -> dict[str, Any]:
     card = read_run_card(path)
     get_method(card.recipe.method)
+    if card.distillation is not None:
+        raise BadInput(f"{path} is of a run on several tasks; do it again with softprompt distil and its teachers.")
     words = {"recipe": card.recipe, "task": task_again(card.task), **card.setting.model_dump()}
     if card.start_from is not None:
         words["start_from"] = _unchanged(path, card.start_from)

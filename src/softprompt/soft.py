@@ -77,6 +77,8 @@ class PromptPart(nn.Module):
 
     length: int
     kind: Kind = "prompt"
+    charges: bool = False
+    """Whether `penalty` gives anything."""
     step: int = 0
     """The optimizer step under way: what a part draws in training changes with it (softprompt.noise)."""
 
@@ -85,7 +87,10 @@ class PromptPart(nn.Module):
         raise NotImplementedError
 
     def penalty(self, text: Text) -> Tensor | None:
-        """What training adds to the mean token loss of these rows' examples, in nats; None for nothing."""
+        """What training adds to the mean token loss of these rows' examples, in nats; None for nothing.
+
+        Asked with all examples of a step together, so it need not be a sum over them.
+        """
         return None
 
     def groups(self) -> dict[str, list[nn.Parameter]]:

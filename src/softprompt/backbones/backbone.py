@@ -40,6 +40,20 @@ class Losses(NamedTuple):
     """Target tokens of each row."""
 
 
+class Observed(NamedTuple):
+    """What a backbone computes on the way to its losses: m target tokens in all rows, n tokens of the rows' own."""
+
+    scores: Float[Tensor, "m v"]
+    """log-probabilities at each target token, in float32."""
+    labels: Int[Tensor, " m"]
+    owner: Int[Tensor, " m"]
+    """Row of the batch that each target token belongs to."""
+    states: Float[Tensor, "n d"]
+    """Last hidden states of source and target tokens, of encoder and decoder where there are both; in float32."""
+    row: Int[Tensor, " n"]
+    """Row of the batch that each of those belongs to."""
+
+
 class Backbone:
     """A frozen model that can be asked. `using(bank)` says which soft prompts its rows may name."""
 
@@ -121,6 +135,13 @@ class Backbone:
 
     def loss(self, batch: Batch) -> Losses:
         """Score a batch posed with targets; gradients reach the bank."""
+        raise NotImplementedError
+
+    def observe(self, batch: Batch) -> Observed:
+        """What `loss` is computed from, of a batch posed with targets; gradients reach the bank.
+
+        The same examples in the same order give the same tokens in the same order, whatever their prompts' values.
+        """
         raise NotImplementedError
 
     def answer(

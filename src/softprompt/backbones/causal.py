@@ -16,7 +16,7 @@ from transformers import DynamicCache
 from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 
 from softprompt.backbones.attention import packed
-from softprompt.backbones.backbone import Backbone, Batch, Losses
+from softprompt.backbones.backbone import Backbone, Batch, Losses, Observed
 from softprompt.backbones.generation import reads_soft_ids
 from softprompt.backbones.head import label_nll
 from softprompt.backbones.packing import Memory, Packing, pack, pack_prompt, used
@@ -53,6 +53,27 @@ class Causal(Backbone):
         states = self._states(batch, packing)[packing.predicting]
         nll = label_nll(self._head, states, batch.labels[real], self.v)
         return Losses(nll.new_zeros(len(real)).index_add(0, packing.owner, nll), real.sum(1))
+
+    def observe(self, batch: Batch) -> Observed:
+        assert batch.labels is not None
+        real, n = batch.labels != IGNORED, batch.ids.shape[1]
+        if self.packs(batch.prompts):
+            packing = self._packing(batch)
+            states = self._states(batch, packing)
+            predicting, own = states[packing.predicting], states[packing.prompts :]
+            row = packing.gather[packing.prompts :] // n
+        else:
+            base: Any = self.model.base_model
+            positions = (batch.mask.cumsum(1) - 1).clamp(min=0)
+            with self.embedding.laid_out(batch.layout):
+                states = base(
+                    input_ids=batch.ids, attention_mask=batch.mask.long(), position_ids=positions, use_cache=False
+                ).last_hidden_state  # (b, n, d)
+            text = batch.mask & (batch.ids < self.v)
+            text[:, -1] = False  # the last target token predicts nothing that is asked
+            predicting, own, row = states[:, -real.shape[1] - 1 : -1][real], states[text], text.nonzero()[:, 0]
+        scores = torch.log_softmax(self._head(predicting).float(), -1)
+        return Observed(scores, batch.labels[real], real.nonzero()[:, 0], own.float(), row)
 
     # Packed rows
 

@@ -1,29 +1,24 @@
 """What is done to a backbone's layers as a whole: compute them again instead of keeping them, or compile them."""
 
 import shutil
-from collections.abc import Callable, Iterator
-from functools import wraps
-from typing import Any
+from collections.abc import Iterator
 
-import torch
 from torch import nn
-from torch.utils.checkpoint import checkpoint
-from transformers.modeling_layers import GradientCheckpointingLayer
 
 from softprompt.errors import BadInput
+from softprompt.recompute import again, layers_of
 
 
 def checkpoint_layers(model: nn.Module) -> None:
     """Keep each layer's input only and compute the layer again in the backward pass.
 
-    transformers' own switch acts in `train()` mode alone, and there it drops the cache that a prompt may stand
-    in; a frozen network is in `eval()` mode. Raises BadInput for a model without such layers.
+    Raises BadInput for a model without such layers.
     """
     layers = list(layers_of(model))
     if not layers:
         raise BadInput(f"{type(model).__name__} has no layers that can be computed again; do without checkpointing.")
     for layer in layers:
-        layer.forward = _again(layer.forward)
+        layer.forward = again(layer.forward)
 
 
 def compile_layers(model: nn.Module) -> None:
@@ -37,20 +32,6 @@ def compile_layers(model: nn.Module) -> None:
     for layer in layers_of(model):
         for part in between_attentions(layer):
             part.compile(dynamic=True)
-
-
-def layers_of(model: nn.Module) -> Iterator[nn.Module]:
-    return (module for module in model.modules() if isinstance(module, GradientCheckpointingLayer))
-
-
-def _again(forward: Callable[..., Any]) -> Callable[..., Any]:
-    @wraps(forward)
-    def run(*args: Any, **kwargs: Any) -> Any:
-        if not torch.is_grad_enabled():
-            return forward(*args, **kwargs)
-        return checkpoint(forward, *args, use_reentrant=False, **kwargs)
-
-    return run
 
 
 def between_attentions(module: nn.Module) -> Iterator[nn.Module]:

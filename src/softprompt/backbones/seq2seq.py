@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from softprompt.backbones.backbone import Backbone, Batch, Losses
+from softprompt.backbones.backbone import Backbone, Batch, Losses, Observed
 from softprompt.backbones.cutting import cut
 from softprompt.embedding import IGNORED, Layout
 from softprompt.errors import BadInput
@@ -46,16 +46,30 @@ class Seq2Seq(Backbone):
     def _log_probabilities(self, batch: Batch) -> Tensor:
         return self._decoded(self._encoded(batch), batch)
 
+    def observe(self, batch: Batch) -> Observed:
+        assert batch.labels is not None
+        real, text = batch.labels != IGNORED, batch.mask & (batch.ids < self.v)
+        encoded = self._encoded(batch)
+        made = self._outputs(encoded, batch, output_hidden_states=True)
+        own = torch.cat([encoded[text], made.decoder_hidden_states[-1][real]])
+        owner = real.nonzero()[:, 0]
+        scores = torch.log_softmax(made.logits[real].float(), -1)
+        return Observed(scores, batch.labels[real], owner, own.float(), torch.cat([text.nonzero()[:, 0], owner]))
+
     def _decoded(self, states: Tensor, batch: Batch) -> Tensor:
         """Log-probabilities (b, t, v) of targets over encoder states (b, n, d)."""
+        return torch.log_softmax(self._outputs(states, batch).logits.float(), -1)
+
+    def _outputs(self, states: Tensor, batch: Batch, **asked: bool) -> Any:
+        """What the model gives for targets over encoder states (b, n, d)."""
         assert batch.labels is not None
         labels = batch.labels.masked_fill(batch.labels == IGNORED, self.pad)
         start: int = self.model.config.decoder_start_token_id  # type: ignore
         inputs = torch.cat([labels.new_full((len(labels), 1), start), labels[:, :-1]], dim=1)
-        logits = self.model(
-            encoder_outputs=(states,), attention_mask=batch.mask.long(), decoder_input_ids=inputs, use_cache=False
-        ).logits
-        return torch.log_softmax(logits.float(), -1)
+        return self.model(
+            encoder_outputs=(states,), attention_mask=batch.mask.long(), decoder_input_ids=inputs, use_cache=False,
+            **asked,
+        )  # fmt: skip
 
     def continuation(self, text: str) -> list[int]:
         return self.tokens(text)

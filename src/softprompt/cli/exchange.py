@@ -29,7 +29,9 @@ def export_(
 
 @app.command("import")
 def import_(
-    folder: Annotated[Path, typer.Argument(help="Folder that HF PEFT, or the code of DePT's authors, has saved.")],
+    folder: Annotated[
+        str, typer.Argument(help="Folder, or hub id, of what HF PEFT or the code of DePT's authors has saved.")
+    ],
     backbone: Annotated[str, typer.Option(help="The frozen model it was trained on: a folder or a hub id.")],
     output: Annotated[Path, typer.Option(help="Folder of the run; it must be new.")],
     template: Annotated[str, typer.Option(help="Input text with {columns}, as it was trained with.")] = "{text}",

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from softprompt.disk import file_sha256
 from softprompt.errors import BadArtefact
+from softprompt.imports.hub import fetch
 
 CONFIG, TENSORS, PICKLED = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
 
@@ -30,17 +31,29 @@ class Adapter:
     tensors: dict[str, Tensor]
     sha256: dict[str, str]
     """Of both files, by their names."""
+    origin: str
+    """The folder as the user finds it: a path, or the hub id and its commit."""
+
+    @property
+    def name(self) -> str:
+        """Its own name, without where it lies."""
+        return Path(self.origin.partition("@")[0]).name
 
     @property
     def config_path(self) -> Path:
         return self.folder / CONFIG
 
 
-def read_adapter(folder: str | Path) -> Adapter:
-    """Read a folder that PEFT has saved. Raises BadArtefact, saying what is wrong with it."""
-    folder = Path(folder)
+def read_adapter(where: str | Path) -> Adapter:
+    """Read what PEFT has saved in the folder, or under the hub id, `where`.
+
+    Raises BadArtefact, saying what is wrong with it; BadInput when it is neither, or the hub does not give it.
+    """
+    folder, origin = Path(where), str(Path(where).resolve())
+    if folder.is_file():
+        raise BadArtefact(f"{folder} is a file; expected the folder that PEFT has saved.")
     if not folder.is_dir():
-        raise BadArtefact(f"{folder} is no folder; expected one that PEFT has saved.")
+        folder, origin = fetch(str(where), CONFIG, TENSORS, PICKLED)
     config = _read_config(folder)
     path = folder / TENSORS if (folder / TENSORS).is_file() else folder / PICKLED
     if not path.is_file():
@@ -49,7 +62,7 @@ def read_adapter(folder: str | Path) -> Adapter:
             "(Of the 17 checkpoints that the authors of DePT released, 12 are like that.)"
         )
     tensors = _read_safetensors(path) if path.name == TENSORS else _read_pickled(path)
-    return Adapter(folder, config, tensors, {one.name: file_sha256(one) for one in (folder / CONFIG, path)})
+    return Adapter(folder, config, tensors, {one.name: file_sha256(one) for one in (folder / CONFIG, path)}, origin)
 
 
 def _read_config(folder: Path) -> dict[str, Any]:

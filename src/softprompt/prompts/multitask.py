@@ -1,15 +1,17 @@
-"""MPT, as it tunes one target task. Wang et al., Multitask Prompt Tuning Enables Parameter-Efficient Transfer Learning.
+"""MPT. Wang et al., Multitask Prompt Tuning Enables Parameter-Efficient Transfer Learning.
 
 ICLR 2023, https://arxiv.org/abs/2303.02861
 
 P = P* o (U V), elementwise, with the shared prompt P* (l,d), U (l,r) and V (r,d); r = 1 in the paper. All are
-trained. Before this stage the paper distils P* from several source tasks at once; here P* starts at vocabulary rows
-or, with --start-from, at the rows of any other run (SPoT's way to come by a source prompt).
+trained. In the source stage (softprompt.distillation) k tasks have one P* between them, each its own U_t and V_t; the
+target stage starts at that P* and at the means of U_t and V_t, at vocabulary rows or, as SPoT does, at any run's rows.
 
 U V starts at ones, so that P starts as P*. (HF PEFT draws U and V from N(0, 0.02^2): the product starts near 0.0004,
 which all but deletes a prompt that was not trained with them.) A rank past the first starts with U ~ N(0, 1) and V = 0:
 it adds nothing yet, and is not a copy of the first.
 """
+
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
@@ -40,6 +42,32 @@ class Multitask(PromptPart):
     def set_rows(self, rows: Float[Tensor, "l d"]) -> None:
         with torch.no_grad():
             self.rows.copy_(rows)  # U V is at its start, ones
+
+
+class Shared(PromptPart):
+    """The prompts of k source tasks, whose P* is one tensor from now on; its own rows are the target's start."""
+
+    def __init__(self, tasks: Sequence[Multitask]) -> None:
+        super().__init__()
+        for task in tasks:
+            task.rows = tasks[0].rows
+        self.length, self.rows = tasks[0].length, tasks[0].rows
+        self.u, self.v = nn.ParameterList(task.u for task in tasks), nn.ParameterList(task.v for task in tasks)
+
+    def target(self) -> Multitask:
+        """P* and the means of U_t and V_t, where the paper's target stage starts."""
+        made = Multitask(self.rows, self.u[0].shape[1])
+        with torch.no_grad():
+            made.u.copy_(torch.stack(list(self.u)).mean(0))
+            made.v.copy_(torch.stack(list(self.v)).mean(0))
+        return made
+
+    def forward(self, text: Text | None) -> Float[Tensor, "l d"]:
+        made: Tensor = self.target()(text)
+        return made
+
+    def groups(self) -> dict[str, list[nn.Parameter]]:
+        return {"prompt": [self.rows], "weights": [*self.u, *self.v]}
 
 
 class MultitaskOptions(StartOptions):

@@ -37,6 +37,7 @@ class Routed(PromptPart):
         super().__init__()
         self.length = rows.shape[1]
         self.noise, self.balance, self.seed = noise, balance, seed
+        self.charges = balance > 0
         self.rows = nn.Parameter(rows.detach().float().clone())
         self.router = nn.Parameter(router.detach().float().clone())
 

@@ -1,7 +1,7 @@
 """The gradient of one step, in as many passes as memory asks for: how a step is cut does not change its result."""
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from accelerate import Accelerator
@@ -40,9 +40,10 @@ class Gradients:
         for example, i in rows:
             tokens[i] += len(self.backbone.target_ids(example))
         weights = [1 / tokens[i] for i in owners]
-        tensors = [tensor for i in alive for tensor in candidates[i].prompt.parameters()]
+        tensors = list(dict.fromkeys(t for i in alive for t in candidates[i].prompt.parameters()))  # some may be shared
         while True:
             losses = self._accumulated(examples, owners, weights, tensors)
+            self._charge(examples, owners)
             if self.scale == 1.0:
                 return {i: losses[i] for i in alive}
             finite = [i for i in alive if abs(losses[i]) < float("inf")]
@@ -65,7 +66,7 @@ class Gradients:
                 before = [None if tensor.grad is None else tensor.grad.clone() for tensor in tensors]
                 mine = [examples[i] for i in rows], [owners[i] for i in rows], [weights[i] for i in rows]
                 try:
-                    parts = self._passed(*mine, {i: owners.count(i) for i in set(mine[1])})
+                    parts = self._passed(*mine)
                 except RuntimeError as error:
                     if not should_reduce_batch_size(error):
                         raise
@@ -79,23 +80,32 @@ class Gradients:
             left = [i for i in left if i not in done]
         return losses
 
-    def _passed(
-        self, examples: Sequence[Example], owners: Sequence[int], weights: Sequence[float], whole: Mapping[int, int]
-    ) -> list[float]:
-        """One forward and backward pass; returns each example's weighted loss.
-
-        `whole` gives the examples of each owner in the step: a penalty counts by its share of them in this pass.
-        """
+    def _passed(self, examples: Sequence[Example], owners: Sequence[int], weights: Sequence[float]) -> list[float]:
+        """One forward and backward pass; returns each example's weighted loss."""
         nll = self.backbone.loss(self.backbone.pose(examples, owners, targets=True)).nll
         weighted = nll * torch.tensor(weights, device=nll.device)
         # Rows are independent, so a row that is not finite is left out without touching the others' gradients.
         total = weighted[nll.isfinite()].sum()
-        for i, penalty in self.backbone.embedding.penalties.items():
-            if bool(penalty.isfinite()):
-                total = total + penalty * (owners.count(i) / whole[i])
         if total.requires_grad:
             self.accelerator.backward(total * self.scale)
         return list(weighted.detach().tolist())
+
+    def _charge(self, examples: Sequence[Example], owners: Sequence[int]) -> None:
+        """Add the gradients of the prompts' penalties, each for all its examples of the step at once.
+
+        SMoP's is a product of means over them: summed over passes it would depend on how the step was cut, and so on
+        the prompts it is cut with. It asks for the embeddings alone, not for the network.
+        """
+        embedding = self.backbone.embedding
+        rows = [row for row, i in enumerate(owners) if embedding.bank[i].prompt.charges]
+        if not rows:
+            return
+        batch = self.backbone.pose([examples[row] for row in rows], [owners[row] for row in rows], targets=True)
+        with embedding.laid_out(batch.layout):
+            embedding(batch.ids)
+        charged = [penalty for penalty in embedding.penalties.values() if bool(penalty.isfinite())]
+        if charged:
+            self.accelerator.backward(torch.stack(charged).sum() * self.scale)
 
     def _halve(self, examples: Sequence[Example], error: RuntimeError) -> None:
         """Make passes smaller after one of `examples` that did not fit. Raises OutOfMemory for a single example."""

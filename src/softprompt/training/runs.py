@@ -18,7 +18,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from softprompt.artefact import Card, Prompt, fingerprint, stored
-from softprompt.backbones import Backbone
+from softprompt.backbones import Backbone, load
 from softprompt.disk import make_folder, write_json, write_lines
 from softprompt.errors import BadArtefact, BadInput, Interrupted, NotFinite
 from softprompt.evaluate import majority, score_task
@@ -36,6 +36,17 @@ from softprompt.transfer import Predecessor, StartFrom, read_again, read_sources
 FORMAT = 1
 
 
+class Distillation(BaseModel):
+    """What MPT's source stage adds to the losses of its tasks (softprompt.training.source_stage)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    teachers: list[StartFrom]
+    """The runs that each task's prompt learns from."""
+    weight: float
+    temperature: float
+
+
 class RunCard(BaseModel):
     """run.json: enough to do the run again."""
 
@@ -49,6 +60,8 @@ class RunCard(BaseModel):
     start_from: StartFrom | None = None
     sources: list[StartFrom] = []
     """The runs whose prompts the method reads."""
+    distillation: Distillation | None = None
+    """Of a run on several tasks, whose origins `task` then holds under "tasks"."""
     versions: dict[str, str]
 
 
@@ -64,6 +77,16 @@ class Run:
 def versions() -> dict[str, str]:
     packages = ("softprompt", "torch", "transformers", "accelerate")
     return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in packages}
+
+
+def load_backbone(setting: Setting) -> Backbone:
+    """A backbone to train on: it remembers what it tokenises."""
+    frozen = load(
+        setting.backbone, dtype=setting.dtype, device=setting.device, max_source=setting.max_source,
+        dropout=setting.dropout, gradient_checkpointing=setting.gradient_checkpointing, compile=setting.compile,
+    )  # fmt: skip
+    frozen.remember()
+    return frozen
 
 
 def make_candidate(
@@ -134,7 +157,7 @@ def check_folder(
         )
 
 
-def begin(candidate: Candidate, folder: Path, setting: Setting) -> Run:
+def begin(candidate: Candidate, folder: Path, setting: Setting, distillation: Distillation | None = None) -> Run:
     """Make the run's folder and write what it was told."""
     make_folder(folder)
     for stale in ("prompt.json", FILE, "metrics.jsonl"):  # of an overwritten run: never beside the new one's
@@ -146,6 +169,7 @@ def begin(candidate: Candidate, folder: Path, setting: Setting) -> Run:
         task=candidate.task.origin,
         start_from=candidate.start_from,
         sources=candidate.sources,
+        distillation=distillation,
         versions=versions(),
     )
     write_json(folder / "run.json", card.model_dump())

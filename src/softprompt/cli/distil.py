@@ -1,0 +1,31 @@
+"""One prompt from the runs of several tasks."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from softprompt import resolve
+from softprompt.cli.app import app, err
+from softprompt.cli.flags import Device, Set
+from softprompt.distillation import distil as distil_runs
+
+
+@app.command()
+def distil(
+    runs: Annotated[list[Path], typer.Argument(help="Finished runs, one a task: the teachers.")],
+    output: Annotated[Path, typer.Option(help="Folder of the shared prompt and of a run for each task.")],
+    steps: Annotated[int | None, typer.Option(help="Optimizer steps.")] = None,
+    batch: Annotated[int | None, typer.Option(help="Examples of each task in a step.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of the start, the tasks and the examples.")] = None,
+    set_: Set = None,
+    weight: Annotated[float, typer.Option(min=0, help="Of both distances to the teachers.")] = 0.9,
+    temperature: Annotated[float, typer.Option(min=0.01, help="Of the answers that are compared.")] = 1.0,
+    device: Device = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what --output holds.")] = False,
+) -> None:
+    """Tune one prompt for several tasks, taught by their runs: MPT's source stage (docs/transfer.md)."""
+    distil_runs(
+        runs, output, steps=steps, batch=batch, seed=seed, settings=resolve.parse_settings(set_ or []), weight=weight,
+        temperature=temperature, device=device, overwrite=overwrite, console=err,
+    )  # fmt: skip
