@@ -164,24 +164,25 @@ def model(name: str) -> nn.Module:
 
 
 @cache
-def tokenizer(*, eos: bool = False, pad_is_eos: bool = False, more: str = "") -> Any:
-    """Words split at blanks, those of `more` too; `eos` puts </s> at the end of every text, as T5 does."""
+def tokenizer(*, bos: bool = False, eos: bool = False, pad_is_eos: bool = False, more: str = "") -> Any:
+    """Words split at blanks, those of `more` too; `eos` puts </s> at the end of every text, `bos` at its start."""
     words = list(dict.fromkeys(f"{WORDS} {more}".split()))
     vocabulary = {word: i for i, word in enumerate(["<pad>", "</s>", "<unk>", *words])}
     assert len(vocabulary) <= V
     made = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     made.pre_tokenizer = pre_tokenizers.Whitespace()
-    if eos:
-        made.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", EOS)])
+    if bos or eos:
+        single = " ".join([*["</s>"] * bos, "$A", *["</s>"] * eos])
+        made.post_processor = processors.TemplateProcessing(single=single, special_tokens=[("</s>", EOS)])
     return PreTrainedTokenizerFast(
         tokenizer_object=made, unk_token="<unk>", eos_token="</s>", pad_token="</s>" if pad_is_eos else "<pad>"
     )
 
 
-def backbone(name: str, **settings: Any) -> Backbone:
+def backbone(name: str, *, bos: bool = False, **settings: Any) -> Backbone:
     if name in ("t5", "bart"):
-        return Seq2Seq(model(name), tokenizer(eos=True), f"tiny-{name}", **settings)
-    return Causal(model(name), tokenizer(), f"tiny-{name}", **settings)
+        return Seq2Seq(model(name), tokenizer(bos=bos, eos=True), f"tiny-{name}", **settings)
+    return Causal(model(name), tokenizer(bos=bos), f"tiny-{name}", **settings)
 
 
 def save_tiny(name: str, folder: Any, more: str = "") -> str:

@@ -11,7 +11,7 @@ import torch
 from rich.console import Console
 
 from softprompt.artefact import Prompt, load_prompt
-from softprompt.backbones import Backbone, load
+from softprompt.backbones import Backbone, check_placement, load
 from softprompt.disk import write_lines
 from softprompt.errors import BadInput, RunFailed
 from softprompt.evaluate import Record, evaluate, score
@@ -78,6 +78,7 @@ def train(
     tokens_per_pass: int | None = None,
     gradient_checkpointing: bool = False,
     compile: bool = False,
+    placement: str = "front",
     overwrite: bool = False,
     console: Console | None = None,
 ) -> dict[str, Prompt]:
@@ -105,6 +106,7 @@ def train(
     setting = Setting(
         backbone=backbone, dtype=dtype, device=device, max_source=max_source, dropout=dropout,
         gradient_checkpointing=gradient_checkpointing, compile=compile, tokens_per_pass=tokens_per_pass,
+        placement=check_placement(placement),
     )  # fmt: skip
     frozen = _load(setting)
     setting = setting.model_copy(update={"dtype": plain(frozen.dtype)})  # a resumed run keeps what auto chose
@@ -257,13 +259,17 @@ def _load(setting: Setting) -> Backbone:
     frozen = load(
         setting.backbone, dtype=setting.dtype, device=setting.device, max_source=setting.max_source,
         dropout=setting.dropout, gradient_checkpointing=setting.gradient_checkpointing, compile=setting.compile,
+        placement=setting.placement,
     )  # fmt: skip
     frozen.remember()
     return frozen
 
 
 def load_for(prompt: Prompt, backbone: str | None, dtype: str, device: str | None) -> Backbone:
-    frozen = load(backbone or prompt.card.backbone, dtype=dtype, device=device, max_source=prompt.card.max_source)
+    card = prompt.card
+    frozen = load(
+        backbone or card.backbone, dtype=dtype, device=device, max_source=card.max_source, placement=card.placement
+    )
     prompt.check(frozen)
     return frozen
 
@@ -271,9 +277,10 @@ def load_for(prompt: Prompt, backbone: str | None, dtype: str, device: str | Non
 def _describe(task: Task, frozen: Backbone) -> str:
     rows = "/".join(str(len(examples)) for examples in task.examples.values())
     answers = ", ".join(task.choices) if task.choices else "free text"
+    placed = "" if frozen.placement == "front" else f", prompts {frozen.placement.replace('_', ' ')}"
     return (
         f"task {task.name}: {rows} train/dev/test examples; template {task.template!r}; answers {answers}\n"
-        f"backbone {frozen.name}: {frozen.kind}, d={frozen.d}, {plain(frozen.dtype)}, {frozen.device}"
+        f"backbone {frozen.name}: {frozen.kind}, d={frozen.d}, {plain(frozen.dtype)}, {frozen.device}{placed}"
     )
 
 

@@ -75,6 +75,7 @@ def unscored_card(
         positions=None if folded.offset is None else folded.offset.shape[0],
         zeroed=folded.zeroed,
         max_source=backbone.max_source,
+        placement=backbone.placement,
         task=task,
         template=Template(template).text,
         choices=list(choices),

@@ -11,6 +11,7 @@ from softprompt.backbones.causal import Causal
 from softprompt.backbones.embedded import EMBEDDED, find_gguf, is_prepared, prepare
 from softprompt.backbones.fused import fuse
 from softprompt.backbones.layers import checkpoint_layers, compile_layers
+from softprompt.backbones.placement import check_placement
 from softprompt.backbones.seq2seq import Seq2Seq
 from softprompt.errors import BadInput, UnknownName
 from softprompt.quiet import quiet_loading
@@ -53,15 +54,18 @@ def load(
     dropout: bool = False,
     gradient_checkpointing: bool = False,
     compile: bool = False,
+    placement: str = "front",
 ) -> Backbone:
     """Load a frozen backbone.
 
     `name` is an embedded name (see EMBEDDED), a folder, or a hub id ("google-t5/t5-base"). `max_source` is
     the most source tokens read of an example; `dropout` leaves the backbone's own dropout on.
-    `gradient_checkpointing` trades time for memory, `compile` a slow start for faster steps.
+    `gradient_checkpointing` trades time for memory, `compile` a slow start for faster steps. `placement` says where
+    prompts stand (softprompt.backbones.placement).
     """
     from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
+    check_placement(placement)
     where = find_device(device)
     precision = find_dtype(dtype, where)
     kind, place = resolve(name)
@@ -80,7 +84,7 @@ def load(
     if gradient_checkpointing:
         checkpoint_layers(model)
     made = Seq2Seq if kind == "seq2seq" else Causal
-    return made(model, tokenizer, name, max_source=max_source, dropout=dropout)
+    return made(model, tokenizer, name, max_source=max_source, dropout=dropout, placement=placement)
 
 
 def describe(name: str) -> dict[str, Any]:

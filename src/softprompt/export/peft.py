@@ -34,6 +34,12 @@ def write_peft(prompt: Prompt, backbone_kind: Literal["causal", "seq2seq"], fold
             "alone are another prompt. Use it with softprompt (softprompt predict), or tune a method of kind 'prompt' "
             "(softprompt list methods) and export that."
         )
+    if card.placement != "front":
+        raise BadInput(
+            f"{card.name} stands at the placement {card.placement!r}, and PEFT puts every prompt in front of all "
+            "tokens: there its rows would answer otherwise. Use it with softprompt (softprompt predict), or tune "
+            "one with --placement front and export that."
+        )
     if card.length == 0:
         raise BadInput(f"{card.name} has no rows, and PEFT has no prompt without any.")
     make_folder(folder)

@@ -261,6 +261,7 @@ def _card(backbone: Backbone, candidate: Candidate, form: Folded | Unfolded, sco
         positions=offset.shape[0] if isinstance(offset, torch.Tensor) else None,
         zeroed=zeroed,
         max_source=backbone.max_source,
+        placement=backbone.placement,
         task=task.name,
         template=task.template,
         choices=list(task.choices),
