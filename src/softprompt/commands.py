@@ -306,7 +306,8 @@ def _questions(prompt: Prompt, texts: Sequence[str] | None, data: str | Path | N
         for name in form.fields:
             if name not in row:
                 raise BadInput(f"The template needs the column {name!r}; given: {', '.join(row) or 'none'}.")
-    return [Example(form.source(row), choices[0] if choices else "", form.cue, choices) for row in rows]
+    first = choices[0] if choices else ""
+    return [Example(form.source(row), first, form.cue, choices, answer_at=form.answer_at(row)) for row in rows]
 
 
 def _fields(form: Template, line: str) -> dict[str, str]:

@@ -303,7 +303,8 @@ def _of_result(plan: Plan) -> dict[str, Any]:
         "recipe": plan.recipe,
         "task": plan.task.model_dump(exclude={"data_dir"}),
         "backbone": Path(plan.setting.backbone).name,
-        "setting": plan.setting.model_dump(include={"dtype", "max_source", "dropout", "placement"}),
+        "setting": plan.setting.model_dump(include={"dtype", "max_source", "dropout"})
+        | ({} if plan.setting.placement == "front" else {"placement": plan.setting.placement}),
     }
 
 

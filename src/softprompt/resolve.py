@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from softprompt.backbones.cloze import check_asked
 from softprompt.backbones.load import describe, find_device, find_dtype
 from softprompt.backbones.placement import check_placement
 from softprompt.errors import BadInput, PromptMismatch, SoftPromptError
@@ -181,6 +182,8 @@ def check(words: Mapping[str, Any], output: Path | None = None) -> dict[str, Any
             return None
         return found
 
+    tasks: list[Task] = []
+
     def task_facts() -> dict[str, Any]:
         limit, said = words.get("limit"), words.get("words") or {}  # text on the command line, values in a file
         task = read_task(
@@ -189,6 +192,7 @@ def check(words: Mapping[str, Any], output: Path | None = None) -> dict[str, Any
             words.get("data_dir"), parse_limit(limit) if isinstance(limit, list) else limit,
             {name: words.get(name) for name in PUBLISHED},
         )  # fmt: skip
+        tasks.append(task)
         rows = {split: len(examples) for split, examples in task.examples.items()}
         return {"name": task.name, "rows": rows, "template": task.template, "choices": list(task.choices)}
 
@@ -198,6 +202,8 @@ def check(words: Mapping[str, Any], output: Path | None = None) -> dict[str, Any
     attempt("placement", lambda: check_placement(placement))
     attempt("task", task_facts)
     facts = attempt("backbone", lambda: _require_backbone(backbone))
+    if facts and tasks:
+        attempt("answers", lambda: _answers(facts, tasks[0]))
     attempt("device", lambda: str(find_device(words.get("device"))))
     dtype = words.get("dtype") or "float32"
     attempt("dtype", lambda: plain(find_dtype(dtype, torch.device(resolved.get("device", "cpu")))))
@@ -231,6 +237,15 @@ def _require_backbone(name: str) -> dict[str, Any]:
     if not name:
         raise BadInput("No backbone given: --backbone smollm2-135m, a folder or a hub id.")
     return describe(name)
+
+
+def _answers(facts: dict[str, Any], task: Task) -> str:
+    """How answers are scored. Raises BadInput when this kind of backbone cannot be asked so."""
+    first = task.examples["train"][0]
+    check_asked(
+        facts["kind"], facts["name"], choices=first.choices, mask=first.answer_at is not None, scoring=task.scoring
+    )
+    return task.scoring if task.choices else "generated"
 
 
 def _start(folder: Path, facts: dict[str, Any] | None, placement: str) -> Predecessor:

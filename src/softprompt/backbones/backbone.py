@@ -4,12 +4,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from softprompt.backbones.cloze import BackboneKind, check_asked
 from softprompt.backbones.generation import reads_soft_ids
 from softprompt.backbones.placement import Placement, check_placement, tokens_before
 from softprompt.backbones.tokens import TextIds
@@ -17,7 +18,7 @@ from softprompt.embedding import IGNORED, Layout, install
 from softprompt.errors import BadData, BadInput
 from softprompt.soft import Bank
 from softprompt.start import embedding_scale
-from softprompt.tasks.task import Example
+from softprompt.tasks.task import Example, Scoring
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,8 @@ class Batch:
     """Whether each source lost tokens to the length limit."""
     heads: tuple[int, ...] = ()
     """Tokens of each row, from its start to its last soft token, that are the same whatever the example; 0: none."""
+    asked: Int[Tensor, "b t"] | None = None
+    """Columns of the answer, where it stands inside the text (masked backbones); 0 where a row has fewer than t."""
 
 
 class Losses(NamedTuple):
@@ -47,7 +50,9 @@ class Losses(NamedTuple):
 class Backbone:
     """A frozen model that can be asked. `using(bank)` says which soft prompts its rows may name."""
 
-    kind: Literal["causal", "seq2seq"]
+    kind: BackboneKind
+    generates = True
+    """Whether it answers in free text, too."""
 
     def __init__(
         self,
@@ -211,6 +216,10 @@ class Backbone:
                     raise BadInput(
                         f"The choices {choices[i]!r} and {choices[j]!r} are the same tokens for {self.name}."
                     )
+        return self._told_apart(ids)
+
+    def _told_apart(self, ids: list[list[int]]) -> list[list[int]]:
+        """Where one choice begins another, all end with end-of-sequence."""
         nested = any(a is not b and b[: len(a)] == a for a in ids for b in ids)
         return [[*tokens, self._eos()] for tokens in ids] if nested else ids
 
@@ -227,6 +236,7 @@ class Backbone:
 
         The cut falls on the source's end, before the cue, so a template keeps its last words.
         """
+        self.check_asked(example)
         ids = self._encode(example.source + example.cue)
         if len(ids) <= room:
             return ids, False
@@ -236,6 +246,11 @@ class Backbone:
             raise BadInput(f"A source limit of {room} tokens leaves no room beside the cue {example.cue!r}.")
         start = self._encode(example.source)
         return start[: min(kept, len(start) - len(self._closing()))] + cue, True
+
+    def check_asked(self, example: Example, scoring: Scoring = "ranked") -> None:
+        """Raise BadInput when this kind of backbone cannot be asked such an example, or its answers not scored so."""
+        mask = example.answer_at is not None
+        check_asked(self.kind, self.name, choices=example.choices, mask=mask, scoring=scoring)
 
     def room(self, length: int, target: int) -> int:
         """Source tokens there is room for beside `length` soft tokens and `target` target tokens.
@@ -311,9 +326,12 @@ class Backbone:
             heads.append(at + len(soft) if soft and at < len(source) else 0)
         real = self._fill([[1] * len(row) for row in rows], 0, left=left).bool()
         layout = Layout(torch.tensor(list(prompts), device=self.device), self._fill(ranks, -1, left=left))
-        labels = None if targets is None else self._fill(targets, IGNORED, left=left)
+        labels = None if targets is None else self._labels(targets)
         ids = self._fill(rows, self.pad, left=left)
         return Batch(ids, real, layout, labels, tuple(prompts), truncated, tuple(heads))
+
+    def _labels(self, targets: Sequence[Sequence[int]]) -> Int[Tensor, "b t"]:
+        return self._fill(targets, IGNORED, left=self._left())
 
     def tokens_before(self, source: Sequence[int]) -> int:
         """How many tokens of a source stand before its prompt."""

@@ -9,7 +9,7 @@ batch is packed instead: one row without padding, each prompt computed once for 
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttenti
 
 from softprompt.backbones.attention import packed
 from softprompt.backbones.backbone import Backbone, Batch, Losses
+from softprompt.backbones.cloze import BackboneKind
 from softprompt.backbones.generation import reads_soft_ids
 from softprompt.backbones.head import label_nll
 from softprompt.backbones.packing import Memory, Packing, pack, pack_prompt, used
@@ -29,7 +30,7 @@ from softprompt.tasks.task import Example
 
 
 class Causal(Backbone):
-    kind: Literal["causal", "seq2seq"] = "causal"
+    kind: BackboneKind = "causal"
 
     def __init__(self, model: nn.Module, *args: Any, **settings: Any) -> None:
         super().__init__(model, *args, **settings)

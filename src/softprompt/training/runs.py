@@ -82,6 +82,7 @@ def make_candidate(
     """
     if predecessor is not None:
         predecessor.prompt.check(backbone)
+    backbone.check_asked(task.examples["train"][0], task.scoring)
     options = recipe.parsed_options()
     different = list({(e.target, e.choices): e for e in task.examples["train"]}.values())  # MNLI has three
     backbone.read_targets(different)
@@ -215,7 +216,7 @@ def finish(backbone: Backbone, run: Run, floors: Mapping[str, dict[str, Any]]) -
     bank = Bank({candidate.name: candidate.prompt.eval()})
     scores: dict[str, Any] = dict(floors)
     readings: list[tuple[str, Split, Scoring]] = [("dev", "dev", task.scoring), ("test", "test", task.scoring)]
-    if task.choices:  # the other way to read an answer, beside the score
+    if task.choices and backbone.generates:  # the other way to read an answer, beside the score
         other: Scoring = "generated" if task.scoring == "ranked" else "ranked"
         readings.append((f"test_{other}", "test", other))
     with backbone.using(bank):
