@@ -232,7 +232,7 @@ class Masked(Backbone):
     def _padding_is_nothing(self) -> bool:
         """Whether a row is read alike alone and padded: tried once, as a few encoders mix tokens whatever is masked.
 
-        Through such an encoder (FNet, MobileBERT) rows go one length after the other.
+        Through such an encoder (ConvBERT) rows go one length after the other.
         """
         if self._pads is None:
             modes = [(module, module.training) for module in self.model.modules()]
