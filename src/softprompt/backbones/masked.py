@@ -84,7 +84,8 @@ class Masked(Backbone):
 
     def read_sources(self, examples: Sequence[Example]) -> None:
         clozes = [as_cloze(example) for example in examples]
-        self._parts.read(text for one in clozes for text in (f"{one.before}{self._mask}", f"{self._mask}{one.after}"))
+        self._parts.read(self._until_gap(one.before) for one in clozes)
+        self._parts.read(f"{self._mask}{one.after}" for one in clozes)
 
     def target_ids(self, example: Example) -> list[int]:
         self.check_asked(example)
@@ -142,8 +143,11 @@ class Masked(Backbone):
         return None if limit is None else limit - self._unused
 
     def _before(self, text: str) -> list[int]:
-        """Ids of `text` before a mask: the mask token itself takes the blank there, where the tokenizer says so."""
-        return self.tokens(f"{text}{self._mask}")[:-1]
+        return self.tokens(self._until_gap(text))[:-1]
+
+    def _until_gap(self, text: str) -> str:
+        """What the tokenizer is given: the blank before a gap belongs to the word in it (see `continuation`)."""
+        return f"{text.rstrip(' ')}{self._mask}"
 
     def _after(self, text: str) -> list[int]:
         return self.tokens(f"{self._mask}{text}")[1:]
