@@ -32,7 +32,7 @@ def finished(folder: Path, method: str = "dept", family: str = "llama") -> Promp
 
 
 @pytest.mark.parametrize("method", [*METHODS, "superpos+adept", "smop+dept"])
-@pytest.mark.parametrize("family", ["llama", "t5"])
+@pytest.mark.parametrize("family", ["llama", "t5", "bert"])
 def test_a_loaded_prompt_answers_as_the_tuned_one(family: str, method: str, tmp_path: Path) -> None:
     backbone = tiny.backbone(family)
     one = candidate(backbone, method)

@@ -40,20 +40,23 @@ def soft_prompt(backbone: Backbone, method: str, length: int = 5, seed: int = 0)
     return made.eval()
 
 
-def by_hand(backbone: Backbone, prompt: SoftPrompt, example: Example) -> Tensor:
-    """The embeddings (1, l + s, d) that one example must have, put together without ids past the vocabulary."""
+def by_hand(backbone: Backbone, prompt: SoftPrompt, example: Example, at: int = 0) -> Tensor:
+    """The embeddings (1, l + s, d) that one example must have, put together without ids past the vocabulary.
+
+    The prompt's rows stand behind `at` tokens of the source.
+    """
     ids, _ = backbone.source_ids(example, 24)
     embeds = backbone.embed(ids)
     if prompt.kind == "input":  # nothing but the example's own tokens
         rank = torch.arange(len(ids)).unsqueeze(0)
         rows = prompt(Text(torch.tensor([ids]), embeds.unsqueeze(0), rank >= 0, rank)).prompt
-        return torch.cat([rows, embeds.unsqueeze(0)], dim=1)
+        return torch.cat([embeds[None, :at], rows, embeds[None, at:]], dim=1)
     folded = prompt.fold()
     if folded.offset is not None:
         embeds = embeds + folded.offset[: len(ids)]
     if folded.network is not None:
         embeds = second_table(folded.network, embeds)
-    return torch.cat([folded.prompt, embeds]).unsqueeze(0)
+    return torch.cat([embeds[:at], folded.prompt, embeds[at:]]).unsqueeze(0)
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -52,7 +52,7 @@ def candidate(backbone: Backbone, method: str, task: Task | None = None, **recip
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("family", ["llama", "t5"])
+@pytest.mark.parametrize("family", ["llama", "t5", "bert"])
 def test_every_tensor_of_the_method_moves_and_none_of_the_backbone(family: str, method: str) -> None:
     backbone = tiny.backbone(family)
     one = candidate(backbone, method)
@@ -64,7 +64,7 @@ def test_every_tensor_of_the_method_moves_and_none_of_the_backbone(family: str, 
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("family", ["llama", "t5"])
+@pytest.mark.parametrize("family", ["llama", "t5", "bert"])
 def test_every_method_learns_eight_examples(family: str, method: str) -> None:
     backbone = tiny.backbone(family)
     rates = {group: RATES[group] for group in METHODS[method].rates}
@@ -75,7 +75,7 @@ def test_every_method_learns_eight_examples(family: str, method: str) -> None:
     assert losses[-1] < losses[0] - 0.3
 
 
-@pytest.mark.parametrize("family", ["gpt2", "bart"])
+@pytest.mark.parametrize("family", ["gpt2", "bart", "roberta"])
 def test_a_bank_of_mixed_methods_trains_each_prompt_as_it_would_alone(family: str) -> None:
     specs: list[tuple[str, dict[str, Any]]] = [
         ("prompt_tuning", {"seed": 0}),

@@ -4,11 +4,13 @@ from functools import cache
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, processors
 from torch import nn
 from transformers import (
     BartConfig,
     BartForConditionalGeneration,
+    BertConfig,
+    BertForMaskedLM,
     BloomConfig,
     BloomForCausalLM,
     Gemma2Config,
@@ -25,21 +27,25 @@ from transformers import (
     MambaForCausalLM,
     MistralConfig,
     MistralForCausalLM,
+    ModernBertConfig,
+    ModernBertForMaskedLM,
     PreTrainedTokenizerFast,
     Qwen3Config,
     Qwen3ForCausalLM,
+    RobertaConfig,
+    RobertaForMaskedLM,
     T5Config,
     T5ForConditionalGeneration,
 )
 
-from softprompt.backbones import Backbone, Causal, Seq2Seq
+from softprompt.backbones import Backbone, Causal, Masked, Seq2Seq
 from softprompt.methods import get_method
 
 V, D = 64, 16
 PAD, EOS, UNK = 0, 1, 2
 WORDS = (
     "the parcel is late my invoice wrong where how do i log in good bad really not very yes no maybe team : text "
-    "message label a b c d e f g h hello world red green blue yes sir sure thing"
+    "message label a b c d e f g h hello world red green blue yes sir sure thing ."
 )
 
 
@@ -124,6 +130,25 @@ def _mamba() -> nn.Module:
     return MambaForCausalLM(MambaConfig(vocab_size=V, hidden_size=D, num_hidden_layers=2, state_size=4))
 
 
+# Encoders that fill masks: learned positions, the same from the padding's index on, and rotated ones with a window.
+
+
+def _bert() -> nn.Module:
+    return BertForMaskedLM(BertConfig(**_SMALL))
+
+
+def _roberta() -> nn.Module:
+    return RobertaForMaskedLM(RobertaConfig(**_SMALL))
+
+
+def _modernbert() -> nn.Module:
+    config = ModernBertConfig(
+        **_SMALL | {"num_hidden_layers": 3}, local_attention=6, global_attn_every_n_layers=3, cls_token_id=EOS,
+        sep_token_id=EOS,
+    )  # fmt: skip
+    return ModernBertForMaskedLM(config)
+
+
 # Options of a small prompt of each method, but for its length (3 or more).
 SMALL: dict[str, dict[str, Any]] = {
     "prompt_tuning": {},
@@ -143,6 +168,7 @@ SMALL: dict[str, dict[str, Any]] = {
 }
 MODELS = {"t5": _t5, "bart": _bart, "gpt2": _gpt2, "llama": _llama, "gemma3": _gemma3}
 DECODERS = {"qwen3": _qwen3, "mistral": _mistral, "neox": _neox, "gemma2": _gemma2, "bloom": _bloom, "mamba": _mamba}
+MASKED = {"bert": _bert, "roberta": _roberta, "modernbert": _modernbert}
 
 
 def small(method: str, **more: Any) -> dict[str, Any]:
@@ -155,7 +181,7 @@ def small(method: str, **more: Any) -> dict[str, Any]:
 def model(name: str) -> nn.Module:
     """A random model whose weights are large enough for its answers to depend on its input."""
     torch.manual_seed(0)
-    made = (MODELS | DECODERS)[name]().eval()
+    made = (MODELS | DECODERS | MASKED)[name]().eval()
     with torch.no_grad():
         for tensor in made.parameters():
             if tensor.ndim > 1:
@@ -164,29 +190,40 @@ def model(name: str) -> nn.Module:
 
 
 @cache
-def tokenizer(*, eos: bool = False, pad_is_eos: bool = False, more: str = "") -> Any:
-    """Words split at blanks, those of `more` too; `eos` puts </s> at the end of every text, as T5 does."""
+def tokenizer(
+    *, bos: bool = False, eos: bool = False, pad_is_eos: bool = False, mask: bool = False, more: str = ""
+) -> Any:
+    """Words split at blanks, those of `more` too; `eos` puts </s> at the end of every text, `bos` at its start.
+
+    With `mask` there is a mask token that takes the blank before it, as RoBERTa's.
+    """
     words = list(dict.fromkeys(f"{WORDS} {more}".split()))
     vocabulary = {word: i for i, word in enumerate(["<pad>", "</s>", "<unk>", *words])}
     assert len(vocabulary) <= V
     made = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     made.pre_tokenizer = pre_tokenizers.Whitespace()
-    if eos:
-        made.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", EOS)])
+    if bos or eos:
+        single = " ".join([*["</s>"] * bos, "$A", *["</s>"] * eos])
+        made.post_processor = processors.TemplateProcessing(single=single, special_tokens=[("</s>", EOS)])
+    more_tokens = {"mask_token": AddedToken("<mask>", lstrip=True)} if mask else {}
     return PreTrainedTokenizerFast(
-        tokenizer_object=made, unk_token="<unk>", eos_token="</s>", pad_token="</s>" if pad_is_eos else "<pad>"
-    )
+        tokenizer_object=made, unk_token="<unk>", eos_token="</s>", pad_token="</s>" if pad_is_eos else "<pad>",
+        **more_tokens,
+    )  # fmt: skip
 
 
-def backbone(name: str, **settings: Any) -> Backbone:
+def backbone(name: str, *, bos: bool = False, **settings: Any) -> Backbone:
     if name in ("t5", "bart"):
-        return Seq2Seq(model(name), tokenizer(eos=True), f"tiny-{name}", **settings)
-    return Causal(model(name), tokenizer(), f"tiny-{name}", **settings)
+        return Seq2Seq(model(name), tokenizer(bos=bos, eos=True), f"tiny-{name}", **settings)
+    if name in MASKED:
+        return Masked(model(name), tokenizer(bos=True, eos=True, mask=True), f"tiny-{name}", **settings)
+    return Causal(model(name), tokenizer(bos=bos), f"tiny-{name}", **settings)
 
 
 def save_tiny(name: str, folder: Any, more: str = "") -> str:
     """Write a tiny model and its tokenizer (with the words `more`) as transformers does; returns the folder as text."""
     made = model(name)
     made.save_pretrained(folder)  # type: ignore[operator]
-    tokenizer(eos=name in ("t5", "bart"), more=more).save_pretrained(folder)
+    masked = name in MASKED
+    tokenizer(bos=masked, eos=masked or name in ("t5", "bart"), mask=masked, more=more).save_pretrained(folder)
     return str(folder)

@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from softprompt.backbones import Backbone
+from softprompt.backbones import Backbone, Placement
 from softprompt.disk import write_json, write_tensors
 from softprompt.errors import BadArtefact, BadInput, PromptMismatch
 from softprompt.methods import blank, get_method, parse_options
@@ -92,6 +92,8 @@ class Card(BaseModel):
     zeroed: int
     """Offset rows that training never reached, set to zero."""
     max_source: int
+    placement: Placement = "front"
+    """Where its rows stand among the tokens (softprompt.backbones.placement)."""
     task: str
     template: str
     choices: list[str]
@@ -141,12 +143,22 @@ class Prompt:
         return SoftPrompt(rows, None if form.offset is None else PositionTable(form.offset)).eval()
 
     def check(self, backbone: Backbone) -> None:
-        """Raise PromptMismatch when `backbone` is not the one this prompt was tuned for."""
+        """Raise PromptMismatch when `backbone` is another than the prompt's, or places prompts elsewhere."""
+        self.check_placement(backbone.placement)
         found = fingerprint(backbone)
         if not self.card.fingerprint.agrees(found):
             raise PromptMismatch(
                 f"The prompt {self.card.name!r} was tuned for {self.card.backbone} ({self.card.fingerprint.short()}), "
                 f"not for {backbone.name} ({found.short()}). Use that backbone, or tune the prompt anew for this one."
+            )
+
+    def check_placement(self, placement: str) -> None:
+        """Raise PromptMismatch when the rows were not tuned to stand there."""
+        if placement != self.card.placement:
+            raise PromptMismatch(
+                f"The prompt {self.card.name!r} was tuned to stand at the placement {self.card.placement!r}, and this "
+                f"backbone places prompts {placement!r}. Say placement={self.card.placement} "
+                f"(--placement {self.card.placement}), or tune a prompt for the other place."
             )
 
     def save(self, folder: Path, unfolded: SoftPrompt | None = None) -> None:

@@ -11,7 +11,7 @@ import torch
 from rich.console import Console
 
 from softprompt.artefact import Prompt, load_prompt
-from softprompt.backbones import Backbone, load
+from softprompt.backbones import Backbone, check_placement, load
 from softprompt.disk import write_lines
 from softprompt.distillation import resume_distilled
 from softprompt.errors import BadInput, RunFailed
@@ -80,6 +80,7 @@ def train(
     tokens_per_pass: int | None = None,
     gradient_checkpointing: bool = False,
     compile: bool = False,
+    placement: str = "front",
     overwrite: bool = False,
     console: Console | None = None,
 ) -> dict[str, Prompt]:
@@ -107,6 +108,7 @@ def train(
     setting = Setting(
         backbone=backbone, dtype=dtype, device=device, max_source=max_source, dropout=dropout,
         gradient_checkpointing=gradient_checkpointing, compile=compile, tokens_per_pass=tokens_per_pass,
+        placement=check_placement(placement),
     )  # fmt: skip
     frozen = load_backbone(setting)
     setting = setting.model_copy(update={"dtype": plain(frozen.dtype)})  # a resumed run keeps what auto chose
@@ -258,7 +260,10 @@ def _train(frozen: Backbone, runs: list[Run], console: Console, setting: Setting
 
 
 def load_for(prompt: Prompt, backbone: str | None, dtype: str, device: str | None) -> Backbone:
-    frozen = load(backbone or prompt.card.backbone, dtype=dtype, device=device, max_source=prompt.card.max_source)
+    card = prompt.card
+    frozen = load(
+        backbone or card.backbone, dtype=dtype, device=device, max_source=card.max_source, placement=card.placement
+    )
     prompt.check(frozen)
     return frozen
 
@@ -266,9 +271,10 @@ def load_for(prompt: Prompt, backbone: str | None, dtype: str, device: str | Non
 def _describe(task: Task, frozen: Backbone) -> str:
     rows = "/".join(str(len(examples)) for examples in task.examples.values())
     answers = ", ".join(task.choices) if task.choices else "free text"
+    placed = "" if frozen.placement == "front" else f", prompts {frozen.placement.replace('_', ' ')}"
     return (
         f"task {task.name}: {rows} train/dev/test examples; template {task.template!r}; answers {answers}\n"
-        f"backbone {frozen.name}: {frozen.kind}, d={frozen.d}, {plain(frozen.dtype)}, {frozen.device}"
+        f"backbone {frozen.name}: {frozen.kind}, d={frozen.d}, {plain(frozen.dtype)}, {frozen.device}{placed}"
     )
 
 
@@ -294,7 +300,8 @@ def _questions(prompt: Prompt, texts: Sequence[str] | None, data: str | Path | N
         for name in form.fields:
             if name not in row:
                 raise BadInput(f"The template needs the column {name!r}; given: {', '.join(row) or 'none'}.")
-    return [Example(form.source(row), choices[0] if choices else "", form.cue, choices) for row in rows]
+    first = choices[0] if choices else ""
+    return [Example(form.source(row), first, form.cue, choices, answer_at=form.answer_at(row)) for row in rows]
 
 
 def _fields(form: Template, line: str) -> dict[str, str]:

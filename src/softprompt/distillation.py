@@ -134,11 +134,14 @@ def _check_teachers(teachers: Sequence[Predecessor], cards: Sequence[RunCard]) -
             raise BadInput(
                 f"{one} has {was.length} rows, {teachers[0]} {first.length}; teachers and students are of one length."
             )
-        if (card.setting.backbone, card.setting.max_source) != (place.backbone, place.max_source):
+        if _place(card.setting) != _place(place):
             raise BadInput(
-                f"{one} was tuned on {card.setting.backbone} with --max-source {card.setting.max_source}, and "
-                f"{teachers[0]} on {place.backbone} with {place.max_source}; expected the same."
+                f"{one} was tuned on {_place(card.setting)}, and {teachers[0]} on {_place(place)}; expected the same."
             )
+
+
+def _place(setting: Setting) -> str:
+    return f"{setting.backbone} with --max-source {setting.max_source} --placement {setting.placement}"
 
 
 def _check_recipe(recipe: Recipe, length: int) -> None:
@@ -151,6 +154,8 @@ def _check_recipe(recipe: Recipe, length: int) -> None:
 def _made(
     name: str, recipe: Recipe, frozen: Backbone, origins: Sequence[dict[str, Any]], teachers: Sequence[Predecessor]
 ) -> SourceStage:
+    if frozen.kind == "masked":
+        raise BadInput(f"{frozen.name} is a masked backbone; a prompt is distilled on a causal or encoder-decoder one.")
     for teacher in teachers:
         teacher.prompt.check(frozen)
     tasks = [task_again(origin) for origin in origins]

@@ -5,7 +5,7 @@
     │   ├── UnknownName       a method, backbone, task or option nobody knows, with a suggestion
     │   ├── BadData           a data file that cannot be used, with file and line
     │   ├── BadArtefact       a folder or file that is not (or no longer) a tuned prompt
-    │   ├── PromptMismatch    a prompt that was tuned for another backbone
+    │   ├── PromptMismatch    a prompt that was tuned for another backbone or placement
     │   └── MissingPackage    an optional package, with the command that installs it
     └── RunFailed             the work started and could not end; what is saved is said   exit code 1
         ├── NotFinite         the loss became NaN or infinite

@@ -72,6 +72,8 @@ def evaluate(
     generated, greedily, at most `max_new_tokens`. Where there are choices no more tokens are generated than the
     longest has, and one to end it. Records come in the order of the examples.
     """
+    if examples:
+        backbone.check_asked(examples[0], "generated" if generate else "ranked")
     records: dict[int, Record] = {}
     limit = PASS_TOKENS[backbone.device.type == "cpu"]
     if examples and examples[0].choices and not generate:

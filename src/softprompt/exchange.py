@@ -112,7 +112,11 @@ def _check_fit(adapter: Adapter, found: Imported, backbone: dict[str, Any]) -> N
         )
 
 
-_SAID: dict[str | None, str] = {"causal": "a decoder-only model", "seq2seq": "an encoder-decoder"}
+_SAID: dict[str | None, str] = {
+    "causal": "a decoder-only model",
+    "seq2seq": "an encoder-decoder",
+    "masked": "a masked model",
+}
 
 
 def _record(adapter: Adapter, found: Imported, peft_task: int | None) -> dict[str, Any]:

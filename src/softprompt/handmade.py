@@ -6,6 +6,7 @@ from typing import Any
 
 from softprompt.artefact import Card, Prompt, fingerprint
 from softprompt.backbones import Backbone
+from softprompt.backbones.cloze import check_asked
 from softprompt.disk import make_folder, write_text
 from softprompt.methods import Site, get_method, make, parse_options
 from softprompt.soft import SoftPrompt
@@ -61,6 +62,8 @@ def unscored_card(
 ) -> Card:
     """The card of a prompt that was not tuned here: no scores, no seed. Raises BadInput for bad words."""
     folded = prompt.eval().fold()
+    form = Template(template)
+    check_asked(backbone.kind, backbone.name, choices=tuple(choices), mask=form.has_mask)
     if choices:
         backbone.choice_ids(choices)
     backbone.room(prompt.length, 0)
@@ -75,8 +78,9 @@ def unscored_card(
         positions=None if folded.offset is None else folded.offset.shape[0],
         zeroed=folded.zeroed,
         max_source=backbone.max_source,
+        placement=backbone.placement,
         task=task,
-        template=Template(template).text,
+        template=form.text,
         choices=list(choices),
         label=None,
         words=None,

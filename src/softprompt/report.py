@@ -114,6 +114,6 @@ Answers: {", ".join(card.choices) or "free text"}.
 ## Limits
 
 It answers only on the backbone it was tuned for ({card.fingerprint.short()}); loading it elsewhere is refused.
-Sources are read to {card.max_source} tokens.
+Sources are read to {card.max_source} tokens; its rows stand at the placement `{card.placement}`.
 """,
     )

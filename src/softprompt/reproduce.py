@@ -287,7 +287,7 @@ class Reproduction:
             self._backbones[setting] = load(
                 setting.backbone, dtype=setting.dtype, device=setting.device, max_source=setting.max_source,
                 dropout=setting.dropout, gradient_checkpointing=setting.gradient_checkpointing,
-                compile=setting.compile,
+                compile=setting.compile, placement=setting.placement,
             )  # fmt: skip
             self._backbones[setting].remember()
         return self._backbones[setting]
@@ -303,7 +303,8 @@ def _of_result(plan: Plan) -> dict[str, Any]:
         "recipe": plan.recipe,
         "task": plan.task.model_dump(exclude={"data_dir"}),
         "backbone": Path(plan.setting.backbone).name,
-        "setting": plan.setting.model_dump(include={"dtype", "max_source", "dropout"}),
+        "setting": plan.setting.model_dump(include={"dtype", "max_source", "dropout"})
+        | ({} if plan.setting.placement == "front" else {"placement": plan.setting.placement}),
     }
 
 

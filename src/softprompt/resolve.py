@@ -7,7 +7,9 @@ from typing import Any
 
 import torch
 
+from softprompt.backbones.cloze import check_asked
 from softprompt.backbones.load import describe, find_device, find_dtype
+from softprompt.backbones.placement import check_placement
 from softprompt.errors import BadInput, PromptMismatch, SoftPromptError
 from softprompt.methods import get_method
 from softprompt.recipes import Recipe, parse_recipe
@@ -180,6 +182,8 @@ def check(words: Mapping[str, Any], output: Path | None = None) -> dict[str, Any
             return None
         return found
 
+    tasks: list[Task] = []
+
     def task_facts() -> dict[str, Any]:
         limit, said = words.get("limit"), words.get("words") or {}  # text on the command line, values in a file
         task = read_task(
@@ -188,17 +192,22 @@ def check(words: Mapping[str, Any], output: Path | None = None) -> dict[str, Any
             words.get("data_dir"), parse_limit(limit) if isinstance(limit, list) else limit,
             {name: words.get(name) for name in PUBLISHED},
         )  # fmt: skip
+        tasks.append(task)
         rows = {split: len(examples) for split, examples in task.examples.items()}
         return {"name": task.name, "rows": rows, "template": task.template, "choices": list(task.choices)}
 
     backbone, max_source, whole = words.get("backbone") or "", words.get("max_source") or 256, words.get("recipe")
     start_from: Path | None = words.get("start_from")
+    placement = words.get("placement") or "front"
+    attempt("placement", lambda: check_placement(placement))
     attempt("task", task_facts)
     facts = attempt("backbone", lambda: _require_backbone(backbone))
+    if facts and tasks:
+        attempt("answers", lambda: _answers(facts, tasks[0]))
     attempt("device", lambda: str(find_device(words.get("device"))))
     dtype = words.get("dtype") or "float32"
     attempt("dtype", lambda: plain(find_dtype(dtype, torch.device(resolved.get("device", "cpu")))))
-    predecessor = None if start_from is None else attempt("start_from", lambda: _start(start_from, facts))
+    predecessor = None if start_from is None else attempt("start_from", lambda: _start(start_from, facts, placement))
     if predecessor is not None:
         resolved["start_from"] = predecessor.record.model_dump()
     flags = {name: words.get(name) for name in ("steps", "batch", "tokens_per_step")}
@@ -230,10 +239,20 @@ def _require_backbone(name: str) -> dict[str, Any]:
     return describe(name)
 
 
-def _start(folder: Path, facts: dict[str, Any] | None) -> Predecessor:
+def _answers(facts: dict[str, Any], task: Task) -> str:
+    """How answers are scored. Raises BadInput when this kind of backbone cannot be asked so."""
+    first = task.examples["train"][0]
+    check_asked(
+        facts["kind"], facts["name"], choices=first.choices, mask=first.answer_at is not None, scoring=task.scoring
+    )
+    return task.scoring if task.choices else "generated"
+
+
+def _start(folder: Path, facts: dict[str, Any] | None, placement: str) -> Predecessor:
     """The run to start from. Of another backbone, only another hidden size shows without weights."""
     predecessor = read_predecessor(folder)
     card = predecessor.prompt.card
+    predecessor.prompt.check_placement(placement)
     if facts is not None and facts["d"] != card.fingerprint.d:
         raise PromptMismatch(
             f"--start-from {folder} was tuned for {card.backbone}, hidden size {card.fingerprint.d}; {facts['name']} "

@@ -89,6 +89,11 @@ def listed(what: str, backbone: str | None = None, max_source: int = 256) -> lis
             *({"name": model.name, "kind": "causal", "about": model.about} for model in EMBEDDED.values()),
             {"name": "FOLDER or hub id", "kind": "causal", "about": "any decoder-only model of transformers"},
             {"name": "FOLDER or hub id", "kind": "seq2seq", "about": "any encoder-decoder model of transformers"},
+            {
+                "name": "FOLDER or hub id",
+                "kind": "masked",
+                "about": "any masked model of transformers; choices only",
+            },
         ]
     if what == "tasks":
         return [*(_task_row(name, get_task(name)) for name in TASKS), *map(_entry_row, CATALOGUE.values())]

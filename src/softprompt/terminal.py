@@ -135,8 +135,8 @@ def print_scores(console: Console, found: dict[str, Any]) -> None:
 
 def print_run(console: Console, found: dict[str, Any]) -> None:
     plain = (
-        "name", "kind", "method", "start_from", "backbone", "task", "template", "choices", "length", "positions",
-        "zeroed", "trainable", "stored", "seed", "best", "stopped",
+        "name", "kind", "method", "start_from", "backbone", "task", "template", "choices", "length", "placement",
+        "positions", "zeroed", "trainable", "stored", "seed", "best", "stopped",
     )  # fmt: skip
     for key in plain:
         value = found[key]

@@ -4,7 +4,22 @@ from softprompt.backbones.backbone import Backbone, Batch, Losses
 from softprompt.backbones.causal import Causal
 from softprompt.backbones.embedded import EMBEDDED
 from softprompt.backbones.load import load
+from softprompt.backbones.masked import Masked
 from softprompt.backbones.passes import passes
+from softprompt.backbones.placement import PLACEMENTS, Placement, check_placement
 from softprompt.backbones.seq2seq import Seq2Seq
 
-__all__ = ["EMBEDDED", "Backbone", "Batch", "Causal", "Losses", "Seq2Seq", "load", "passes"]
+__all__ = [
+    "EMBEDDED",
+    "PLACEMENTS",
+    "Backbone",
+    "Batch",
+    "Causal",
+    "Losses",
+    "Masked",
+    "Placement",
+    "Seq2Seq",
+    "check_placement",
+    "load",
+    "passes",
+]

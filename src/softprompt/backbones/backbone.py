@@ -3,19 +3,22 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from softprompt.backbones.cloze import BackboneKind, check_asked
 from softprompt.backbones.generation import reads_soft_ids
+from softprompt.backbones.placement import Placement, check_placement, tokens_before
 from softprompt.backbones.tokens import TextIds
 from softprompt.embedding import IGNORED, Layout, install
 from softprompt.errors import BadData, BadInput
 from softprompt.soft import Bank
 from softprompt.start import embedding_scale
-from softprompt.tasks.task import Example
+from softprompt.tasks.task import Example, Scoring
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,10 @@ class Batch:
     """Index of each row's prompt in the bank, -1 for none."""
     truncated: tuple[bool, ...]
     """Whether each source lost tokens to the length limit."""
+    heads: tuple[int, ...] = ()
+    """Tokens of each row, from its start to its last soft token, that are the same whatever the example; 0: none."""
+    asked: Int[Tensor, "b t"] | None = None
+    """Columns of the answer, where it stands inside the text (masked backbones); 0 where a row has fewer than t."""
 
 
 class Losses(NamedTuple):
@@ -57,10 +64,22 @@ class Observed(NamedTuple):
 class Backbone:
     """A frozen model that can be asked. `using(bank)` says which soft prompts its rows may name."""
 
-    kind: Literal["causal", "seq2seq"]
+    kind: BackboneKind
+    generates = True
+    """Whether it answers in free text, too."""
 
-    def __init__(self, model: nn.Module, tokenizer: Any, name: str, *, max_source: int = 256, dropout: bool = False):
+    def __init__(
+        self,
+        model: nn.Module,
+        tokenizer: Any,
+        name: str,
+        *,
+        max_source: int = 256,
+        dropout: bool = False,
+        placement: str = "front",
+    ) -> None:
         self.model, self.tokenizer, self.name, self.max_source = model, tokenizer, name, max_source
+        self.placement: Placement = check_placement(placement)
         model.requires_grad_(False)
         model.train(dropout)  # eval by default: no dropout inside the frozen network
         table: nn.Module = model.get_input_embeddings()  # type: ignore
@@ -218,6 +237,10 @@ class Backbone:
                     raise BadInput(
                         f"The choices {choices[i]!r} and {choices[j]!r} are the same tokens for {self.name}."
                     )
+        return self._told_apart(ids)
+
+    def _told_apart(self, ids: list[list[int]]) -> list[list[int]]:
+        """Where one choice begins another, all end with end-of-sequence."""
         nested = any(a is not b and b[: len(a)] == a for a in ids for b in ids)
         return [[*tokens, self._eos()] for tokens in ids] if nested else ids
 
@@ -234,15 +257,21 @@ class Backbone:
 
         The cut falls on the source's end, before the cue, so a template keeps its last words.
         """
+        self.check_asked(example)
         ids = self._encode(example.source + example.cue)
         if len(ids) <= room:
             return ids, False
         cue = self.tokens(example.cue) + self._closing()
         kept = room - len(cue)
-        if kept < 1:
+        if kept < max(1, len(self.opening)):
             raise BadInput(f"A source limit of {room} tokens leaves no room beside the cue {example.cue!r}.")
-        opening = self._encode(example.source)
-        return opening[: min(kept, len(opening) - len(self._closing()))] + cue, True
+        start = self._encode(example.source)
+        return start[: min(kept, len(start) - len(self._closing()))] + cue, True
+
+    def check_asked(self, example: Example, scoring: Scoring = "ranked") -> None:
+        """Raise BadInput when this kind of backbone cannot be asked such an example, or its answers not scored so."""
+        mask = example.answer_at is not None
+        check_asked(self.kind, self.name, choices=example.choices, mask=mask, scoring=scoring)
 
     def room(self, length: int, target: int) -> int:
         """Source tokens there is room for beside `length` soft tokens and `target` target tokens.
@@ -258,6 +287,13 @@ class Backbone:
 
     def _encode(self, text: str) -> list[int]:
         return self._whole(text)
+
+    @cached_property
+    def opening(self) -> list[int]:
+        """Special tokens that the tokenizer puts at the start of a source."""
+        whole, bare = self._encode(":"), self.tokens(":")
+        starts = [i for i in range(len(whole)) if whole[i : i + len(bare)] == bare]
+        return whole[: starts[0]] if bare and starts else []
 
     def _closing(self) -> list[int]:
         """Special tokens that the tokenizer puts at the end of a source."""
@@ -303,13 +339,24 @@ class Backbone:
         """A batch of ids: each row its prompt's soft tokens, a source and, where one text holds both, its target."""
         left = self._left()
         tails = targets if left and targets is not None else [()] * len(sources)
-        soft = [self.embedding.bank.soft_ids(i, self.v) for i in prompts]
-        rows = [[*a, *b, *c] for a, b, c in zip(soft, sources, tails, strict=True)]
-        ranks = [[*[-1] * len(a), *range(len(b)), *[-1] * len(c)] for a, b, c in zip(soft, sources, tails, strict=True)]
+        rows, ranks, heads = [], [], []
+        for source, prompt, tail in zip(sources, prompts, tails, strict=True):
+            soft, at = self.embedding.bank.soft_ids(prompt, self.v), self.tokens_before(source)
+            rows.append([*source[:at], *soft, *source[at:], *tail])
+            ranks.append([*range(at), *[-1] * len(soft), *range(at, len(source)), *[-1] * len(tail)])
+            heads.append(at + len(soft) if soft and at < len(source) else 0)
         real = self._fill([[1] * len(row) for row in rows], 0, left=left).bool()
         layout = Layout(torch.tensor(list(prompts), device=self.device), self._fill(ranks, -1, left=left))
-        labels = None if targets is None else self._fill(targets, IGNORED, left=left)
-        return Batch(self._fill(rows, self.pad, left=left), real, layout, labels, tuple(prompts), truncated)
+        labels = None if targets is None else self._labels(targets)
+        ids = self._fill(rows, self.pad, left=left)
+        return Batch(ids, real, layout, labels, tuple(prompts), truncated, tuple(heads))
+
+    def _labels(self, targets: Sequence[Sequence[int]]) -> Int[Tensor, "b t"]:
+        return self._fill(targets, IGNORED, left=self._left())
+
+    def tokens_before(self, source: Sequence[int]) -> int:
+        """How many tokens of a source stand before its prompt."""
+        return tokens_before(source, self.opening if self.placement == "after_bos" else [], self.placement)
 
     def _generated(self, made: Tensor, batch: Batch) -> Tensor:
         """The answers' ids among what generate returned."""

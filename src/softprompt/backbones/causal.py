@@ -1,14 +1,15 @@
 """Decoder-only backbones (GPT-2, Llama, Qwen, Gemma, ...).
 
-A row is [padding][soft tokens][source][target], padded on the left, so that targets end in the last column.
-That is the plain route. Where it can, a batch is packed instead: one row without padding, each prompt
-computed once for all its examples (softprompt.backbones.packing).
+A row is [padding][soft tokens][source][target], padded on the left, so that targets end in the last column
+(softprompt.backbones.placement: other places for the soft tokens). That is the plain route. Where it can, a
+batch is packed instead: one row without padding, each prompt computed once for all its examples
+(softprompt.backbones.packing).
 """
 
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttenti
 
 from softprompt.backbones.attention import packed
 from softprompt.backbones.backbone import Backbone, Batch, Losses, Observed
+from softprompt.backbones.cloze import BackboneKind
 from softprompt.backbones.generation import reads_soft_ids
 from softprompt.backbones.head import label_nll
 from softprompt.backbones.packing import Memory, Packing, pack, pack_prompt, used
@@ -28,7 +30,7 @@ from softprompt.tasks.task import Example
 
 
 class Causal(Backbone):
-    kind: Literal["causal", "seq2seq"] = "causal"
+    kind: BackboneKind = "causal"
 
     def __init__(self, model: nn.Module, *args: Any, **settings: Any) -> None:
         super().__init__(model, *args, **settings)
@@ -82,9 +84,12 @@ class Causal(Backbone):
 
         Not with dropout (each example must draw its own), not for prompts that look at their input, and not on a
         backbone whose packed losses or gradients differ from the plain ones: that is tried once, and warned about.
+        Nor for prompts behind the source, whose states differ from example to example.
         """
         bank = self.embedding.bank
-        if not self.share or self.model.training or any(bank[i].kind == "input" for i in prompts if i >= 0):
+        if not self.share or self.model.training or self.placement == "after_source":
+            return False
+        if any(bank[i].kind == "input" for i in prompts if i >= 0):
             return False
         if self._packable is None:
             reason = why_not_packed(self)
@@ -113,15 +118,17 @@ class Causal(Backbone):
         one = len(set(prompts)) == 1 and width > 0 and not options
         usable = self._memories is not None and one and self.packs(prompts)
         cache = DynamicCache(config=self.model.config) if usable else None
-        if cache is None or self._memories is None or any(cache.is_sliding):
+        sources = self._sources(examples, prompts, 0)[0] if usable else []
+        head = self._head_of(prompts[0])[0] if usable else []
+        at = len(head) - width  # tokens of each source that stand before its prompt
+        if cache is None or self._memories is None or any(cache.is_sliding) or min(map(len, sources)) <= at:
             return super().answer(examples, prompts, max_new_tokens=max_new_tokens, **options)
-        # [soft tokens][padding][source]: the soft tokens stand in the cache already. Positions follow the mask.
-        sources, _ = self._sources(examples, prompts, 0)
-        text, mask = self._fill(sources, self.pad, left=True), self._fill([[1] * len(s) for s in sources], 0, left=True)
-        position = self._fill([list(range(len(s))) for s in sources], -1, left=True)
-        soft = torch.tensor(self.embedding.bank.soft_ids(prompts[0], self.v), device=self.device)
-        ids = torch.cat([soft.expand(len(text), -1), text], dim=1)
-        real = torch.cat([mask.new_ones(len(text), width), mask], dim=1)
+        # [BOS][soft tokens][padding][source]: all before the padding stands in the cache. Positions follow the mask.
+        rests = [source[at:] for source in sources]
+        text, mask = self._fill(rests, self.pad, left=True), self._fill([[1] * len(s) for s in rests], 0, left=True)
+        position = self._fill([list(range(at, at + len(s))) for s in rests], -1, left=True)
+        ids = torch.cat([torch.tensor(head, device=self.device).expand(len(text), -1), text], dim=1)
+        real = torch.cat([mask.new_ones(len(text), len(head)), mask], dim=1)
         layout = Layout(torch.tensor(list(prompts), device=self.device), position)
         reading = reads_soft_ids(self.model, real == 0, self.v + self.embedding.bank.size)
         with torch.no_grad(), reading:
@@ -137,8 +144,7 @@ class Causal(Backbone):
         return [text.strip() for text in texts]
 
     def _packing(self, batch: Batch) -> Packing:
-        bank = self.embedding.bank
-        lengths = [bank.longest([i]) for i in batch.prompts]
+        lengths = batch.heads
         labels = [0] * len(lengths) if batch.labels is None else (batch.labels != IGNORED).sum(1).tolist()
         memory, named = None, used(batch.prompts, lengths)
         if named and self._memories is not None and not torch.is_grad_enabled():
@@ -177,8 +183,9 @@ class Causal(Backbone):
         bank = self.embedding.bank
         for i in prompts:
             if bank[i] not in memories:
-                ids = torch.tensor([bank.soft_ids(i, self.v)], device=self.device)
-                layout = Layout(torch.tensor([i], device=self.device), torch.full_like(ids, -1))
+                head, ranks = self._head_of(i)
+                ids = torch.tensor([head], device=self.device)
+                layout = Layout(torch.tensor([i], device=self.device), torch.tensor([ranks], device=self.device))
                 packing = pack_prompt(ids.shape[1], self.device)
                 with self.embedding.laid_out(layout):
                     self._read(self.embedding(ids)[0], packing)
@@ -189,6 +196,12 @@ class Causal(Backbone):
             layer: (torch.cat([one[layer][0] for one in found], 1), torch.cat([one[layer][1] for one in found], 1))
             for layer in found[0]
         }
+
+    def _head_of(self, prompt: int) -> tuple[list[int], list[int]]:
+        """What the rows of a prompt begin with alike, its soft tokens last: ids, and ranks of the source tokens."""
+        before = self.opening if self.placement == "after_bos" else []
+        soft = self.embedding.bank.soft_ids(prompt, self.v)
+        return [*before, *soft], [*range(len(before)), *[-1] * len(soft)]
 
     def _log_probabilities(self, batch: Batch) -> Tensor:
         assert batch.labels is not None

@@ -1,6 +1,7 @@
 """load(): a name becomes a backbone, of the class that its config asks for."""
 
 import difflib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +9,12 @@ import torch
 
 from softprompt.backbones.backbone import Backbone
 from softprompt.backbones.causal import Causal
+from softprompt.backbones.cloze import BackboneKind
 from softprompt.backbones.embedded import EMBEDDED, find_gguf, is_prepared, prepare
 from softprompt.backbones.fused import fuse
 from softprompt.backbones.layers import checkpoint_layers, compile_layers
+from softprompt.backbones.masked import Masked
+from softprompt.backbones.placement import check_placement
 from softprompt.backbones.seq2seq import Seq2Seq
 from softprompt.errors import BadInput, UnknownName
 from softprompt.quiet import quiet_loading
@@ -53,25 +57,35 @@ def load(
     dropout: bool = False,
     gradient_checkpointing: bool = False,
     compile: bool = False,
+    placement: str = "front",
 ) -> Backbone:
     """Load a frozen backbone.
 
     `name` is an embedded name (see EMBEDDED), a folder, or a hub id ("google-t5/t5-base"). `max_source` is
     the most source tokens read of an example; `dropout` leaves the backbone's own dropout on.
-    `gradient_checkpointing` trades time for memory, `compile` a slow start for faster steps.
+    `gradient_checkpointing` trades time for memory, `compile` a slow start for faster steps. `placement` says where
+    prompts stand (softprompt.backbones.placement).
     """
-    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
+    check_placement(placement)
     where = find_device(device)
     precision = find_dtype(dtype, where)
     kind, place = resolve(name)
-    auto = AutoModelForSeq2SeqLM if kind == "seq2seq" else AutoModelForCausalLM
+    kinds: dict[str, tuple[Any, type[Backbone]]] = {
+        "causal": (AutoModelForCausalLM, Causal),
+        "seq2seq": (AutoModelForSeq2SeqLM, Seq2Seq),
+        "masked": (AutoModelForMaskedLM, Masked),
+    }
+    auto, made = kinds[kind]
     with quiet_loading():
         try:
             tokenizer = AutoTokenizer.from_pretrained(place)
-            model = auto.from_pretrained(place, dtype=precision)
+            model, found = auto.from_pretrained(place, dtype=precision, output_loading_info=True)
         except (OSError, ValueError) as error:
             raise BadInput(f"The backbone {name!r} cannot be loaded: {_first_line(error)}") from None
+    if kind == "masked":
+        _check_head(name, found["missing_keys"])
     model = model.to(where).requires_grad_(False)
     if compile:
         compile_layers(model)  # it fuses by itself
@@ -79,8 +93,7 @@ def load(
         fuse(model)
     if gradient_checkpointing:
         checkpoint_layers(model)
-    made = Seq2Seq if kind == "seq2seq" else Causal
-    return made(model, tokenizer, name, max_source=max_source, dropout=dropout)
+    return made(model, tokenizer, name, max_source=max_source, dropout=dropout, placement=placement)
 
 
 def describe(name: str) -> dict[str, Any]:
@@ -94,28 +107,48 @@ def describe(name: str) -> dict[str, Any]:
     config = _config(name, place).get_text_config()
     context = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
     limit = None if config.model_type in ("t5", "mt5", "umt5") else context
-    return {"name": name, "kind": kind, "d": config.hidden_size, "v": config.vocab_size, "context": limit}
+    d = getattr(config, "embedding_size", None) if kind == "masked" else None  # ALBERT, ELECTRA: not the hidden size
+    return {"name": name, "kind": kind, "d": d or config.hidden_size, "v": config.vocab_size, "context": limit}
 
 
-def resolve(name: str) -> tuple[str, str]:
-    """The kind of backbone `name` is ("causal", "seq2seq") and where transformers finds it; reads no weights."""
+def resolve(name: str) -> tuple[BackboneKind, str]:
+    """The kind of backbone `name` is and where transformers finds it; reads no weights."""
     place = str(prepare(EMBEDDED[name])) if name in EMBEDDED else name
     config = _config(name, place)
     if config.is_encoder_decoder:
         return "seq2seq", place
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    from transformers.models.auto.modeling_auto import (
+        MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+        MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+    )
 
-    if config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and not _masked(config):
+    writes, fills = (
+        config.model_type in names for names in (MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_FOR_MASKED_LM_MAPPING_NAMES)
+    )
+    if fills and not (writes and _decodes(config)):
+        return "masked", place
+    if writes:
         return "causal", place
     raise BadInput(
-        f"The backbone {name!r} is of type {config.model_type!r}; expected an encoder-decoder (T5, BART) or a "
-        "decoder-only language model (Llama, Qwen, Gemma, GPT-2)."
+        f"The backbone {name!r} is of type {config.model_type!r}; expected an encoder-decoder (T5, BART), a "
+        "decoder-only language model (Llama, Qwen, Gemma, GPT-2) or a masked one (BERT, RoBERTa, ModernBERT)."
     )
 
 
-def _masked(config: Any) -> bool:
+def _decodes(config: Any) -> bool:
+    """Whether a model of a type that there is as encoder and as decoder (BERT, RoBERTa) was made a decoder."""
     architectures = config.architectures or []
-    return any("MaskedLM" in a for a in architectures) and not any("CausalLM" in a for a in architectures)
+    masked = any("MaskedLM" in a for a in architectures)
+    return not masked and (config.is_decoder or any("CausalLM" in a or "LMHead" in a for a in architectures))
+
+
+def _check_head(name: str, missing: Iterable[str]) -> None:
+    if absent := sorted(missing):
+        raise BadInput(
+            f"The backbone {name!r} lacks {len(absent)} of a masked language model's tensors ({absent[0]}, ...): it "
+            "was saved without the head that fills masks, which would be noise. Give a checkpoint with it "
+            "(a ...ForMaskedLM)."
+        )
 
 
 def _config(name: str, place: str) -> Any:

@@ -3,7 +3,8 @@
     [prompt 0][prompt 1] ... [example][example][example] ...
 
 Every token attends to its own segment; an example's tokens also attend to their prompt's rows. A prompt that
-does not look at the input has the same states for every example, so this is exact, not an approximation.
+does not look at the input has the same states for every example, so this is exact, not an approximation. What
+stands before the prompt in every example alike (BOS, where prompts are placed behind it) belongs to its segment.
 """
 
 from collections.abc import Callable, Sequence
@@ -132,14 +133,14 @@ def pack(
 ) -> Packing:
     """Lay out the left-padded rows of a batch without their padding.
 
-    Row i is `mask[i]`'s tokens: `lengths[i]` rows of prompt `prompts[i]`, the source, `labels[i]` target tokens.
-    The last target token predicts nothing that is asked, so it is left out. With a `memory`, the prompts'
-    rows are left out too: it holds their keys and values, in the order of `used`.
+    Row i is `mask[i]`'s tokens: `lengths[i]` that it shares with all rows of prompt `prompts[i]` (0: it shares none),
+    the source, `labels[i]` target tokens. The last target token predicts nothing that is asked, so it is left out.
+    With a `memory`, what is shared is left out too: it holds its keys and values, in the order of `used`.
     """
     device, (b, n) = mask.device, mask.shape
     total: list[int] = mask.sum(1).tolist()
     body = [t - length - (asked > 0) for t, length, asked in zip(total, lengths, labels, strict=True)]
-    first = {p: prompts.index(p) for p in used(prompts, lengths)}
+    first = {p: next(i for i in range(b) if prompts[i] == p and lengths[i]) for p in used(prompts, lengths)}
     begins = dict(zip(first, accumulate((lengths[i] for i in first.values()), initial=0), strict=False))
     rows = sorted(range(b), key=lambda i: (prompts[i], body[i]))
 

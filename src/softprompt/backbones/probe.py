@@ -56,7 +56,8 @@ def _difference(backbone: "Causal") -> str:
     rows = [_Rows(backbone.embed(some(length))).to(backbone.device) for length in LENGTHS]
     bank = Bank({str(i): SoftPrompt(part) for i, part in enumerate(rows)})
     with backbone.using(bank), torch.enable_grad():
-        sources, targets = [some(n) for n in SOURCES], [some(n) for n in TARGETS]
+        opening = backbone.opening if backbone.placement == "after_bos" else []
+        sources, targets = [[*opening, *some(n)] for n in SOURCES], [some(n) for n in TARGETS]
         batch = backbone.lay(sources, [0, 1, 0, -1], targets, (False,) * len(sources))
         found = []
         for losses in (backbone.plain_losses, backbone.packed_losses):

@@ -4,12 +4,13 @@ The encoder reads [soft tokens][source][padding]; the decoder, untouched, writes
 """
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from softprompt.backbones.backbone import Backbone, Batch, Losses, Observed
+from softprompt.backbones.cloze import BackboneKind
 from softprompt.backbones.cutting import cut
 from softprompt.embedding import IGNORED, Layout
 from softprompt.errors import BadInput
@@ -19,7 +20,7 @@ RUN_TOKENS = {True: 16, False: 2048}  # what one more run of the encoder costs, 
 
 
 class Seq2Seq(Backbone):
-    kind: Literal["causal", "seq2seq"] = "seq2seq"
+    kind: BackboneKind = "seq2seq"
 
     def loss(self, batch: Batch) -> Losses:
         return self._losses_of(batch, self._log_probabilities(batch))

@@ -62,6 +62,9 @@ TokensPerPass = Annotated[
 Checkpointing = Annotated[
     bool, typer.Option("--gradient-checkpointing", help="Compute layers twice instead of keeping them: less memory.")
 ]
+Placement = Annotated[
+    str, typer.Option(help="Where the prompt stands: front, after_bos, after_source (before the answer).")
+]
 Compile = Annotated[bool, typer.Option("--compile", help="Compile the layers (torch.compile): starts slowly.")]
 
 

@@ -24,6 +24,7 @@ from softprompt.cli.flags import (
     Label,
     Limit,
     MaxSource,
+    Placement,
     PlanFile,
     Protocol,
     RecipeName,
@@ -74,6 +75,7 @@ def train(
     set_: Set = None,
     start_from: StartFrom = None,
     max_source: MaxSource = 256,
+    placement: Placement = "front",
     dtype: Dtype = "float32",
     device: Device = None,
     dropout: Annotated[bool, typer.Option("--dropout", help="Leave the frozen model's own dropout on.")] = False,
@@ -95,7 +97,7 @@ def train(
         "protocol": protocol, "compat": compat, "shots": shots, "draw": draw,
         "settings": resolve.parse_settings(set_ or []), "start_from": start_from, "dtype": dtype, "device": device,
         "max_source": max_source, "dropout": dropout, "tokens_per_pass": tokens_per_pass,
-        "gradient_checkpointing": gradient_checkpointing, "compile": compile_,
+        "gradient_checkpointing": gradient_checkpointing, "compile": compile_, "placement": placement,
     }  # fmt: skip
     words = with_plan(ctx, said, plan, config, recipe)
     if output is None or not words["backbone"]:
@@ -132,6 +134,7 @@ def check(
     set_: Set = None,
     start_from: StartFrom = None,
     max_source: MaxSource = 256,
+    placement: Placement = "front",
     dtype: Dtype = "float32",
     device: Device = None,
     as_json: AsJson = False,
@@ -143,6 +146,7 @@ def check(
         "template": template and resolve.unescaped(template), "label": label, "words": word, "split_seed": split_seed,
         "data_dir": data_dir, "limit": limit, "protocol": protocol, "compat": compat, "shots": shots, "draw": draw,
         "settings": set_, "start_from": start_from, "dtype": dtype, "device": device, "max_source": max_source,
+        "placement": placement,
     }  # fmt: skip
     report = resolve.check(with_plan(ctx, said, plan, config, recipe), output)
     if as_json:

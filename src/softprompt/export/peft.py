@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from softprompt.artefact import Card, Prompt
+from softprompt.backbones.cloze import BackboneKind
 from softprompt.disk import make_folder, write_json, write_tensors, write_text
 from softprompt.errors import BadInput
 
@@ -25,7 +26,7 @@ _WHY_NOT = {
 }
 
 
-def write_peft(prompt: Prompt, backbone_kind: Literal["causal", "seq2seq"], folder: Path) -> None:
+def write_peft(prompt: Prompt, backbone_kind: BackboneKind, folder: Path) -> None:
     """Write `prompt` to `folder`, for `PeftModel.from_pretrained`. Raises BadInput for what PEFT cannot hold."""
     card = prompt.card
     if card.kind in _WHY_NOT:
@@ -33,6 +34,17 @@ def write_peft(prompt: Prompt, backbone_kind: Literal["causal", "seq2seq"], fold
             f"{card.name} is of kind {card.kind!r}: it {_WHY_NOT[card.kind]}. PEFT has no place for that, and its rows "
             "alone are another prompt. Use it with softprompt (softprompt predict), or tune a method of kind 'prompt' "
             "(softprompt list methods) and export that."
+        )
+    if backbone_kind == "masked":
+        raise BadInput(
+            f"{card.name} is for a masked backbone, and PEFT has no prompt tuning for models that fill masks. Use it "
+            "with softprompt (softprompt predict)."
+        )
+    if card.placement != "front":
+        raise BadInput(
+            f"{card.name} stands at the placement {card.placement!r}, and PEFT puts every prompt in front of all "
+            "tokens: there its rows would answer otherwise. Use it with softprompt (softprompt predict), or tune "
+            "one with --placement front and export that."
         )
     if card.length == 0:
         raise BadInput(f"{card.name} has no rows, and PEFT has no prompt without any.")

@@ -5,6 +5,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from softprompt.backbones.placement import Placement
 from softprompt.errors import BadInput, UnknownName
 
 
@@ -21,6 +22,7 @@ class Setting(BaseModel):
     gradient_checkpointing: bool = False
     compile: bool = False
     tokens_per_pass: int | None = Field(None, ge=1)
+    placement: Placement = Field("front", description="where prompts stand: front, after_bos, after_source")
 
 
 def parse_setting(given: Mapping[str, Any]) -> Setting:

@@ -12,7 +12,7 @@ from softprompt.errors import BadData, BadInput
 from softprompt.metrics import get_metric
 from softprompt.tasks.rows import Row, read_rows
 from softprompt.tasks.task import SPLITS, Example, Split, Task
-from softprompt.tasks.template import Template
+from softprompt.tasks.template import MASK, Template
 
 LABEL_COLUMNS = ("label", "labels", "target", "answer", "class", "category", "intent", "team", "sentiment", "output")
 TEXT_COLUMNS = (
@@ -52,6 +52,10 @@ def from_files(
     rows = {split: read_rows(path) for split, path in files.items()}
     label = label or _label_column(data, rows["train"])
     template = template or _template(rows["train"], label)
+    if f"{{{MASK}}}" in template and MASK in _columns(rows["train"]):
+        raise BadInput(
+            f"{data} has a column {MASK!r}, and {{{MASK}}} in a template is the place of the answer. Rename the column."
+        )
     form = Template(template)
     if label in form.fields:
         raise BadInput(f"The template {template!r} shows the label, {{{label}}}; leave it out, the model is to say it.")
@@ -188,4 +192,4 @@ def _example(
     target = words[said] if words else said
     if choices and target not in choices:
         raise BadData(f"the label {said!r} is not among the labels to learn: {', '.join(choices)}", path, row.line)
-    return Example(form.source(row.values), target, form.cue, choices, (), id)
+    return Example(form.source(row.values), target, form.cue, choices, (), id, answer_at=form.answer_at(row.values))

@@ -26,6 +26,8 @@ class Example:
     references: tuple[str, ...] = ()
     id: str = ""
     group: str = ""
+    answer_at: int | None = None
+    """Characters of source and cue before the answer; None: it follows them. Only masked backbones answer inside."""
 
     def golds(self) -> tuple[str, ...]:
         return self.references or (self.target,)

@@ -1,9 +1,14 @@
-"""Templates: text with {columns} in it. Data, not code: nothing but column names may stand in the braces."""
+"""Templates: text with {columns} in it. Data, not code: nothing but column names may stand in the braces.
+
+{mask} is no column: it is the place of the answer, for masked backbones (softprompt.backbones.masked).
+"""
 
 import string
 from collections.abc import Mapping
 
 from softprompt.errors import BadInput
+
+MASK = "mask"
 
 
 class Template:
@@ -17,17 +22,43 @@ class Template:
                 f"The template {text!r} cannot be read: {error}. A literal brace is written twice."
             ) from None
         self.text = text
-        self.fields = [name for _, name, _, _ in pieces if name is not None]
+        named = [name for _, name, _, _ in pieces if name is not None]
+        self.fields = [name for name in named if name != MASK]
         for _, name, form, conversion in pieces:
             if name is not None and (form or conversion or not name.strip()):
                 raise BadInput(f"The template {text!r}: expected plain column names in braces, like {{text}}.")
         if not self.fields:
             raise BadInput(f"The template {text!r} has no column in braces; write for instance {text + ' {text}'!r}.")
-        last = max(i for i, (_, name, _, _) in enumerate(pieces) if name is not None)
+        if named.count(MASK) > 1:
+            raise BadInput(f"The template {text!r} has {{mask}}, the place of the answer, more than once.")
+        last = max(i for i, (_, name, _, _) in enumerate(pieces) if name not in (None, MASK))
         # Several pieces: a literal brace ends one. Spaces at the end would double the one that joins source and target.
-        self.cue = "".join(literal for literal, _, _, _ in pieces[last + 1 :]).rstrip(" ")
+        cue = "".join(literal for literal, _, _, _ in pieces[last + 1 :])
+        self.cue = cue if MASK in named else cue.rstrip(" ")
         self._pieces = pieces[: last + 1]
+        self._in_cue = next(
+            (
+                len("".join(literal for literal, _, _, _ in pieces[last + 1 : i + 1]))
+                for i, (_, name, _, _) in enumerate(pieces)
+                if name == MASK and i > last
+            ),
+            None,
+        )
+        self.has_mask = MASK in named
 
     def source(self, row: Mapping[str, str]) -> str:
         """The text up to and with the last column, filled from `row`; the cue follows it."""
-        return "".join(literal + (row[name] if name is not None else "") for literal, name, _, _ in self._pieces)
+        return "".join(self._filled(row))
+
+    def answer_at(self, row: Mapping[str, str]) -> int | None:
+        """Characters of source and cue that stand before {mask}; None without one."""
+        if not self.has_mask:
+            return None
+        filled = self._filled(row)
+        if self._in_cue is not None:
+            return len("".join(filled)) + self._in_cue
+        place = next(i for i, (_, name, _, _) in enumerate(self._pieces) if name == MASK)
+        return len("".join(filled[: place + 1]))
+
+    def _filled(self, row: Mapping[str, str]) -> list[str]:
+        return [literal + (row[name] if name not in (None, MASK) else "") for literal, name, _, _ in self._pieces]

@@ -84,6 +84,7 @@ def load_backbone(setting: Setting) -> Backbone:
     frozen = load(
         setting.backbone, dtype=setting.dtype, device=setting.device, max_source=setting.max_source,
         dropout=setting.dropout, gradient_checkpointing=setting.gradient_checkpointing, compile=setting.compile,
+        placement=setting.placement,
     )  # fmt: skip
     frozen.remember()
     return frozen
@@ -105,6 +106,7 @@ def make_candidate(
     """
     if predecessor is not None:
         predecessor.prompt.check(backbone)
+    backbone.check_asked(task.examples["train"][0], task.scoring)
     options = recipe.parsed_options()
     different = list({(e.target, e.choices): e for e in task.examples["train"]}.values())  # MNLI has three
     backbone.read_targets(different)
@@ -239,7 +241,7 @@ def finish(backbone: Backbone, run: Run, floors: Mapping[str, dict[str, Any]]) -
     bank = Bank({candidate.name: candidate.prompt.eval()})
     scores: dict[str, Any] = dict(floors)
     readings: list[tuple[str, Split, Scoring]] = [("dev", "dev", task.scoring), ("test", "test", task.scoring)]
-    if task.choices:  # the other way to read an answer, beside the score
+    if task.choices and backbone.generates:  # the other way to read an answer, beside the score
         other: Scoring = "generated" if task.scoring == "ranked" else "ranked"
         readings.append((f"test_{other}", "test", other))
     with backbone.using(bank):
@@ -285,6 +287,7 @@ def _card(backbone: Backbone, candidate: Candidate, form: Folded | Unfolded, sco
         positions=offset.shape[0] if isinstance(offset, torch.Tensor) else None,
         zeroed=zeroed,
         max_source=backbone.max_source,
+        placement=backbone.placement,
         task=task.name,
         template=task.template,
         choices=list(task.choices),
