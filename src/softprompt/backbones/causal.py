@@ -59,11 +59,12 @@ class Causal(Backbone):
     def packs(self, prompts: Sequence[int]) -> bool:
         """Whether rows with these prompts go through the network packed.
 
-        Not with dropout (each example must draw its own), not for prompts that look at their input, and not on a
-        backbone whose packed losses or gradients differ from the plain ones: that is tried once, and warned about.
+        Not with dropout (each example must draw its own), not for prompts that say they cannot (`SoftPrompt.packs`),
+        and not on a backbone whose packed losses or gradients differ from the plain ones: that is tried once, and
+        warned about.
         """
         bank = self.embedding.bank
-        if not self.share or self.model.training or any(bank[i].kind == "input" for i in prompts if i >= 0):
+        if not self.share or self.model.training or not all(bank[i].packs for i in prompts if i >= 0):
             return False
         if self._packable is None:
             reason = why_not_packed(self)
