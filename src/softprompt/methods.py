@@ -105,7 +105,9 @@ _LIN = "Lin et al.: ACCEPT: Adaptive Codebook for Composite and Efficient Prompt
 _TANG = "Tang et al.: ADePT: Adaptive Decomposed Prompt Tuning for Parameter-Efficient Fine-tuning, ICLR"
 _ASAI = "Asai et al.: ATTEMPT: Parameter-Efficient Multi-task Tuning via Attentional Mixtures of Soft Prompts, EMNLP"
 _HU = "Hu et al.: LoRA: Low-Rank Adaptation of Large Language Models, ICLR"
-_LIU_IA3 = "Liu et al.: Few-Shot Parameter-Efficient Fine-Tuning is Better and Cheaper than In-Context Learning, NeurIPS"
+_LIU_IA3 = (
+    "Liu et al.: Few-Shot Parameter-Efficient Fine-Tuning is Better and Cheaper than In-Context Learning, NeurIPS"
+)
 _LI = "Li & Liang: Prefix-Tuning: Optimizing Continuous Prompts for Generation, ACL"
 _ZAKEN = "Ben Zaken, Goldberg & Ravfogel: BitFit: Simple Parameter-efficient Fine-tuning, ACL"
 _CHOI = "Choi et al.: SMoP: Towards Efficient and Effective Prompt Tuning with Sparse Mixture-of-Prompts, EMNLP"
@@ -237,7 +239,9 @@ def get_method(name: str) -> Method:
     if plus and first in METHODS and second in METHODS:
         return combine(METHODS[first], METHODS[second])
     unknown = second if plus and first in METHODS else first
-    raise UnknownName("method", unknown, METHODS | BASELINES, "`softprompt list methods` describes them; A+B combines two.")
+    raise UnknownName(
+        "method", unknown, METHODS | BASELINES, "`softprompt list methods` describes them; A+B combines two."
+    )
 
 
 @cache

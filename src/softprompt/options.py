@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from softprompt.errors import BadInput
-from softprompt.soft import OffsetPart, PromptPart, SoftPrompt
+from softprompt.soft import Adapted, OffsetPart, PromptPart, SoftPrompt
 from softprompt.start import Vocabulary, embedding_scale, from_labels, from_noise, from_text, from_vocabulary
 
 
@@ -61,6 +61,10 @@ class Options(BaseModel):
     def soft_prompt(self, site: Site) -> SoftPrompt:
         """The soft prompt, at its start."""
         return SoftPrompt(self.prompt(site), self.offset(site))
+
+    def stored(self, form: Adapted) -> SoftPrompt:
+        """The baseline whose tensors were stored as `form`. Only baselines have it."""
+        raise NotImplementedError
 
     def prompt(self, site: Site) -> PromptPart:
         raise NotImplementedError

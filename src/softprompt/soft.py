@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from softprompt.errors import BadInput
 
 Kind = Literal["prompt", "prompt+position", "prompt+token", "input", "network"]
-"""What a soft prompt folds to: kinds A, B, C and D of the documentation, in this order; and what is none, a baseline."""
+"""What a soft prompt folds to: kinds A, B, C and D of the documentation, in order; and a baseline, which is none."""
 
 
 class Text(NamedTuple):

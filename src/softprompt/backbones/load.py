@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from softprompt.backbones.backbone import Backbone
 from softprompt.backbones.causal import Causal
@@ -95,6 +96,17 @@ def describe(name: str) -> dict[str, Any]:
     context = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
     limit = None if config.model_type in ("t5", "mt5", "umt5") else context
     return {"name": name, "kind": kind, "d": config.hidden_size, "v": config.vocab_size, "context": limit}
+
+
+def skeleton(name: str) -> nn.Module:
+    """The network of `name` without its weights: shapes and names alone. Raises as `load` does."""
+    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
+
+    kind, place = resolve(name)
+    auto = AutoModelForSeq2SeqLM if kind == "seq2seq" else AutoModelForCausalLM
+    with torch.device("meta"), quiet_loading():
+        made: nn.Module = auto.from_config(_config(name, place), dtype=torch.float32)
+    return made
 
 
 def resolve(name: str) -> tuple[str, str]:

@@ -51,7 +51,10 @@ class BaselineOptions(Options):
             raise BadInput("A baseline needs the network that it works in; tune it with softprompt train.")
         if any(module._compiled_call_impl is not None for module in site.model.modules()):
             raise BadInput("--compile compiles the layers as they are; a baseline changes them. Leave out --compile.")
-        return Baseline(self, self.start(site.model, site.seed))
+        return self.stored(self.start(site.model, site.seed))
+
+    def stored(self, form: Adapted) -> SoftPrompt:
+        return Baseline(self, form)
 
 
 class Baseline(SoftPrompt):
@@ -116,9 +119,10 @@ def put_back(model: nn.Module) -> Iterator[None]:
         yield
     finally:
         for module, modules, parameters, training in before:
-            for now, then in ((module._modules, modules), (module._parameters, parameters)):
-                now.clear()
-                now.update(then)
+            module._modules.clear()
+            module._modules.update(modules)
+            module._parameters.clear()
+            module._parameters.update(parameters)
             module.training = training
         for tensor, requires_grad in frozen:
             tensor.requires_grad_(requires_grad)

@@ -57,7 +57,7 @@ class PeftOptions(BaselineOptions):
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             try:
-                return get_peft_model(model, self.config(task_type))  # type: ignore[arg-type]
+                return get_peft_model(model, self.config(task_type))
             except ValueError as error:
                 raise BadInput(f"PEFT cannot put this into {type(model).__name__}: {error}") from None
 

@@ -1,8 +1,8 @@
 """Baselines that train the network's own tensors: all of them, or its biases alone.
 
 BitFit: Ben Zaken, Goldberg & Ravfogel, BitFit: Simple Parameter-efficient Fine-tuning for Transformer-based Masked
-Language-models, ACL 2022, https://aclanthology.org/2022.acl-short.1: every bias of the network is trained, nothing else.
-(PEFT 0.21 has no BitFit.)
+Language-models, ACL 2022, https://aclanthology.org/2022.acl-short.1. Every bias of the network is trained, nothing
+else. (PEFT 0.21 has no BitFit.)
 
 The frozen tensors are left alone: float32 copies are trained, and stand in their places inside the block.
 """
@@ -41,12 +41,12 @@ class WeightOptions(BaselineOptions):
     def inside(self, host: Host, tensors: dict[str, nn.Parameter]) -> Iterator[None]:
         found = self._chosen(host.model)
         check_fit(tensors, found, self.group)
-        trained = {id(frozen): tensors[name] for name, frozen in found.items()}
+        trained: dict[int, nn.Parameter] = {id(frozen): tensors[name] for name, frozen in found.items()}
         with put_back(host.model), unfused(host.model):
             for module in host.model.modules():  # a tensor may stand in several places: T5's embeddings, tied heads
-                for name, tensor in module._parameters.items():
-                    if id(tensor) in trained:
-                        module._parameters[name] = trained[id(tensor)]
+                for name, parameter in module._parameters.items():
+                    if id(parameter) in trained:
+                        module._parameters[name] = trained[id(parameter)]
             yield
 
     def _chosen(self, model: nn.Module) -> dict[str, Tensor]:
@@ -58,10 +58,10 @@ class WeightOptions(BaselineOptions):
                 name = name.replace(f"{embedding}.table.", f"{embedding}.")
             if name.endswith(self.only) and tensor.is_floating_point():
                 found[name] = tensor
-        for name, tensor in found.items():
-            if tensor.dtype is not torch.float32:
+        for name, chosen in found.items():
+            if chosen.dtype is not torch.float32:
                 raise BadInput(
-                    f"{name} is {str(tensor.dtype).removeprefix('torch.')}; a network whose own tensors are trained "
+                    f"{name} is {str(chosen.dtype).removeprefix('torch.')}; a network whose own tensors are trained "
                     "must be in float32. Give --dtype float32, or train peft:lora."
                 )
         return found
