@@ -10,7 +10,7 @@ v vocabulary size, k prompts in a bank.
 
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
@@ -81,6 +81,7 @@ class Adapted(NamedTuple):
     """What PEFT's adapter_config.json says of them; None where PEFT has no part in it."""
 
 
+@runtime_checkable
 class Host(Protocol):
     """What holds the network: a backbone."""
 
