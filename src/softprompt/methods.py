@@ -109,6 +109,7 @@ _LIU_IA3 = (
     "Liu et al.: Few-Shot Parameter-Efficient Fine-Tuning is Better and Cheaper than In-Context Learning, NeurIPS"
 )
 _LI = "Li & Liang: Prefix-Tuning: Optimizing Continuous Prompts for Generation, ACL"
+_DEVLIN = "Devlin et al.: BERT: Pre-training of Deep Bidirectional Transformers for Language Understanding, NAACL"
 _ZAKEN = "Ben Zaken, Goldberg & Ravfogel: BitFit: Simple Parameter-efficient Fine-tuning, ACL"
 _CHOI = "Choi et al.: SMoP: Towards Efficient and Effective Prompt Tuning with Sparse Mixture-of-Prompts, EMNLP"
 
@@ -204,23 +205,23 @@ BASELINES: dict[str, Method] = {
     for method in (
         Method(
             "peft:lora", "LoRA (baseline, HF PEFT)", "network", None, None, _HU, 2022,
-            "https://arxiv.org/abs/2106.09685", LoraOptions, {"adapter": Rate(0.001, scaled=False)}, {},
+            "https://arxiv.org/abs/2106.09685", LoraOptions, {"adapter": Rate(0.003, scaled=False)}, {},
         ),
         Method(
             "peft:ia3", "(IA)3 (baseline, HF PEFT)", "network", None, None, _LIU_IA3, 2022,
-            "https://arxiv.org/abs/2205.05638", Ia3Options, {"adapter": Rate(0.01, scaled=False)}, {},
+            "https://arxiv.org/abs/2205.05638", Ia3Options, {"adapter": Rate(0.03, scaled=False)}, {},
         ),
         Method(
             "peft:prefix", "Prefix tuning, P-Tuning v2 (baseline, HF PEFT)", "network", None, None, _LI, 2021,
-            "https://aclanthology.org/2021.acl-long.353", PrefixOptions, {"prefix": Rate(0.01, scaled=False)}, {},
+            "https://aclanthology.org/2021.acl-long.353", PrefixOptions, {"prefix": Rate(0.03, scaled=False)}, {},
         ),
         Method(
             "bitfit", "BitFit (baseline)", "network", None, None, _ZAKEN, 2022,
             "https://aclanthology.org/2022.acl-short.1", BitfitOptions, {"bias": Rate(0.001, scaled=False)}, {},
         ),
         Method(
-            "full", "Full fine-tuning (baseline)", "network", None, None, "the network's own tensors, all of them",
-            2018, "", FullOptions, {"network": Rate(0.0001, scaled=False)}, {},
+            "full", "Full fine-tuning (baseline)", "network", None, None, _DEVLIN, 2019,
+            "https://aclanthology.org/N19-1423", FullOptions, {"network": Rate(0.0001, scaled=False)}, {},
         ),
     )
 }  # fmt: skip
