@@ -8,10 +8,11 @@ import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file
+from transformers import T5ForConditionalGeneration
 
 import softprompt
 from softprompt.artefact import load_prompt
-from softprompt.backbones import Backbone, Causal
+from softprompt.backbones import Backbone, Causal, Seq2Seq
 from softprompt.backbones.fused import fuse
 from softprompt.backbones.layers import checkpoint_layers
 from softprompt.errors import BadArtefact, BadInput, Interrupted, MissingPackage, PromptMismatch, UnknownName
@@ -243,6 +244,20 @@ def test_a_prefix_is_there_in_train_mode_too(family: str) -> None:
         backbone.using(Bank({"one": started(backbone, "peft:prefix")})),
     ):
         pass
+
+
+def test_a_prefix_has_the_sizes_of_the_decoder(tmp_path: Path) -> None:
+    """flan-t5-small: heads of 64 that are not d_model / heads; PEFT alone fails there."""
+    config = tiny.model("t5").config
+    config.update({"d_kv": 6, "num_decoder_layers": 4, "num_heads": 2})  # type: ignore[operator]
+    torch.manual_seed(0)
+    network = T5ForConditionalGeneration(config).eval()
+    backbone = Seq2Seq(network, tiny.tokenizer(eos=True), "tiny-t5")
+    one = candidate(backbone, "peft:prefix", rates={"prefix": 0.1})
+    tune(backbone, [one])
+    assert one.prompt.state_dict()["tree.prompt_embeddings"].shape == (3, 2 * 4 * 2 * 6)
+    finish(backbone, begin(one, tmp_path, Setting()), {})
+    assert torch.equal(ranked(backbone, load_prompt(tmp_path).soft_prompt()), ranked(backbone, one.prompt))
 
 
 def test_a_prefix_takes_positions() -> None:

@@ -37,8 +37,8 @@ class PeftOptions(BaselineOptions):
 
     packages = ("peft",)
 
-    def config(self, task_type: str) -> Any:
-        """PEFT's configuration of it."""
+    def config(self, network: Any) -> Any:
+        """PEFT's configuration of it, for a model with the configuration `network`."""
         raise NotImplementedError
 
     def start(self, model: nn.Module, seed: int) -> Adapted:
@@ -52,12 +52,11 @@ class PeftOptions(BaselineOptions):
         """`model` with PEFT's modules in it, as a PeftModel. Raises BadInput for what PEFT refuses."""
         from peft import get_peft_model
 
-        task_type = "SEQ_2_SEQ_LM" if model.config.is_encoder_decoder else "CAUSAL_LM"  # type: ignore[union-attr]
         # What it draws is not used, so it must not be missing elsewhere; what it warns about is seen to here.
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             try:
-                return get_peft_model(model, self.config(task_type))
+                return get_peft_model(model, self.config(model.config))
             except ValueError as error:
                 raise BadInput(f"PEFT cannot put this into {type(model).__name__}: {error}") from None
 
@@ -125,12 +124,16 @@ class LoraOptions(TargetOptions):
     alpha: float = Field(16.0, gt=0, description="the change is scaled by alpha / rank")
     rslora: bool = Field(False, description="by alpha / sqrt(rank) instead (rsLoRA)")
 
-    def config(self, task_type: str) -> Any:
+    def config(self, network: Any) -> Any:
         from peft import LoraConfig
 
         alpha: Any = int(self.alpha) if self.alpha.is_integer() else self.alpha  # PEFT's file has a whole number
         return LoraConfig(
-            task_type=task_type, r=self.rank, lora_alpha=alpha, use_rslora=self.rslora, target_modules=self.named()
+            task_type=_task_type(network),
+            r=self.rank,
+            lora_alpha=alpha,
+            use_rslora=self.rslora,
+            target_modules=self.named(),
         )
 
 
@@ -148,13 +151,15 @@ class Ia3Options(TargetOptions):
     def _split_feedforward(cls, value: Any) -> Any:
         return tuple(name.strip() for name in value.split(",") if name.strip()) if isinstance(value, str) else value
 
-    def config(self, task_type: str) -> Any:
+    def config(self, network: Any) -> Any:
         from peft import IA3Config
 
         inputs = list(self.feedforward) if self.feedforward is not None else None
         if self.targets is not None and inputs is None:
             inputs = []
-        return IA3Config(task_type=task_type, target_modules=self.named(), feedforward_modules=inputs)
+        return IA3Config(
+            task_type=_task_type(network), target_modules=self.named(), feedforward_modules=inputs
+        )  # fmt: skip
 
 
 class PrefixOptions(PeftOptions):
@@ -169,11 +174,13 @@ class PrefixOptions(PeftOptions):
     def places(self) -> int:
         return self.length
 
-    def config(self, task_type: str) -> Any:
+    def config(self, network: Any) -> Any:
         from peft import PrefixTuningConfig
 
         start = "zero" if self.start_at == "zero" else None
-        return PrefixTuningConfig(task_type=task_type, num_virtual_tokens=self.length, init_weights=start)
+        return PrefixTuningConfig(
+            task_type=_task_type(network), num_virtual_tokens=self.length, init_weights=start, **_decoder(network)
+        )  # fmt: skip
 
     def trained(self, adapted: Any) -> dict[str, Tensor]:
         return {ROWS: adapted.prompt_encoder["default"].embedding.weight}
@@ -203,6 +210,20 @@ class PrefixOptions(PeftOptions):
                 yield
             finally:
                 host.model = model
+
+
+def _task_type(network: Any) -> str:
+    return "SEQ_2_SEQ_LM" if network.is_encoder_decoder else "CAUSAL_LM"
+
+
+def _decoder(network: Any) -> dict[str, int]:
+    """Sizes of the decoder's keys and values. PEFT takes the encoder's, and heads as wide as d_model allows."""
+    if not network.is_encoder_decoder:
+        return {}
+    heads = getattr(network, "decoder_attention_heads", None) or network.num_heads
+    layers = getattr(network, "decoder_layers", None) or network.num_decoder_layers
+    size = getattr(network, "d_kv", None) or network.d_model // heads
+    return {"num_layers": layers, "num_attention_heads": heads, "token_dim": heads * size}
 
 
 def _as_json(config: Any) -> dict[str, Any]:
