@@ -16,7 +16,7 @@ import torch
 import softprompt
 from softprompt.cli import app, main
 from softprompt.errors import Interrupted
-from softprompt.methods import METHODS
+from softprompt.methods import BASELINES, METHODS
 from softprompt.training.candidate import Candidate
 from tests import tiny
 from tests.compare import assert_same_tensors
@@ -200,7 +200,7 @@ def test_list_methods_is_json_with_the_promised_fields(cli: Cli) -> None:
     code, out, _ = cli("list", "methods", "--json")
     assert code == 0
     rows = json.loads(out)
-    assert [row["name"] for row in rows] == list(METHODS)
+    assert [row["name"] for row in rows] == [*METHODS, *BASELINES]
     assert all({"name", "kind", "prompt", "offset", "paper", "year"} <= row.keys() for row in rows)
     for what in ("backbones", "tasks"):
         code, out, _ = cli("list", what, "--json")
@@ -218,7 +218,7 @@ def test_list_methods_counts_for_a_backbone_without_its_weights(
     code, out, err = cli("list", "methods", "--backbone", model, "--max-source", 40, "--json")
     assert code == 0, err
     found = {row["name"]: (row["trainable"], row["stored"]) for row in json.loads(out)}
-    assert list(found) == list(METHODS)
+    assert list(found) == [*METHODS, *BASELINES]
     assert found["dept"] == (20 * tiny.D + 60 * (40 + tiny.D), (20 + 40) * tiny.D)
     code, out, err = cli("list", "methods", "--backbone", model)
     assert code == 0, err

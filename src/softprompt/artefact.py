@@ -6,7 +6,9 @@
     README.md            a model card
 
 A prompt of kind D looks at its input and folds to nothing: it has no prompt.safetensors, and is used with its method
-and what method.safetensors holds. prompt.json is written last: a folder that has it is whole.
+and what method.safetensors holds. A baseline has, instead of both, PEFT's adapter_config.json and
+adapter_model.safetensors, or network.safetensors: the tensors that replace the network's own. prompt.json is written
+last: a folder that has it is whole.
 """
 
 import hashlib
@@ -27,10 +29,11 @@ from softprompt.errors import BadArtefact, BadInput, PromptMismatch
 from softprompt.methods import blank, get_method, parse_options
 from softprompt.offsets import PositionTable, TokenNetwork
 from softprompt.prompts import Free
-from softprompt.soft import Folded, Kind, Network, SoftPrompt, Unfolded
+from softprompt.soft import Adapted, Folded, Kind, Network, SoftPrompt, Unfolded
 
 FORMAT = 1
 FOLDED, UNFOLDED = "prompt.safetensors", "method.safetensors"
+ADAPTER_CONFIG, ADAPTER, TRAINED = "adapter_config.json", "adapter_model.safetensors", "network.safetensors"
 NETWORK = "network."
 SAMPLED = 256
 
@@ -102,7 +105,7 @@ class Card(BaseModel):
     metrics: list[str]
     trainable: int
     stored: int
-    """Values that using the prompt needs: those in prompt.safetensors or, for kind "input", in method.safetensors."""
+    """Values that using the prompt needs: those in prompt.safetensors or in the file that stands for it."""
     seed: int | None
     """None: not known, of an imported prompt."""
     start_from: str | None = None
@@ -119,11 +122,15 @@ class Prompt:
     """A tuned prompt as it is stored: plain tensors and their card."""
 
     card: Card
-    form: Folded | Unfolded
+    form: Folded | Unfolded | Adapted
 
     @property
     def folded(self) -> Folded:
-        """The folded tensors. Raises BadInput when there are none, because the prompt looks at its input."""
+        """The folded tensors. Raises BadInput when there are none: of what looks at its input, and of a baseline."""
+        if isinstance(self.form, Adapted):
+            raise BadInput(
+                f"{self.card.name!r} ({self.card.method}) is a baseline: it changes the network, and has no rows."
+            )
         if isinstance(self.form, Unfolded):
             raise BadInput(
                 f"The prompt {self.card.name!r} ({self.card.method}) depends on the input, so there are no rows that "
@@ -133,6 +140,9 @@ class Prompt:
 
     def soft_prompt(self) -> SoftPrompt:
         """A soft prompt that a bank can hold; it answers as the tuned one did."""
+        if isinstance(self.form, Adapted):
+            method = get_method(self.card.method)
+            return parse_options(method, self.card.options).stored(self.form).eval()
         if isinstance(self.form, Unfolded):
             made = _blank(self.card)
             made.load_state_dict(self.form.tensors)
@@ -162,8 +172,13 @@ class Prompt:
             )
 
     def save(self, folder: Path, unfolded: SoftPrompt | None = None) -> None:
-        if isinstance(self.form, Unfolded):
-            (folder / FOLDED).unlink(missing_ok=True)  # of a run that stood here before
+        for other in (FOLDED, UNFOLDED, ADAPTER_CONFIG, ADAPTER, TRAINED):  # of a run that stood here before
+            (folder / other).unlink(missing_ok=True)
+        if isinstance(self.form, Adapted):
+            if self.form.adapter is not None:
+                write_json(folder / ADAPTER_CONFIG, self.form.adapter)
+            write_tensors(folder / _file_of(self.card), self.form.tensors, {"format": "pt"})
+        elif isinstance(self.form, Unfolded):
             write_tensors(folder / UNFOLDED, self.form.tensors, {"softprompt": "method"})
         else:
             if unfolded is not None:
@@ -172,16 +187,23 @@ class Prompt:
         write_json(folder / "prompt.json", self.card.model_dump())
 
 
-def stored_tensors(form: Folded | Unfolded) -> dict[str, Tensor]:
+def _file_of(card: Card) -> str:
+    """The file that answers are made with."""
+    if card.kind == "network":
+        return ADAPTER if card.method.startswith("peft:") else TRAINED
+    return UNFOLDED if card.kind == "input" else FOLDED
+
+
+def stored_tensors(form: Folded | Unfolded | Adapted) -> dict[str, Tensor]:
     """What the file that holds `form` holds, by name."""
-    if isinstance(form, Unfolded):
+    if isinstance(form, Unfolded | Adapted):
         return form.tensors
     tensors = {"prompt": form.prompt} | ({} if form.offset is None else {"offset": form.offset})
     network = {} if form.network is None else form.network._asdict()
     return tensors | {f"{NETWORK}{name}": tensor for name, tensor in network.items()}
 
 
-def stored(form: Folded | Unfolded) -> int:
+def stored(form: Folded | Unfolded | Adapted) -> int:
     """Number of values in the file that holds `form`."""
     return sum(tensor.numel() for tensor in stored_tensors(form).values())
 
@@ -190,8 +212,10 @@ def load_prompt(folder: str | Path) -> Prompt:
     """Read a tuned prompt. Raises BadArtefact, saying what is wrong, before anything else is done with it."""
     folder = Path(folder)
     card = _read_card(folder)
-    path = folder / (UNFOLDED if card.kind == "input" else FOLDED)
+    path = folder / _file_of(card)
     tensors = read_tensors(path)
+    if card.kind == "network":
+        return Prompt(card, _adapted(card, path, tensors))
     expected = _expected(card, tensors, folder)
     found, wanted = ({name: tuple(t.shape) for name, t in one.items()} for one in (tensors, expected))
     if found != wanted:
@@ -204,6 +228,16 @@ def load_prompt(folder: str | Path) -> Prompt:
     if card.kind == "prompt+token":
         network = Network(*(tensors[f"{NETWORK}{name}"] for name in Network._fields))
     return Prompt(card, Folded(card.kind, tensors["prompt"], tensors.get("offset"), card.zeroed, network))
+
+
+def _adapted(card: Card, path: Path, tensors: dict[str, Tensor]) -> Adapted:
+    """What a baseline stored. Whether it fits a network shows when it is put there."""
+    form = Adapted(tensors, _read_json(path.with_name(ADAPTER_CONFIG)) if path.name == ADAPTER else None)
+    if stored(form) != card.stored:
+        raise BadArtefact(f"{path} holds {stored(form):,} values, but prompt.json says {card.stored:,}.")
+    for name, tensor in tensors.items():
+        _check_values(path, name, tensor, torch.float32)
+    return form
 
 
 def _expected(card: Card, tensors: dict[str, Tensor], folder: Path) -> dict[str, Tensor]:
@@ -255,9 +289,7 @@ def _read_card(folder: Path) -> Card:
         do = f"finish it with: softprompt train --resume {folder}" if unfinished else "give the --output of a run"
         raise BadArtefact(f"{folder} holds no prompt.json, so no finished run; {do}.")
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(value, dict):
-            raise ValueError("expected an object")
+        value = _read_json(path)
         if value.get("format") != FORMAT:
             raise BadArtefact(f"{path} has format {value.get('format')!r}; this version of softprompt reads {FORMAT}.")
         return Card.model_validate(value)
@@ -265,5 +297,13 @@ def _read_card(folder: Path) -> Card:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
         raise BadArtefact(f"{path} is no card of ours: {place}: {first['msg']}.") from None
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(value, dict):
+            raise ValueError("expected an object")
     except (OSError, ValueError) as error:
         raise BadArtefact(f"{path} cannot be read: {error}.") from None
+    return value

@@ -86,6 +86,8 @@ def train(
 ) -> dict[str, Prompt]:
     """Tune one prompt a method, all in the same batches, and write a folder for each; returns them by method.
 
+    Baselines (`peft:lora`, `full`) change the network, so they are trained behind one another, each on the frozen one.
+
     The words are those of `softprompt train`; `settings` is its --set (recipe fields and method options by
     name: "rates.prompt", "length", ...), and `recipe` a whole recipe to change, instead of `method`. One method
     writes to `output`, several to a folder of their name in it. Without `method` it is that of the run
@@ -100,7 +102,7 @@ def train(
     methods = [recipe.method] if recipe else choose_methods(method, predecessor)
     recipes = make_recipes(methods, given, seed, predecessor, max_source, recipe)
     root = Path(output)
-    folders = {method: root if len(recipes) == 1 else root / method for method in recipes}
+    folders = {method: root if len(recipes) == 1 else root / method.replace(":", "-") for method in recipes}
     for folder in folders.values():
         check_folder(folder, overwrite=overwrite, predecessor=predecessor, recipes=recipes.values())
     published = {"protocol": protocol, "compat": compat, "shots": shots, "draw": draw}
@@ -176,7 +178,7 @@ def evaluate_run(
     frozen.remember()
     with frozen.using(Bank({card.name: prompt.soft_prompt()}).to(frozen.device)):
         records = evaluate(frozen, examples, 0, generate=generate, max_new_tokens=longest)
-        without = score(evaluate(frozen, examples, generate=generate, max_new_tokens=longest), card.metrics)
+    without = score(evaluate(frozen, examples, generate=generate, max_new_tokens=longest), card.metrics)
     if predictions is not None:
         write_lines(Path(predictions), [record.as_json() for record in records])
     found = score(records, card.metrics)

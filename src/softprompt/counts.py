@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from softprompt.artefact import stored
 from softprompt.methods import Method, Options, Site, make
@@ -45,3 +45,9 @@ def count(method: Method, options: Options, *, d: int, positions: int) -> Counts
     sources = torch.zeros(len(options.runs()), options.length, d)
     prompt = make(method, options, Site(StandIn(d), positions, labels=("label",), sources=sources))
     return Counts(prompt.trainable(), stored(prompt.deployable()))
+
+
+def count_baseline(method: Method, options: Options, network: nn.Module) -> Counts:
+    """Of a baseline in `network`, which may be without weights. Raises BadInput where it has nothing to train."""
+    made = make(method, options, Site(StandIn(0), 0, model=network))
+    return Counts(made.trainable(), stored(made.deployable()))

@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from pydantic import Field, ValidationError
 
+from softprompt.baselines.peft import Ia3Options, LoraOptions, PrefixOptions
+from softprompt.baselines.weights import BitfitOptions, FullOptions
 from softprompt.errors import BadInput, UnknownName
 from softprompt.offsets.position_codebook import CodebookOffsetOptions
 from softprompt.offsets.position_low_rank import LowRankOffsetOptions
@@ -32,7 +34,7 @@ from softprompt.prompts.superposition import SuperpositionOptions
 from softprompt.soft import Kind, SoftPrompt
 from softprompt.start import Blank
 
-__all__ = ["METHODS", "Method", "Options", "Rate", "Site", "blank", "get_method", "make", "parse_options"]
+__all__ = ["BASELINES", "METHODS", "Method", "Options", "Rate", "Site", "blank", "get_method", "make", "parse_options"]
 
 
 class DeptOptions(FreeOptions, LowRankOffsetOptions):
@@ -66,7 +68,8 @@ class Method:
     name: str
     title: str
     kind: Kind
-    prompt: str
+    prompt: str | None
+    """What makes its rows; None of a baseline, which has none."""
     offset: str | None
     paper: str
     year: int
@@ -101,6 +104,13 @@ _VU = "Vu et al.: SPoT: Better Frozen Model Adaptation through Soft Prompt Trans
 _LIN = "Lin et al.: ACCEPT: Adaptive Codebook for Composite and Efficient Prompt Tuning, Findings of EMNLP"
 _TANG = "Tang et al.: ADePT: Adaptive Decomposed Prompt Tuning for Parameter-Efficient Fine-tuning, ICLR"
 _ASAI = "Asai et al.: ATTEMPT: Parameter-Efficient Multi-task Tuning via Attentional Mixtures of Soft Prompts, EMNLP"
+_HU = "Hu et al.: LoRA: Low-Rank Adaptation of Large Language Models, ICLR"
+_LIU_IA3 = (
+    "Liu et al.: Few-Shot Parameter-Efficient Fine-Tuning is Better and Cheaper than In-Context Learning, NeurIPS"
+)
+_LI = "Li & Liang: Prefix-Tuning: Optimizing Continuous Prompts for Generation, ACL"
+_DEVLIN = "Devlin et al.: BERT: Pre-training of Deep Bidirectional Transformers for Language Understanding, NAACL"
+_ZAKEN = "Ben Zaken, Goldberg & Ravfogel: BitFit: Simple Parameter-efficient Fine-tuning, ACL"
 _CHOI = "Choi et al.: SMoP: Towards Efficient and Effective Prompt Tuning with Sparse Mixture-of-Prompts, EMNLP"
 
 _PROMPT_RATE = Rate(0.3)
@@ -190,15 +200,49 @@ METHODS: dict[str, Method] = {
 }  # fmt: skip
 
 
+BASELINES: dict[str, Method] = {
+    method.name: method
+    for method in (
+        Method(
+            "peft:lora", "LoRA (baseline, HF PEFT)", "network", None, None, _HU, 2022,
+            "https://arxiv.org/abs/2106.09685", LoraOptions, {"adapter": Rate(0.003, scaled=False)}, {},
+        ),
+        Method(
+            "peft:ia3", "(IA)3 (baseline, HF PEFT)", "network", None, None, _LIU_IA3, 2022,
+            "https://arxiv.org/abs/2205.05638", Ia3Options, {"adapter": Rate(0.03, scaled=False)}, {},
+        ),
+        Method(
+            "peft:prefix", "Prefix tuning, P-Tuning v2 (baseline, HF PEFT)", "network", None, None, _LI, 2021,
+            "https://aclanthology.org/2021.acl-long.353", PrefixOptions, {"prefix": Rate(0.03, scaled=False)}, {},
+        ),
+        Method(
+            "bitfit", "BitFit (baseline)", "network", None, None, _ZAKEN, 2022,
+            "https://aclanthology.org/2022.acl-short.1", BitfitOptions, {"bias": Rate(0.001, scaled=False)}, {},
+        ),
+        Method(
+            "full", "Full fine-tuning (baseline)", "network", None, None, _DEVLIN, 2019,
+            "https://aclanthology.org/N19-1423", FullOptions, {"network": Rate(0.0001, scaled=False)}, {},
+        ),
+    )
+}  # fmt: skip
+"""What is no soft prompt, for comparison: it changes the network itself (softprompt.baselines)."""
+
+
 def get_method(name: str) -> Method:
-    """A method by name, or two of them combined ("residual+dept"). Raises UnknownName, BadInput."""
+    """A method or baseline by name, or two methods combined ("residual+dept"). Raises UnknownName, BadInput."""
     if name in METHODS:
         return METHODS[name]
+    if name in BASELINES:
+        return BASELINES[name]
     first, plus, second = name.partition("+")
+    if plus and {first, second} & BASELINES.keys():
+        raise BadInput(f"{name}: a baseline changes the network itself, and combines with nothing. Name it alone.")
     if plus and first in METHODS and second in METHODS:
         return combine(METHODS[first], METHODS[second])
     unknown = second if plus and first in METHODS else first
-    raise UnknownName("method", unknown, METHODS, "`softprompt list methods` describes them; A+B combines two.")
+    raise UnknownName(
+        "method", unknown, METHODS | BASELINES, "`softprompt list methods` describes them; A+B combines two."
+    )
 
 
 @cache
@@ -238,7 +282,7 @@ def parse_options(method: Method, given: dict[str, Any]) -> Options:
 
 def make(method: Method, options: Options, site: Site) -> SoftPrompt:
     """Make the soft prompt of `method`, at its start."""
-    return SoftPrompt(options.prompt(site), options.offset(site))
+    return options.soft_prompt(site)
 
 
 def blank(method: Method, options: Options, d: int, positions: int, labels: Sequence[str] = ()) -> SoftPrompt:

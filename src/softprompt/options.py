@@ -10,10 +10,10 @@ from typing import ClassVar, Literal
 import torch
 from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict, Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from softprompt.errors import BadInput
-from softprompt.soft import OffsetPart, PromptPart
+from softprompt.soft import Adapted, OffsetPart, PromptPart, SoftPrompt
 from softprompt.start import Vocabulary, embedding_scale, from_labels, from_noise, from_text, from_vocabulary
 
 
@@ -28,6 +28,8 @@ class Site:
     seed: int = 0
     sources: Float[Tensor, "k l d"] | None = None
     """Rows of the finished runs that `Options.runs` names, in that order."""
+    model: nn.Module | None = None
+    """The network, for what works inside it (softprompt.baselines); None where there is none at hand."""
 
     def generator(self) -> torch.Generator:
         return torch.Generator().manual_seed(self.seed)
@@ -47,12 +49,22 @@ class Options(BaseModel):
     """Whether the prompt part can start at any rows it is given (`PromptPart.set_rows`)."""
     must_start_from: ClassVar[bool] = False
     """Whether a run of the method is one that starts from another run."""
+    packages: ClassVar[tuple[str, ...]] = ()
+    """Packages that the method needs; the extra of each name installs it."""
 
     length: int = Field(20, ge=0, le=4096, description="rows of the prompt (virtual tokens)")
 
     def runs(self) -> list[str]:
         """Folders of finished runs whose prompts this method reads (Site.sources)."""
         return []
+
+    def soft_prompt(self, site: Site) -> SoftPrompt:
+        """The soft prompt, at its start."""
+        return SoftPrompt(self.prompt(site), self.offset(site))
+
+    def stored(self, form: Adapted) -> SoftPrompt:
+        """The baseline whose tensors were stored as `form`. Only baselines have it."""
+        raise NotImplementedError
 
     def prompt(self, site: Site) -> PromptPart:
         raise NotImplementedError

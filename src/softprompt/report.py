@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from softprompt.artefact import Card
+from softprompt.artefact import TRAINED, Card
 from softprompt.disk import write_text, write_with
 from softprompt.methods import get_method
 
@@ -66,8 +66,8 @@ def write_model_card(folder: Path, card: Card) -> None:
     rows = [
         f"| {label} | {' | '.join(percent(card.scores[key]['metrics'][name]) for name in card.metrics)} |"
         for key, label in (
-            ("majority", "commonest answer (test)"), ("zero_shot", "no prompt (test)"), ("dev", "this prompt (dev)"),
-            ("test", "**this prompt (test)**"),
+            ("majority", "commonest answer (test)"), ("zero_shot", "no prompt (test)"), ("dev", "this run (dev)"),
+            ("test", "**this run (test)**"),
         )
         if key in card.scores
     ]  # fmt: skip
@@ -75,21 +75,18 @@ def write_model_card(folder: Path, card: Card) -> None:
     curve = f"\n![Learning curve]({CURVE})\n" if (folder / CURVE).is_file() else ""
     origin = f"{method.paper}, {method.year}" + (f", {method.url}" if method.url else "")
     start = "" if card.start_from is None else f", starting from the prompt of `{card.start_from}`"
-    offset = "" if card.positions is None else f", and an offset for {card.positions} source positions"
-    offset += ", and an offset by token" if card.kind == "prompt+token" else ""
-    offset += ", made anew for each input" if card.kind == "input" else ""
+    tags = ", ".join(["soft-prompt"] * (card.kind != "network") + [card.method.replace("_", "-").replace(":", "-")])
     write_text(
         folder / "README.md",
         f"""---
 library_name: softprompt
 base_model: {card.backbone}
-tags: [soft-prompt, {card.method.replace("_", "-")}]
+tags: [{tags}]
 ---
 
 # {card.name}
 
-A soft prompt for `{card.backbone}` on the task `{card.task}`, tuned with {method.title} ({origin}){start}.
-{card.length} rows of {card.fingerprint.d} values{offset}; {card.stored:,} values in all. The model itself is unchanged.
+{_what(card, f"{method.title} ({origin}){start}")}
 
 | | {" | ".join(card.metrics)} |
 |---|{"---|" * len(card.metrics)}
@@ -102,7 +99,7 @@ Seed {card.seed}; the checkpoint was chosen on dev.
 ```sh
 softprompt predict . "your text"
 ```
-
+{_elsewhere(card)}
 Input template:
 
 ```
@@ -116,4 +113,33 @@ Answers: {", ".join(card.choices) or "free text"}.
 It answers only on the backbone it was tuned for ({card.fingerprint.short()}); loading it elsewhere is refused.
 Sources are read to {card.max_source} tokens; its rows stand at the placement `{card.placement}`.
 """,
+    )
+
+
+def _what(card: Card, made: str) -> str:
+    """What was tuned and how large it is."""
+    if card.kind == "network":
+        return (
+            f"A baseline for `{card.backbone}` on the task `{card.task}`, trained by softprompt: {made}.\n"
+            f"{card.trainable:,} trained values; {card.stored:,} are stored. It changes the network it works in."
+        )
+    offset = "" if card.positions is None else f", and an offset for {card.positions} source positions"
+    offset += ", and an offset by token" if card.kind == "prompt+token" else ""
+    offset += ", made anew for each input" if card.kind == "input" else ""
+    return (
+        f"A soft prompt for `{card.backbone}` on the task `{card.task}`, tuned with {made}.\n"
+        f"{card.length} rows of {card.fingerprint.d} values{offset}; {card.stored:,} values in all. The model "
+        "itself is unchanged."
+    )
+
+
+def _elsewhere(card: Card) -> str:
+    """How a baseline is used without softprompt."""
+    if card.kind != "network":
+        return ""
+    if card.method.startswith("peft:"):
+        return "\nThis folder is an adapter of HF PEFT: `PeftModel.from_pretrained(model, FOLDER)`.\n"
+    return (
+        f"\n`{TRAINED}` has tensors of the model under transformers' names: "
+        "`model.load_state_dict(safetensors.torch.load_file(FILE), strict=False)`, then `model.tie_weights()`.\n"
     )

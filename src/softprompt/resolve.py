@@ -1,5 +1,6 @@
 """From the user's words to what a run is told: tasks, recipes, and a check of all of it without weights."""
 
+import importlib.util
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ import torch
 from softprompt.backbones.cloze import check_asked
 from softprompt.backbones.load import describe, find_device, find_dtype
 from softprompt.backbones.placement import check_placement
-from softprompt.errors import BadInput, PromptMismatch, SoftPromptError
+from softprompt.errors import BadInput, MissingPackage, PromptMismatch, SoftPromptError
 from softprompt.methods import get_method
 from softprompt.recipes import Recipe, parse_recipe
 from softprompt.recipes.override import override_all
@@ -126,6 +127,8 @@ def make_recipes(
     With a `predecessor` to start from, its options hold where `given` is silent. Raises BadInput when a method
     cannot start from it.
     """
+    for name in methods:
+        _has_packages(name)
     if len(set(methods)) != len(methods):
         raise BadInput(f"--method names {', '.join(methods)}: each method once.")
     if recipe is None:
@@ -158,6 +161,12 @@ def _needs_no_start(name: str) -> None:
             f"{name} starts as another run ended, and none is given: --start-from RUN, the folder of a finished run on "
             "a source task. Without one, it is prompt tuning: --method prompt_tuning."
         )
+
+
+def _has_packages(name: str) -> None:
+    for package in get_method(name).options.packages:
+        if importlib.util.find_spec(package) is None:
+            raise MissingPackage(package, f"{name} is trained through it.", f'pip install "softprompt[{package}]"')
 
 
 def _without_start(recipe: Recipe) -> Recipe:

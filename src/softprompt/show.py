@@ -11,15 +11,16 @@ import torch
 from softprompt.artefact import load_prompt
 from softprompt.backbones import EMBEDDED
 from softprompt.backbones.embedded import cache_folder
-from softprompt.backbones.load import describe, find_device
+from softprompt.backbones.load import describe, find_device, skeleton
 from softprompt.backbones.tokens import kept_bytes
 from softprompt.commands import load_for
-from softprompt.counts import count
+from softprompt.counts import count, count_baseline
 from softprompt.errors import BadInput, UnknownName
-from softprompt.methods import METHODS
+from softprompt.methods import BASELINES, METHODS, Method
 from softprompt.nearest import nearest_words
 from softprompt.plans import recipe_rows, table_rows
 from softprompt.resolve import read_task
+from softprompt.soft import Folded
 from softprompt.tasks import CATALOGUE, TASKS, Split, Task, get_task
 from softprompt.tasks.entry import Entry
 from softprompt.training.runs import versions
@@ -30,7 +31,7 @@ def show_run(run: str | Path, words: int = 5, backbone: str | None = None) -> di
     prompt = load_prompt(run)
     found: dict[str, Any] = prompt.card.model_dump()
     found["words"] = []
-    if words and prompt.card.kind != "input":  # rows that depend on the input have no words of their own
+    if words and isinstance(prompt.form, Folded):  # rows that depend on the input have no words of their own
         frozen = load_for(prompt, backbone, "float32", "cpu")
         found["words"] = [
             [{"token": token, "cosine": round(cosine, 4)} for token, cosine in row]
@@ -112,11 +113,20 @@ def columns_of(what: str, rows: list[dict[str, Any]]) -> tuple[str, ...]:
 
 
 def _method_rows(backbone: str | None, max_source: int) -> list[dict[str, Any]]:
+    methods = [*METHODS.values(), *BASELINES.values()]
     if backbone is None:
-        return [method.describe() for method in METHODS.values()]
-    d = describe(backbone)["d"]
-    counts = {name: count(one, one.options(), d=d, positions=max_source) for name, one in METHODS.items()}
-    return [{**one.describe(), **counts[name]._asdict()} for name, one in METHODS.items()]
+        return [method.describe() for method in methods]
+    d, network = describe(backbone)["d"], skeleton(backbone)
+
+    def counts(method: Method) -> dict[str, Any]:
+        if method.kind != "network":
+            return count(method, method.options(), d=d, positions=max_source)._asdict()
+        try:
+            return count_baseline(method, method.options(), network)._asdict()
+        except BadInput:  # this network has nothing for it, or PEFT is not installed
+            return dict.fromkeys(COUNTED)
+
+    return [{**method.describe(), **counts(method)} for method in methods]
 
 
 def environment() -> dict[str, Any]:

@@ -9,15 +9,16 @@ v vocabulary size, k prompts in a bank.
 """
 
 from collections.abc import Iterable, Iterator
-from typing import Literal, NamedTuple
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from softprompt.errors import BadInput
 
-Kind = Literal["prompt", "prompt+position", "prompt+token", "input"]
-"""What a soft prompt folds to: kinds A, B, C and D of the documentation, in this order."""
+Kind = Literal["prompt", "prompt+position", "prompt+token", "input", "network"]
+"""What a soft prompt folds to: kinds A, B, C and D of the documentation, in order; and a baseline, which is none."""
 
 
 class Text(NamedTuple):
@@ -70,6 +71,21 @@ class Unfolded(NamedTuple):
     """The form of kind "input", which no plain tensors can stand for: the soft prompt's own, by their names."""
 
     tensors: dict[str, Tensor]
+
+
+class Adapted(NamedTuple):
+    """The form of kind "network": what was trained inside the network, by its names there."""
+
+    tensors: dict[str, Tensor]
+    adapter: dict[str, Any] | None = None
+    """What PEFT's adapter_config.json says of them; None where PEFT has no part in it."""
+
+
+@runtime_checkable
+class Host(Protocol):
+    """What holds the network: a backbone."""
+
+    model: nn.Module
 
 
 class PromptPart(nn.Module):
@@ -150,6 +166,20 @@ class SoftPrompt(nn.Module):
         parts = (self.prompt.kind,) if self.offset is None else (self.prompt.kind, self.offset.kind)
         return "input" if "input" in parts else parts[-1]
 
+    @property
+    def places(self) -> int:
+        """Positions of the network that it takes."""
+        return self.length
+
+    @property
+    def packs(self) -> bool:
+        """Whether it may be computed once for all its examples, and these lie behind one another in one row."""
+        return self.kind != "input"
+
+    def inside(self, host: Host) -> AbstractContextManager[None]:
+        """Take effect on `host`'s network inside the block: nothing to do for what works by rows and offsets."""
+        return nullcontext()
+
     def forward(self, text: Text) -> Soft:
         penalty = self.prompt.penalty(text) if self.training else None
         return Soft(self.prompt(text), None if self.offset is None else self.offset(text), penalty)
@@ -184,7 +214,7 @@ class SoftPrompt(nn.Module):
             return Folded(self.kind, rows, zeroed=zeroed, network=made)
         return Folded(self.kind, rows, made, zeroed)
 
-    def deployable(self) -> Folded | Unfolded:
+    def deployable(self) -> Folded | Unfolded | Adapted:
         """What is stored of this: folded where that can be, else its own tensors as they are."""
         if self.kind != "input":
             return self.fold()
@@ -214,6 +244,11 @@ class Bank(nn.Module):
     def add(self, name: str, prompt: SoftPrompt) -> None:
         if name in self.names:
             raise BadInput(f"The bank already holds a prompt named {name!r}; names must differ.")
+        if len(self) and "network" in (prompt.kind, self[0].kind):
+            raise BadInput(
+                f"{name} cannot share a bank with {', '.join(self.names)}: a baseline changes the network itself, for "
+                "every row of a batch. Give it a bank of its own."
+            )
         self.names.append(name)
         self.prompts.append(prompt)
         self.starts.append(self.size)
@@ -232,7 +267,17 @@ class Bank(nn.Module):
 
     def soft_ids(self, index: int, v: int) -> list[int]:
         """Ids of prompt `index`'s soft tokens over a vocabulary of v; index -1 is no prompt at all."""
+        if index < 0 and len(self) and self[0].kind == "network":
+            raise BadInput(f"{self.names[0]} works inside the network; ask without it outside of its `using` block.")
         return [] if index < 0 else list(range(v + self.starts[index], v + self.starts[index] + self[index].length))
 
     def longest(self, indices: Iterable[int]) -> int:
-        return max((self[i].length for i in indices if i >= 0), default=0)
+        return max((self[i].places for i in indices if i >= 0), default=0)
+
+    @contextmanager
+    def inside(self, host: Host) -> Iterator[None]:
+        """Let a baseline take effect on `host`'s network inside the block."""
+        with ExitStack() as stack:
+            for prompt in self:
+                stack.enter_context(prompt.inside(host))
+            yield

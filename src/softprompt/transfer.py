@@ -122,6 +122,8 @@ class Predecessor:
     def _refusal(self, method: Method) -> str | None:
         """Why `method`, whatever its options, cannot start from this run; None when it can."""
         was = self.method
+        if "network" in (was.kind, method.kind):
+            return "a baseline changes the network itself, so it starts from the network and nothing starts from it"
         if was.offset is not None and method.offset is None:
             return "its offset has no place there, and its rows without their offset are another prompt"
         if was.offset is not None and method.offset != was.offset:

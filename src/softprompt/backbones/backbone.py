@@ -111,9 +111,11 @@ class Backbone:
     @contextmanager
     def using(self, bank: Bank) -> Iterator[None]:
         """Let rows name the prompts of `bank` inside the block. At its end, what `remember` asks for is written."""
-        before, self.embedding.bank = self.embedding.bank, bank
+        before, self.embedding.bank = self.embedding.bank, Bank()  # a baseline finds nothing but the network
         try:
-            yield
+            with bank.inside(self):
+                self.embedding.bank = bank
+                yield
         finally:
             self.embedding.bank = before
             self._whole.keep()

@@ -82,14 +82,14 @@ class Causal(Backbone):
     def packs(self, prompts: Sequence[int]) -> bool:
         """Whether rows with these prompts go through the network packed.
 
-        Not with dropout (each example must draw its own), not for prompts that look at their input, and not on a
-        backbone whose packed losses or gradients differ from the plain ones: that is tried once, and warned about.
-        Nor for prompts behind the source, whose states differ from example to example.
+        Not with dropout (each example must draw its own), not for prompts that say they cannot (`SoftPrompt.packs`),
+        and not on a backbone whose packed losses or gradients differ from the plain ones: that is tried once, and
+        warned about. Nor for prompts behind the source, whose states differ from example to example.
         """
         bank = self.embedding.bank
         if not self.share or self.model.training or self.placement == "after_source":
             return False
-        if any(bank[i].kind == "input" for i in prompts if i >= 0):
+        if not all(bank[i].packs for i in prompts if i >= 0):
             return False
         if self._packable is None:
             reason = why_not_packed(self)

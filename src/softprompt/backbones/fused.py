@@ -4,6 +4,8 @@ transformers writes an RMS norm and the tanh GELU as chains of elementwise opera
 a T5's step. Each replacement is compared with the module it replaces, on that module's own weights, before it is made.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -27,6 +29,24 @@ def fuse(model: nn.Module) -> int:
                     found += 1
                     break
     return found
+
+
+@contextmanager
+def unfused(model: nn.Module) -> Iterator[None]:
+    """Inside the block norms are computed as transformers writes them, which trains their weights too."""
+    fast = {module: module.forward for module in model.modules() if _is_fused(module)}
+    for module in fast:
+        del module.forward
+    try:
+        yield
+    finally:
+        for module, forward in fast.items():
+            module.forward = forward
+
+
+def _is_fused(module: nn.Module) -> bool:
+    own = vars(module).get("forward")
+    return isinstance(own, partial) and own.func is _normed
 
 
 def _is_rms_norm(module: nn.Module) -> bool:

@@ -21,6 +21,11 @@ def checkpoint_layers(model: nn.Module) -> None:
         layer.forward = again(layer.forward)
 
 
+def are_checkpointed(model: nn.Module) -> bool:
+    """Whether `checkpoint_layers` was here."""
+    return any("forward" in vars(layer) for layer in layers_of(model))
+
+
 def compile_layers(model: nn.Module) -> None:
     """Let torch.compile fuse what stands between the attentions: norms and feed-forward parts.
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from softprompt.backbones.backbone import Backbone
 from softprompt.backbones.causal import Causal
@@ -66,18 +67,13 @@ def load(
     `gradient_checkpointing` trades time for memory, `compile` a slow start for faster steps. `placement` says where
     prompts stand (softprompt.backbones.placement).
     """
-    from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSeq2SeqLM, AutoTokenizer
+    from transformers import AutoTokenizer
 
     check_placement(placement)
     where = find_device(device)
     precision = find_dtype(dtype, where)
     kind, place = resolve(name)
-    kinds: dict[str, tuple[Any, type[Backbone]]] = {
-        "causal": (AutoModelForCausalLM, Causal),
-        "seq2seq": (AutoModelForSeq2SeqLM, Seq2Seq),
-        "masked": (AutoModelForMaskedLM, Masked),
-    }
-    auto, made = kinds[kind]
+    auto, made = _classes(kind)
     with quiet_loading():
         try:
             tokenizer = AutoTokenizer.from_pretrained(place)
@@ -109,6 +105,27 @@ def describe(name: str) -> dict[str, Any]:
     limit = None if config.model_type in ("t5", "mt5", "umt5") else context
     d = getattr(config, "embedding_size", None) if kind == "masked" else None  # ALBERT, ELECTRA: not the hidden size
     return {"name": name, "kind": kind, "d": d or config.hidden_size, "v": config.vocab_size, "context": limit}
+
+
+def skeleton(name: str) -> nn.Module:
+    """The network of `name` without its weights: shapes and names alone. Raises as `load` does."""
+    kind, place = resolve(name)
+    auto, _ = _classes(kind)
+    with torch.device("meta"), quiet_loading():
+        made: nn.Module = auto.from_config(_config(name, place), dtype=torch.float32)
+    return made
+
+
+def _classes(kind: BackboneKind) -> tuple[Any, type[Backbone]]:
+    """What transformers loads a model of a kind with, and what it becomes."""
+    from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSeq2SeqLM
+
+    kinds: dict[BackboneKind, tuple[Any, type[Backbone]]] = {
+        "causal": (AutoModelForCausalLM, Causal),
+        "seq2seq": (AutoModelForSeq2SeqLM, Seq2Seq),
+        "masked": (AutoModelForMaskedLM, Masked),
+    }
+    return kinds[kind]
 
 
 def resolve(name: str) -> tuple[BackboneKind, str]:

@@ -29,6 +29,9 @@ _WHY_NOT = {
 def write_peft(prompt: Prompt, backbone_kind: BackboneKind, folder: Path) -> None:
     """Write `prompt` to `folder`, for `PeftModel.from_pretrained`. Raises BadInput for what PEFT cannot hold."""
     card = prompt.card
+    if card.kind == "network":
+        own = "its folder is one of PEFT's already" if card.method.startswith("peft:") else "it is no adapter of PEFT's"
+        raise BadInput(f"{card.name} ({card.method}) is a baseline, not a prompt; {own}.")
     if card.kind in _WHY_NOT:
         raise BadInput(
             f"{card.name} is of kind {card.kind!r}: it {_WHY_NOT[card.kind]}. PEFT has no place for that, and its rows "

@@ -61,6 +61,16 @@ def load_checkpoint(candidate: Candidate, folder: Path) -> None:
     candidate.optimizer.load_state_dict({**candidate.optimizer.state_dict(), "state": state})
     candidate.step, candidate.best, candidate.stale = rest["step"], rest["best"], rest["stale"]
     candidate.stopped, candidate.failed, candidate.history = rest["stopped"], rest["failed"], rest["history"]
+    _set_random(tensors)
+
+
+def restore_random(folder: Path) -> None:
+    """Draw on as the run whose checkpoint is in `folder` would have."""
+    with safe_open(folder / FILE, framework="pt") as file:
+        _set_random({name: file.get_tensor(name) for name in file.keys() if name.startswith("random.")})  # noqa: SIM118
+
+
+def _set_random(tensors: dict[str, Tensor]) -> None:
     torch.set_rng_state(tensors["random.cpu"])
     if "random.cuda" in tensors and torch.cuda.is_available():
         torch.cuda.set_rng_state(tensors["random.cuda"])

@@ -25,11 +25,11 @@ from softprompt.evaluate import majority, score_task
 from softprompt.methods import Site, get_method, make
 from softprompt.recipes import Recipe, Setting
 from softprompt.report import write_curve, write_model_card
-from softprompt.soft import Bank, Folded, Unfolded
+from softprompt.soft import Adapted, Bank, Folded, Unfolded
 from softprompt.tasks import Split, Task
 from softprompt.tasks.task import Scoring
 from softprompt.training.candidate import Candidate
-from softprompt.training.checkpoint import FILE, load_checkpoint, save_checkpoint
+from softprompt.training.checkpoint import FILE, load_checkpoint, restore_random, save_checkpoint
 from softprompt.training.loop import Listener, tune
 from softprompt.transfer import Predecessor, StartFrom, read_again, read_sources, source_rows
 
@@ -74,8 +74,9 @@ class Run:
     scores: dict[str, Any] = field(default_factory=dict)
 
 
-def versions() -> dict[str, str]:
-    packages = ("softprompt", "torch", "transformers", "accelerate")
+def versions(*more: str) -> dict[str, str]:
+    """Of Python and of the packages that a run's result depends on, `more` of them for some methods."""
+    packages = ("softprompt", "torch", "transformers", "accelerate", *more)
     return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in packages}
 
 
@@ -117,7 +118,7 @@ def make_candidate(
     rows = source_rows(sources, backbone)
     if rows is None and options.runs():
         rows = torch.zeros(len(options.runs()), options.length, backbone.d)
-    site = Site(backbone, backbone.max_source, task.choices, recipe.seed, rows)
+    site = Site(backbone, backbone.max_source, task.choices, recipe.seed, rows, backbone.model)
     method = get_method(recipe.method)
     prompt = make(method, options, site)
     if predecessor is not None:
@@ -172,7 +173,7 @@ def begin(candidate: Candidate, folder: Path, setting: Setting, distillation: Di
         start_from=candidate.start_from,
         sources=candidate.sources,
         distillation=distillation,
-        versions=versions(),
+        versions=versions(*candidate.recipe.parsed_options().packages),
     )
     write_json(folder / "run.json", card.model_dump())
     return Run(candidate, folder)
@@ -223,8 +224,14 @@ def tune_runs(
         write_lines(folders[candidate.name] / "metrics.jsonl", candidate.history)
         save_checkpoint(candidate, folders[candidate.name])
 
-    candidates = [run.candidate for run in runs]
-    tune(backbone, candidates, listener=listener, save=save, interrupted=interrupted, tokens_per_pass=tokens_per_pass)
+    for together in _banks(runs):
+        candidates = [run.candidate for run in together]
+        if len(together) < len(runs):
+            _take_up_random(together)
+        tune(
+            backbone, candidates, listener=listener, save=save, interrupted=interrupted,
+            tokens_per_pass=tokens_per_pass,
+        )  # fmt: skip
     left = [run for run in runs if not run.candidate.done]
     if left:
         steps = max(run.candidate.step for run in left)
@@ -232,6 +239,21 @@ def tune_runs(
             f"Interrupted after step {steps}; everything is saved. Go on with: "
             f"softprompt train --resume {' --resume '.join(str(run.folder) for run in left)}"
         )
+
+
+def _banks(runs: Sequence[Run]) -> list[list[Run]]:
+    """Runs that can be tuned in the same batches: all soft prompts, then each baseline by itself."""
+    baselines = [run for run in runs if run.candidate.prompt.kind == "network"]
+    prompts = [run for run in runs if run not in baselines]
+    return [*([prompts] if prompts else []), *([run] for run in baselines)]
+
+
+def _take_up_random(runs: Sequence[Run]) -> None:
+    """Random states as if these runs were the only ones: from their seed, or from where they were left."""
+    torch.manual_seed(runs[0].candidate.recipe.seed)
+    for run in runs:
+        if run.candidate.step:
+            restore_random(run.folder)
 
 
 def finish(backbone: Backbone, run: Run, floors: Mapping[str, dict[str, Any]]) -> Prompt:
@@ -272,7 +294,7 @@ def floors(backbone: Backbone, task: Task) -> dict[str, dict[str, Any]]:
     return {"majority": majority(task, task.examples["test"]).as_json(), "zero_shot": zero_shot.as_json()}
 
 
-def _card(backbone: Backbone, candidate: Candidate, form: Folded | Unfolded, scores: dict[str, Any]) -> Card:
+def _card(backbone: Backbone, candidate: Candidate, form: Folded | Unfolded | Adapted, scores: dict[str, Any]) -> Card:
     prompt, recipe, task = candidate.prompt, candidate.recipe, candidate.task
     offset, zeroed = (None, 0) if prompt.offset is None else prompt.offset.fold()
     label, words = task.origin.get("label"), task.origin.get("words")
@@ -301,5 +323,5 @@ def _card(backbone: Backbone, candidate: Candidate, form: Folded | Unfolded, sco
         scores=scores,
         best=candidate.best and {k: v for k, v in candidate.best.items() if v == v},
         stopped=candidate.stopped,
-        versions=versions(),
+        versions=versions(*recipe.parsed_options().packages),
     )
