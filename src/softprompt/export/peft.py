@@ -9,7 +9,7 @@ place for anything added to the embeddings of the source, so the other kinds are
 """
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from softprompt.artefact import Card, Prompt
 from softprompt.disk import make_folder, write_json, write_tensors, write_text
@@ -25,9 +25,9 @@ _WHY_NOT = {
 }
 
 
-def write_peft(prompt: Prompt, backbone_kind: Literal["causal", "seq2seq"], folder: Path) -> None:
+def write_peft(prompt: Prompt, backbone: dict[str, Any], folder: Path) -> list[str]:
     """Write `prompt` to `folder`, for `PeftModel.from_pretrained`. Raises BadInput for what PEFT cannot hold."""
-    card = prompt.card
+    card, backbone_kind = prompt.card, backbone["kind"]
     if card.kind in _WHY_NOT:
         raise BadInput(
             f"{card.name} is of kind {card.kind!r}: it {_WHY_NOT[card.kind]}. PEFT has no place for that, and its rows "
@@ -41,6 +41,7 @@ def write_peft(prompt: Prompt, backbone_kind: Literal["causal", "seq2seq"], fold
     write_tensors(folder / TENSORS, {"prompt_embeddings": prompt.folded.prompt}, {"format": "pt"})
     write_text(folder / "README.md", _readme(card, backbone_kind))
     write_json(folder / CONFIG, _config(card, backbone_kind))
+    return []
 
 
 def _config(card: Card, backbone_kind: Literal["causal", "seq2seq"]) -> dict[str, object]:
