@@ -1,7 +1,6 @@
 """The client for vLLM, beside a stand-in of vLLM on a plain model: it must answer as softprompt does."""
 
 import ast
-import dataclasses
 import json
 import sys
 from collections.abc import Sequence
@@ -11,14 +10,19 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import BioGptConfig, Gemma3nTextConfig
 
 from softprompt.artefact import Prompt, load_prompt
 from softprompt.errors import BadInput
 from softprompt.evaluate import evaluate
 from softprompt.exchange import export_run
 from softprompt.export import vllm_client
+from softprompt.export.vllm import _notes
 from softprompt.export.vllm_client import Client
-from softprompt.soft import Bank
+from softprompt.handmade import unscored_card
+from softprompt.offsets import PositionTable, TokenNetwork
+from softprompt.prompts import Free
+from softprompt.soft import Bank, Network, SoftPrompt
 from softprompt.tasks import Example, Template
 from tests import tiny
 from tests.compare import assert_close
@@ -26,41 +30,37 @@ from tests.test_artefact import finished
 from tests.test_cli import Cli, cli  # noqa: F401  # a fixture
 from tests.vllm_stand_in import Engine, Server, block_keys, loaded
 
-FAMILIES = ("llama", "gpt2", "gemma3")
-METHODS = {"prompt": "prompt_tuning", "prompt+position": "dept", "prompt+token": "adept"}
+KINDS = ("prompt", "prompt+position", "prompt+token")
 TEXTS = ("the invoice is wrong", "where is my parcel", "how do i log in how do i log in please")
-LAST, FREE = ("good", "bad"), ()
+LAST, FREE = ("not good", "not bad"), ()
 NESTED = ("yes", "yes sir", "sure thing good", "no")
+POSITIONS = 6  # the longest text has more
 
 
 @pytest.fixture(scope="module")
 def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Folders of tiny backbones."""
     root = tmp_path_factory.mktemp("backbones")
-    return {family: tiny.save_tiny(family, root / family) for family in (*FAMILIES, "t5")}
+    return {family: tiny.save_tiny(family, root / family) for family in ("llama", "gpt2", "gemma3", "t5")}
 
 
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Path]:
-    """Finished runs by family and kind; what they lack of an offset (two steps from zero) is put in."""
-    root, found = tmp_path_factory.mktemp("runs"), {}
-    for family in FAMILIES:
-        for kind, method in METHODS.items():
-            folder = root / family / method
-            finished(folder, method, family)
-            tensors = load_file(folder / "prompt.safetensors")
-            save_file(
-                {name: t + 0.3 * torch.randn_like(t) for name, t in tensors.items()}, folder / "prompt.safetensors"
-            )
-            found[family, kind] = folder
-    return found
-
-
-def changed(run: Path, folder: Path, **card: Any) -> Path:
-    """A copy of a run whose card says something else."""
-    prompt = load_prompt(run)
-    folder.mkdir(exist_ok=True)
-    dataclasses.replace(prompt, card=prompt.card.model_copy(update=card)).save(folder)
+def made(
+    folder: Path, kind: str = "prompt", family: str = "llama", rows: torch.Tensor | None = None, **card: Any
+) -> Path:
+    """A run whose tensors are large enough to change answers; `card` is what its card says otherwise."""
+    d, r = tiny.D, 3
+    offset = {
+        "prompt": None,
+        "prompt+position": PositionTable(torch.randn(POSITIONS, d)),
+        "prompt+token": TokenNetwork(Network(torch.randn(d, r), torch.randn(r), torch.randn(r, d), torch.randn(d))),
+    }[kind]
+    soft = SoftPrompt(Free(torch.randn(3, d) if rows is None else rows), offset)
+    told = unscored_card(
+        "made", soft, tiny.backbone(family), template="text : {text} team :", choices=LAST, method="prompt_tuning",
+        options={"length": soft.length},
+    )  # fmt: skip
+    folder.mkdir()
+    Prompt(told.model_copy(update=card), soft.fold()).save(folder)
     return folder
 
 
@@ -103,71 +103,72 @@ def fed(prompt: Prompt, family: str, text: str) -> torch.Tensor:
     return made
 
 
-@pytest.mark.parametrize("choices", [LAST, NESTED, FREE], ids=["last token", "nested", "free text"])
-@pytest.mark.parametrize("kind", METHODS)
-@pytest.mark.parametrize("family", FAMILIES)
+CASES = [
+    *(("llama", kind, choices) for kind in KINDS for choices in (LAST, NESTED, FREE)),
+    ("gpt2", "prompt", FREE),
+    ("gpt2", "prompt+position", NESTED),
+    ("gemma3", "prompt", NESTED),
+    ("gemma3", "prompt+position", LAST),
+    ("gemma3", "prompt+token", FREE),
+]
+
+
+@pytest.mark.parametrize(("family", "kind", "choices"), CASES)
 def test_vllm_is_asked_what_softprompt_asks(
-    family: str, kind: str, choices: tuple[str, ...], runs: Any, places: dict[str, str], tmp_path: Path
+    family: str, kind: str, choices: tuple[str, ...], places: dict[str, str], tmp_path: Path
 ) -> None:
-    run = changed(runs[family, kind], tmp_path / "run", choices=list(choices))
-    client = exported(run, places[family], tmp_path / "vllm")
-    expected = ours(load_prompt(run), family, TEXTS)
+    run = made(tmp_path / "run", kind, family, choices=list(choices))
+    client, prompt = exported(run, places[family], tmp_path / "vllm"), load_prompt(run)
     model: Any = tiny.model(family)
     engine, server = Engine(model, tiny.tokenizer()), Server(model, tiny.tokenizer())
+    for text in TEXTS:
+        whole = client.prompts(text, whole=True)[0]["prompt_embeds"]
+        assert_close(whole[: 3 + len(client.source_ids(text))], fed(prompt, family, text), 1e-6)
+        assert_close(engine.inputs(client.prompts(text)[0]), whole, 1e-6)
+    expected = ours(prompt, family, TEXTS)
     in_process = [client.read(engine.generate(client.prompts(text), client.sampling())) for text in TEXTS]
     assert_same_answers(in_process, expected)
     bodies = [json.loads(json.dumps(client.body(text, "m"))) for text in TEXTS]
     assert_same_answers([client.read_response(server.complete(body)) for body in bodies], expected)
-    for text in TEXTS:
-        whole = client.prompts(text, whole=True)
-        assert_close(whole[0]["prompt_embeds"], fed(load_prompt(run), family, text), 1e-6)
-        assert_close(engine.inputs(client.prompts(text)[0]), whole[0]["prompt_embeds"], 1e-6)
-    bare = exported(
-        changed(run, tmp_path / "other", name="other"), places[family], tmp_path / "bare"
-    )  # and not because a prompt changes nothing
-    bare.tensors = {name: tensor * 0 for name, tensor in bare.tensors.items()}
-    assert [bare.read(engine.generate(bare.prompts(text), bare.sampling())) for text in TEXTS] != in_process
+    client.tensors = {name: tensor * 0 for name, tensor in client.tensors.items()}
+    bare = [client.read(engine.generate(client.prompts(text), client.sampling())) for text in TEXTS]
+    assert bare != in_process, "the prompt changes nothing, so this shows nothing"
 
 
-def test_only_what_must_be_is_sent(runs: Any, places: dict[str, str], tmp_path: Path) -> None:
-    client = exported(runs["llama", "prompt"], places["llama"], tmp_path / "rows")
+def test_only_what_must_be_is_sent(places: dict[str, str], tmp_path: Path) -> None:
+    client = exported(made(tmp_path / "run", choices=["good", "bad"]), places["llama"], tmp_path / "rows")
     (prompt,) = client.prompts(TEXTS[0])
     assert prompt["prompt_is_token_ids"] == [False] * 3 + [True] * len(client.source_ids(TEXTS[0]))
     assert client._table is None, "rows and ids need no table"
     assert client.sampling() == {"temperature": 0.0, "max_tokens": 1, "logprob_token_ids": client.labels}
     half = Client(places["llama"], tmp_path / "rows", dtype=torch.bfloat16).body(TEXTS[0], "m")["prompt_embeds"]
     assert loaded(half[0]).dtype == torch.bfloat16
-    position = exported(runs["llama", "prompt+position"], places["llama"], tmp_path / "position")
+    position = exported(made(tmp_path / "other", "prompt+position"), places["llama"], tmp_path / "position")
     assert position.prompts(TEXTS[0])[0].keys() == {"prompt_embeds"}
 
 
 @pytest.mark.parametrize("max_source", [4, 6, 9])
-def test_a_long_source_is_cut_as_softprompt_cuts_it(
-    max_source: int, runs: Any, places: dict[str, str], tmp_path: Path
-) -> None:
-    words = {"template": "text : {text} label :", "max_source": max_source}
-    run = changed(runs["llama", "prompt"], tmp_path / "run", **words)
-    client = exported(run, places["llama"], tmp_path / "vllm")
+def test_a_long_source_is_cut_as_softprompt_cuts_it(max_source: int, places: dict[str, str], tmp_path: Path) -> None:
+    client = exported(made(tmp_path / "run", max_source=max_source), places["llama"], tmp_path / "vllm")
+    prompt = load_prompt(tmp_path / "run")
     assert len(client.source_ids(TEXTS[2])) == max_source
-    assert_close(
-        client.prompts(TEXTS[2], whole=True)[0]["prompt_embeds"], fed(load_prompt(run), "llama", TEXTS[2]), 1e-6
-    )
-    tight = changed(run, tmp_path / "tight", max_source=2)
+    assert_close(client.embeds(client.source_ids(TEXTS[2])), fed(prompt, "llama", TEXTS[2]), 1e-6)
+    client.card["max_source"] = 2
     with pytest.raises(ValueError, match="no room beside the cue"):
-        exported(tight, places["llama"], tmp_path / "none").source_ids(TEXTS[2])
+        client.source_ids(TEXTS[2])
 
 
-def test_the_source_leaves_room_in_the_context(runs: Any, places: dict[str, str], tmp_path: Path) -> None:
-    run = changed(runs["gpt2", "prompt"], tmp_path / "run", max_source=256, choices=[])
+def test_the_source_leaves_room_in_the_context(places: dict[str, str], tmp_path: Path) -> None:
+    run = made(tmp_path / "run", family="gpt2", choices=[])
     client = exported(run, places["gpt2"], tmp_path / "vllm")
     assert len(client.source_ids("the parcel " * 90, max_tokens=20)) == 96 - 3 - 20
     with pytest.raises(ValueError, match="fill the 96 positions"):
         client.source_ids("the", max_tokens=93)
 
 
-def test_a_row_with_several_columns_and_braces(runs: Any, places: dict[str, str], tmp_path: Path) -> None:
+def test_a_row_with_several_columns_and_braces(places: dict[str, str], tmp_path: Path) -> None:
     template = "text : {a} {{b}} {b} label {{ : "
-    run = changed(runs["llama", "prompt"], tmp_path / "run", template=template)
+    run = made(tmp_path / "run", template=template)
     client, form = exported(run, places["llama"], tmp_path / "vllm"), Template(template)
     row = {"a": "good", "b": "bad", "c": "no"}
     assert client._filled(row) == (form.source(row), form.cue)
@@ -176,32 +177,23 @@ def test_a_row_with_several_columns_and_braces(runs: Any, places: dict[str, str]
     with pytest.raises(ValueError, match="the column 'b'; given: a"):
         client.source_ids({"a": "good"})
     with pytest.raises(ValueError, match="has no tokens"):
-        exported(changed(run, tmp_path / "bare", template="{a}"), places["llama"], tmp_path / "empty").source_ids("")
+        exported(made(tmp_path / "bare", template="{a}"), places["llama"], tmp_path / "empty").source_ids("")
 
 
-def test_equal_cache_keys_are_equal_inputs(runs: Any, places: dict[str, str], tmp_path: Path) -> None:
+def test_equal_cache_keys_are_equal_inputs(places: dict[str, str], tmp_path: Path) -> None:
     """vLLM's keys leave the mask out: a row of zeros looks like id 0. The salt keeps prompts apart."""
-    run = changed(runs["llama", "prompt"], tmp_path / "run")
-    rows = load_file(run / "prompt.safetensors")["prompt"]
-    one = exported(run, places["llama"], tmp_path / "one")
-    save_file({"prompt": torch.cat([rows, torch.zeros(1, tiny.D)])}, run / "prompt.safetensors")
-    two = exported(
-        changed(run, tmp_path / "longer", length=4) if _relength(run, 4) else run, places["llama"], tmp_path / "two"
-    )
+    rows = torch.randn(4, tiny.D)
+    rows[3] = 0
+    one = exported(made(tmp_path / "three", rows=rows[:3]), places["llama"], tmp_path / "one")
+    two = exported(made(tmp_path / "four", rows=rows), places["llama"], tmp_path / "two")
     engine = Engine(tiny.model("llama"), tiny.tokenizer())
     first, second = one._mixed([0, 5, 6]), two._mixed([5, 6])
     assert not torch.equal(engine.inputs(first), engine.inputs(second))
-    assert block_keys(first, 2) != block_keys(second, 2)
+    assert not {*block_keys(first, 2)} & {*block_keys(second, 2)}
+    assert block_keys(first, 3)[0] == block_keys(one._mixed([9, 8]), 3)[0], "requests share the rows' blocks"
     for prompt in (first, second):
         del prompt["cache_salt"]
-    assert block_keys(first, 2) == block_keys(second, 2), "vLLM looks at the mask now: the salt can go"
-    assert block_keys(one._mixed([7, 8]), 3)[0] == block_keys(one._mixed([9, 8]), 3)[0], "rows are shared by requests"
-
-
-def _relength(run: Path, length: int) -> bool:
-    card = json.loads((run / "prompt.json").read_text())
-    (run / "prompt.json").write_text(json.dumps(card | {"length": length}))
-    return True
+    assert block_keys(first, 2) == block_keys(second, 2), "without the salt they are taken for one another"
 
 
 # The folder
@@ -209,12 +201,10 @@ def _relength(run: Path, length: int) -> bool:
 
 def test_the_folder_is_whole_and_stands_alone(
     cli: Cli,  # noqa: F811
-    runs: Any,
     places: dict[str, str],
     tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    run, folder = runs["llama", "prompt+position"], tmp_path / "vllm"
+    run, folder = made(tmp_path / "run", "prompt+position"), tmp_path / "vllm"
     words = ("export", run, "--to", "vllm", "--backbone", places["llama"], "--output", folder)
     code, out, err = cli(*words)
     assert (code, out) == (0, ""), err
@@ -236,24 +226,19 @@ def test_the_folder_is_whole_and_stands_alone(
 
 
 def test_client_prints_a_body_for_curl(
-    runs: Any,
     places: dict[str, str],
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    client = exported(runs["llama", "prompt"], places["llama"], tmp_path / "vllm")
+    client = exported(made(tmp_path / "run", "prompt"), places["llama"], tmp_path / "vllm")
     monkeypatch.setattr(vllm_client, "__file__", str(tmp_path / "vllm" / "client.py"))
     vllm_client.main([TEXTS[0], "--backbone", places["llama"], "--model", "m"])
     assert json.loads(capsys.readouterr().out) == client.body(TEXTS[0], "m")
 
 
-def test_a_long_enough_prompt_gets_no_note_and_an_unread_type_does(
-    runs: Any, places: dict[str, str], tmp_path: Path
-) -> None:
-    from softprompt.export.vllm import _notes
-
-    card = load_prompt(runs["llama", "prompt"]).card
+def test_a_long_enough_prompt_gets_no_note_and_an_unread_type_does(places: dict[str, str], tmp_path: Path) -> None:
+    card = load_prompt(made(tmp_path / "run")).card
     assert _notes(card.model_copy(update={"length": 32}), "llama") == []
     assert "keeps 16, and 4 are" in _notes(card.model_copy(update={"length": 20}), "llama")[0]
     assert "was not read" in _notes(card.model_copy(update={"length": 32}), "mamba")[0]
@@ -273,9 +258,8 @@ def test_what_vllm_cannot_be_asked_is_refused(places: dict[str, str], tmp_path: 
     assert not out.exists()
 
 
-def test_a_backbone_that_embeds_in_its_own_way_is_refused(runs: Any, places: dict[str, str], tmp_path: Path) -> None:
-    from transformers import BioGptConfig, Gemma3nTextConfig
-
+def test_a_backbone_that_embeds_in_its_own_way_is_refused(places: dict[str, str], tmp_path: Path) -> None:
+    made(tmp_path / "run")
     small: dict[str, Any] = {"vocab_size": tiny.V, "hidden_size": tiny.D, "num_hidden_layers": 2}
     for name, config, message in (
         ("biogpt", BioGptConfig(**small, num_attention_heads=2), r"BioGptScaledWordEmbedding"),
@@ -290,15 +274,13 @@ def test_a_backbone_that_embeds_in_its_own_way_is_refused(runs: Any, places: dic
     ):  # fmt: skip
         config.save_pretrained(tmp_path / name)
         with pytest.raises(BadInput, match=message):
-            export_run(runs["llama", "prompt"], tmp_path / "vllm", "vllm", backbone=str(tmp_path / name))
+            export_run(tmp_path / "run", tmp_path / "vllm", "vllm", backbone=str(tmp_path / name))
     assert not (tmp_path / "vllm").exists()
 
 
-def test_the_client_refuses_another_backbone_and_a_damaged_folder(
-    runs: Any, places: dict[str, str], tmp_path: Path
-) -> None:
+def test_the_client_refuses_another_backbone_and_a_damaged_folder(places: dict[str, str], tmp_path: Path) -> None:
     folder = tmp_path / "vllm"
-    exported(runs["llama", "prompt+position"], places["llama"], folder)
+    exported(made(tmp_path / "run", "prompt+position"), places["llama"], folder)
     with pytest.raises(ValueError, match=r"has no model\.embed_tokens"):
         Client(places["gpt2"], folder).prompts(TEXTS[0])
     weights = load_file(Path(places["llama"]) / "model.safetensors")
@@ -315,9 +297,9 @@ def test_the_client_refuses_another_backbone_and_a_damaged_folder(
         Client(places["llama"], folder)
 
 
-def test_a_backbone_in_several_files_with_shorter_names(runs: Any, places: dict[str, str], tmp_path: Path) -> None:
+def test_a_backbone_in_several_files_with_shorter_names(places: dict[str, str], tmp_path: Path) -> None:
     """As on the hub: GPT-2 leaves out "transformer.", large models come with an index."""
-    client = exported(runs["gpt2", "prompt+position"], places["gpt2"], tmp_path / "vllm")
+    client = exported(made(tmp_path / "run", "prompt+position", "gpt2"), places["gpt2"], tmp_path / "vllm")
     expected = client.prompts(TEXTS[0])[0]["prompt_embeds"]
     weights = load_file(Path(places["gpt2"]) / "model.safetensors")
     short = {name.removeprefix("transformer."): tensor for name, tensor in weights.items()}
@@ -332,9 +314,9 @@ def test_a_backbone_in_several_files_with_shorter_names(runs: Any, places: dict[
     assert torch.equal(Client(split, tmp_path / "vllm").prompts(TEXTS[0])[0]["prompt_embeds"], expected)
 
 
-def test_too_many_labels_are_refused(runs: Any, places: dict[str, str], tmp_path: Path, monkeypatch: Any) -> None:
+def test_too_many_labels_are_refused(places: dict[str, str], tmp_path: Path, monkeypatch: Any) -> None:
     folder = tmp_path / "vllm"
-    exported(runs["llama", "prompt"], places["llama"], folder)
+    exported(made(tmp_path / "run", "prompt"), places["llama"], folder)
     monkeypatch.setattr(vllm_client, "MOST_LABELS", 1)
     with pytest.raises(ValueError, match="vLLM tells 1"):
         Client(places["llama"], folder)

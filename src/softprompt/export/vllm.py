@@ -56,7 +56,7 @@ def write_vllm(prompt: Prompt, backbone: dict[str, Any], folder: Path) -> list[s
 
 def _checked(card: Card, backbone: dict[str, Any]) -> dict[str, Any]:
     """vllm.json, but for the hash."""
-    ours = "softprompt itself answers with it: softprompt predict, softprompt evaluate"
+    ours = "Use it with softprompt itself: softprompt predict, softprompt evaluate"
     if card.kind == "input":
         raise BadInput(
             f"{card.name} ({card.method}) is of kind 'input': it depends on the text it stands before, so no tensors "
