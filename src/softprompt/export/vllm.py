@@ -17,6 +17,7 @@ from torch import nn
 
 import softprompt
 from softprompt.artefact import FOLDED, Card, Prompt
+from softprompt.backbones.embedded import EMBEDDED
 from softprompt.backbones.load import resolve
 from softprompt.disk import file_sha256, make_folder, write_json, write_text
 from softprompt.errors import BadInput
@@ -51,6 +52,11 @@ def write_vllm(prompt: Prompt, backbone: dict[str, Any], folder: Path) -> list[s
     notes = _notes(card, told["type"])
     write_text(folder / "README.md", _readme(card, notes))
     write_json(folder / CONFIG, {**told, "sha256": file_sha256(folder / FOLDED)})
+    if backbone["name"] in EMBEDDED:  # only told: where this machine keeps it is nobody else's business
+        notes = [
+            *notes,
+            f"Only softprompt knows {backbone['name']} by name. Its folder: {resolve(backbone['name'])[1]}",
+        ]
     return notes
 
 
@@ -120,6 +126,7 @@ def _notes(card: Card, model_type: str) -> list[str]:
 
 def _readme(card: Card, notes: list[str]) -> str:
     template = card.template.replace("`", "'")
+    backbone = f"FOLDER-OF-{card.backbone}" if card.backbone in EMBEDDED else card.backbone
     noted = "".join(f"\n- {note}" for note in notes)
     return f"""---
 base_model: {card.backbone}
@@ -135,15 +142,15 @@ softprompt for vLLM {READ}.
 from client import Client
 from vllm import LLM, SamplingParams
 
-client, llm = Client("{card.backbone}"), LLM("{card.backbone}", enable_prompt_embeds=True)
+client, llm = Client("{backbone}"), LLM("{backbone}", enable_prompt_embeds=True)
 client.read(llm.generate(client.prompts("your text"), SamplingParams(**client.sampling())))
 ```
 
 Over HTTP:
 
 ```sh
-vllm serve {card.backbone} --enable-prompt-embeds          # only for clients you trust
-python client.py --backbone {card.backbone} "your text" |
+vllm serve {backbone} --enable-prompt-embeds          # only for clients you trust
+python client.py --backbone {backbone} "your text" |
     curl -s localhost:8000/v1/completions -H 'Content-Type: application/json' -d @-      # client.read_response
 ```
 
