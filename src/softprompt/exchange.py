@@ -25,8 +25,9 @@ def export_run(
     to: str = "peft",
     backbone: str | None = None,
     overwrite: bool = False,
+    console: Console | None = None,
 ) -> Path:
-    """Write the prompt of a finished run as another library keeps it; returns the folder.
+    """Write the prompt of a finished run as another library reads it; returns the folder.
 
     `backbone` says where the run's backbone lies now; of it only the config is read. Raises BadInput, before anything
     is written, for a kind of prompt that the library cannot hold.
@@ -45,7 +46,9 @@ def export_run(
             f"The prompt {card.name!r} was tuned for {card.backbone} ({card.fingerprint.short()}), "
             f"not for {found['name']} (d={found['d']})."
         )
-    EXPORTS[to](prompt, found["kind"], folder)
+    console = console or Console(stderr=True, highlight=False)
+    for note in EXPORTS[to](prompt, found, folder):
+        console.print(f"note: {note}", soft_wrap=True, markup=False)
     return folder
 
 

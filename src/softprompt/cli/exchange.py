@@ -23,8 +23,9 @@ def export_(
     backbone: Annotated[str | None, typer.Option(help="Where the run's backbone lies now.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what --output holds.")] = False,
 ) -> None:
-    """Write a tuned prompt as another library keeps it (docs/peft.md)."""
-    err.print(f"{run} is exported to {export_run(run, output, to, backbone, overwrite)}", soft_wrap=True, markup=False)
+    """Write a tuned prompt as another library reads it (docs/peft.md, docs/vllm.md)."""
+    folder = export_run(run, output, to, backbone, overwrite, console=err)
+    err.print(f"{run} is exported to {folder}", soft_wrap=True, markup=False)
 
 
 @app.command("import")

@@ -9,10 +9,9 @@ place for anything added to the embeddings of the source, so the other kinds are
 """
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from softprompt.artefact import Card, Prompt
-from softprompt.backbones.cloze import BackboneKind
 from softprompt.disk import make_folder, write_json, write_tensors, write_text
 from softprompt.errors import BadInput
 
@@ -26,9 +25,9 @@ _WHY_NOT = {
 }
 
 
-def write_peft(prompt: Prompt, backbone_kind: BackboneKind, folder: Path) -> None:
+def write_peft(prompt: Prompt, backbone: dict[str, Any], folder: Path) -> list[str]:
     """Write `prompt` to `folder`, for `PeftModel.from_pretrained`. Raises BadInput for what PEFT cannot hold."""
-    card = prompt.card
+    card, backbone_kind = prompt.card, backbone["kind"]
     if card.kind == "network":
         own = "its folder is one of PEFT's already" if card.method.startswith("peft:") else "it is no adapter of PEFT's"
         raise BadInput(f"{card.name} ({card.method}) is a baseline, not a prompt; {own}.")
@@ -56,6 +55,7 @@ def write_peft(prompt: Prompt, backbone_kind: BackboneKind, folder: Path) -> Non
     write_tensors(folder / TENSORS, {"prompt_embeddings": prompt.folded.prompt}, {"format": "pt"})
     write_text(folder / "README.md", _readme(card, backbone_kind))
     write_json(folder / CONFIG, _config(card, backbone_kind))
+    return []
 
 
 def _config(card: Card, backbone_kind: Literal["causal", "seq2seq"]) -> dict[str, object]:
