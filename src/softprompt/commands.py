@@ -15,6 +15,7 @@ from softprompt.backbones import Backbone, load
 from softprompt.disk import write_lines
 from softprompt.errors import BadInput, RunFailed
 from softprompt.evaluate import Record, evaluate, score
+from softprompt.jobs import open_backbone
 from softprompt.metrics import measure
 from softprompt.recipes import Recipe, Setting
 from softprompt.resolve import choose_methods, make_recipes, one_of, plain, read_task
@@ -106,7 +107,7 @@ def train(
         backbone=backbone, dtype=dtype, device=device, max_source=max_source, dropout=dropout,
         gradient_checkpointing=gradient_checkpointing, compile=compile, tokens_per_pass=tokens_per_pass,
     )  # fmt: skip
-    frozen = _load(setting)
+    frozen = open_backbone(setting)
     setting = setting.model_copy(update={"dtype": plain(frozen.dtype)})  # a resumed run keeps what auto chose
     console.print(_describe(read, frozen), soft_wrap=True, markup=False)
     candidates = {
@@ -130,7 +131,7 @@ def resume(folders: Sequence[str | Path], console: Console | None = None) -> dic
     if len(settings) != 1 or any(card.task != cards[found[0]].task for card in cards.values()):
         raise BadInput("The runs to resume have different backbones, settings or data; resume them one by one.")
     setting = settings.pop()
-    frozen = _load(setting)
+    frozen = open_backbone(setting)
     runs = []
     for folder, card in cards.items():
         runs.append(resume_run(card, folder, frozen, task_again(card.task)))
@@ -223,7 +224,10 @@ def _train(frozen: Backbone, runs: list[Run], console: Console, setting: Setting
     def notice() -> None:
         console.print("Ctrl-C: ending after this step, then saving. Press again to end at once.", soft_wrap=True)
 
-    with TrainingView(console, candidates) as view, interruptible(notice) as interrupted:
+    with (
+        TrainingView(console, [candidate.name for candidate in candidates]) as view,
+        interruptible(notice) as interrupted,
+    ):
         tune_runs(frozen, runs, listener=view, interrupted=interrupted, tokens_per_pass=setting.tokens_per_pass)
     task = candidates[0].task
     console.print(f"evaluating on {len(task.examples['dev'])} dev and {len(task.examples['test'])} test examples")
@@ -250,16 +254,6 @@ def _train(frozen: Backbone, runs: list[Run], console: Console, setting: Setting
     if failed:
         raise RunFailed(" ".join(map(str, failed)))
     return prompts
-
-
-def _load(setting: Setting) -> Backbone:
-    """A backbone to train on: it remembers what it tokenises."""
-    frozen = load(
-        setting.backbone, dtype=setting.dtype, device=setting.device, max_source=setting.max_source,
-        dropout=setting.dropout, gradient_checkpointing=setting.gradient_checkpointing, compile=setting.compile,
-    )  # fmt: skip
-    frozen.remember()
-    return frozen
 
 
 def load_for(prompt: Prompt, backbone: str | None, dtype: str, device: str | None) -> Backbone:
