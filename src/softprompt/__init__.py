@@ -5,6 +5,7 @@ from softprompt.backbones import Backbone, load
 from softprompt.commands import evaluate_run as evaluate
 from softprompt.commands import predict_run as predict
 from softprompt.commands import resume, train
+from softprompt.comparison.run import compare
 from softprompt.embedding import SoftEmbedding, attach
 from softprompt.errors import SoftPromptError
 from softprompt.exchange import export_run, import_run
@@ -15,6 +16,7 @@ from softprompt.recipes import Plan, Recipe
 from softprompt.recipes.registry import get_recipe
 from softprompt.reproduce import reproduce
 from softprompt.soft import Bank, Folded, Soft, SoftPrompt, Text
+from softprompt.sweep import sweep
 from softprompt.tasks import Example, Task, from_files, get_task
 
 __all__ = [
@@ -33,6 +35,7 @@ __all__ = [
     "Task",
     "Text",
     "attach",
+    "compare",
     "evaluate",
     "export_run",
     "from_files",
@@ -47,6 +50,7 @@ __all__ = [
     "resume",
     "save_prompt",
     "solve_budget",
+    "sweep",
     "train",
 ]
 __version__ = "0.1.0"

@@ -18,7 +18,7 @@ from softprompt.evaluate import Record, evaluate, score
 from softprompt.jobs import open_backbone
 from softprompt.metrics import measure
 from softprompt.recipes import Recipe, Setting
-from softprompt.resolve import choose_methods, make_recipes, one_of, plain, read_task
+from softprompt.resolve import plain, understand
 from softprompt.soft import Bank
 from softprompt.tasks import (
     Example,
@@ -43,7 +43,6 @@ from softprompt.training.runs import (
     resume_run,
     tune_runs,
 )  # fmt: skip
-from softprompt.transfer import read_predecessor
 
 
 def train(
@@ -90,23 +89,19 @@ def train(
     `start_from`, else prompt tuning. Nothing is loaded or written before all of it is checked.
     """
     console = console or Console(stderr=True, highlight=False)
-    predecessor = None if start_from is None else read_predecessor(start_from)
-    flags = {"steps": steps, "batch": batch, "tokens_per_step": tokens_per_step}
-    given = dict(settings or {}) | {name: value for name, value in flags.items() if value is not None}
-    if recipe is not None and method:
-        raise BadInput(one_of(recipe, method))
-    methods = [recipe.method] if recipe else choose_methods(method, predecessor)
-    recipes = make_recipes(methods, given, seed, predecessor, max_source, recipe)
+    told = understand(
+        data=data, task=task, backbone=backbone, method=method, steps=steps, batch=batch,
+        tokens_per_step=tokens_per_step, seed=seed, recipe=recipe, dev=dev, test=test, template=template, label=label,
+        words=words, split_seed=split_seed, data_dir=data_dir, limit=limit, protocol=protocol, compat=compat,
+        shots=shots, draw=draw, settings=settings, start_from=start_from, dtype=dtype, device=device,
+        max_source=max_source, dropout=dropout, tokens_per_pass=tokens_per_pass,
+        gradient_checkpointing=gradient_checkpointing, compile=compile,
+    )  # fmt: skip
+    recipes, read, setting, predecessor = told.recipes(), told.task, told.setting, told.predecessor
     root = Path(output)
     folders = {method: root if len(recipes) == 1 else root / method for method in recipes}
     for folder in folders.values():
         check_folder(folder, overwrite=overwrite, predecessor=predecessor, recipes=recipes.values())
-    published = {"protocol": protocol, "compat": compat, "shots": shots, "draw": draw}
-    read = read_task(data, task, dev, test, template, label, words, split_seed, data_dir, limit, published)
-    setting = Setting(
-        backbone=backbone, dtype=dtype, device=device, max_source=max_source, dropout=dropout,
-        gradient_checkpointing=gradient_checkpointing, compile=compile, tokens_per_pass=tokens_per_pass,
-    )  # fmt: skip
     frozen = open_backbone(setting)
     setting = setting.model_copy(update={"dtype": plain(frozen.dtype)})  # a resumed run keeps what auto chose
     console.print(_describe(read, frozen), soft_wrap=True, markup=False)

@@ -237,3 +237,12 @@ def _begun(job: Job, backbone: Backbone) -> Run:
             "begun with, or another --output."
         )
     return resume_run(card, job.folder, backbone, job.task)
+
+
+def stop_jobs(backbone: Backbone, jobs: Sequence[Job], lowest: Mapping[str, dict[str, Any]], why: str) -> None:
+    """Finish jobs where they are, with the best state they have had."""
+    for job in jobs:
+        if not job.finished:
+            run = _begun(job, backbone)
+            run.candidate.stopped = why
+            finish(backbone, run, lowest, test=job.test)
