@@ -3,8 +3,9 @@ import softprompt
 
 def test_the_public_names_are_these_and_exist() -> None:
     verbs = {
-        "attach", "distil", "evaluate", "export_run", "from_files", "get_recipe", "get_task", "import_run", "load",
-        "load_prompt", "make_prompt", "predict", "reproduce", "resume", "save_prompt", "solve_budget", "train",
+        "attach", "compare", "distil", "evaluate", "export_run", "from_files", "get_recipe", "get_task", "import_run",
+        "load", "load_prompt", "make_prompt", "predict", "reproduce", "resume", "save_prompt", "solve_budget", "sweep",
+        "train",
     }  # fmt: skip
     nouns = {
         "METHODS", "Backbone", "Bank", "Example", "Folded", "Plan", "Prompt", "Recipe", "Soft", "SoftEmbedding",

@@ -5,6 +5,7 @@ from softprompt.backbones import Backbone, load
 from softprompt.commands import evaluate_run as evaluate
 from softprompt.commands import predict_run as predict
 from softprompt.commands import resume, train
+from softprompt.comparison.run import compare
 from softprompt.distillation import distil
 from softprompt.embedding import SoftEmbedding, attach
 from softprompt.errors import SoftPromptError
@@ -16,6 +17,7 @@ from softprompt.recipes import Plan, Recipe
 from softprompt.recipes.registry import get_recipe
 from softprompt.reproduce import reproduce
 from softprompt.soft import Bank, Folded, Soft, SoftPrompt, Text
+from softprompt.sweep import sweep
 from softprompt.tasks import Example, Task, from_files, get_task
 
 __all__ = [
@@ -34,6 +36,7 @@ __all__ = [
     "Task",
     "Text",
     "attach",
+    "compare",
     "distil",
     "evaluate",
     "export_run",
@@ -49,6 +52,7 @@ __all__ = [
     "resume",
     "save_prompt",
     "solve_budget",
+    "sweep",
     "train",
 ]
 __version__ = "0.1.0"

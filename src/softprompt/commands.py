@@ -11,14 +11,14 @@ import torch
 from rich.console import Console
 
 from softprompt.artefact import Prompt, load_prompt
-from softprompt.backbones import Backbone, check_placement, load
+from softprompt.backbones import Backbone, load
 from softprompt.disk import write_lines
 from softprompt.distillation import resume_distilled
 from softprompt.errors import BadInput, RunFailed
 from softprompt.evaluate import Record, evaluate, score
 from softprompt.metrics import measure
 from softprompt.recipes import Recipe, Setting
-from softprompt.resolve import choose_methods, make_recipes, one_of, plain, read_task
+from softprompt.resolve import plain, understand
 from softprompt.soft import Bank
 from softprompt.tasks import (
     Example,
@@ -38,13 +38,12 @@ from softprompt.training.runs import (
     check_folder,
     finish,
     floors,
-    load_backbone,
     make_candidate,
+    open_backbone,
     read_run_card,
     resume_run,
     tune_runs,
 )  # fmt: skip
-from softprompt.transfer import read_predecessor
 
 
 def train(
@@ -94,25 +93,20 @@ def train(
     `start_from`, else prompt tuning. Nothing is loaded or written before all of it is checked.
     """
     console = console or Console(stderr=True, highlight=False)
-    predecessor = None if start_from is None else read_predecessor(start_from)
-    flags = {"steps": steps, "batch": batch, "tokens_per_step": tokens_per_step}
-    given = dict(settings or {}) | {name: value for name, value in flags.items() if value is not None}
-    if recipe is not None and method:
-        raise BadInput(one_of(recipe, method))
-    methods = [recipe.method] if recipe else choose_methods(method, predecessor)
-    recipes = make_recipes(methods, given, seed, predecessor, max_source, recipe)
+    told = understand(
+        data=data, task=task, backbone=backbone, method=method, steps=steps, batch=batch,
+        tokens_per_step=tokens_per_step, seed=seed, recipe=recipe, dev=dev, test=test, template=template, label=label,
+        words=words, split_seed=split_seed, data_dir=data_dir, limit=limit, protocol=protocol, compat=compat,
+        shots=shots, draw=draw, settings=settings, start_from=start_from, dtype=dtype, device=device,
+        max_source=max_source, dropout=dropout, tokens_per_pass=tokens_per_pass,
+        gradient_checkpointing=gradient_checkpointing, compile=compile, placement=placement,
+    )  # fmt: skip
+    recipes, read, setting, predecessor = told.recipes(), told.task, told.setting, told.predecessor
     root = Path(output)
     folders = {method: root if len(recipes) == 1 else root / method.replace(":", "-") for method in recipes}
     for folder in folders.values():
         check_folder(folder, overwrite=overwrite, predecessor=predecessor, recipes=recipes.values())
-    published = {"protocol": protocol, "compat": compat, "shots": shots, "draw": draw}
-    read = read_task(data, task, dev, test, template, label, words, split_seed, data_dir, limit, published)
-    setting = Setting(
-        backbone=backbone, dtype=dtype, device=device, max_source=max_source, dropout=dropout,
-        gradient_checkpointing=gradient_checkpointing, compile=compile, tokens_per_pass=tokens_per_pass,
-        placement=check_placement(placement),
-    )  # fmt: skip
-    frozen = load_backbone(setting)
+    frozen = open_backbone(setting)
     setting = setting.model_copy(update={"dtype": plain(frozen.dtype)})  # a resumed run keeps what auto chose
     console.print(_describe(read, frozen), soft_wrap=True, markup=False)
     candidates = {
@@ -120,7 +114,6 @@ def train(
         for method, recipe in recipes.items()
     }
     runs = [begin(candidate, folders[method], setting) for method, candidate in candidates.items()]
-    torch.manual_seed(runs[0].candidate.recipe.seed)  # only a backbone's dropout draws from it
     return _train(frozen, runs, console, setting)
 
 
@@ -139,7 +132,7 @@ def resume(folders: Sequence[str | Path], console: Console | None = None) -> dic
     if several or len(settings) != 1 or any(card.task != cards[found[0]].task for card in cards.values()):
         raise BadInput("The runs to resume have different backbones, settings or data; resume them one by one.")
     setting = settings.pop()
-    frozen = load_backbone(setting)
+    frozen = open_backbone(setting)
     runs = []
     for folder, card in cards.items():
         runs.append(resume_run(card, folder, frozen, task_again(card.task)))
@@ -232,7 +225,10 @@ def _train(frozen: Backbone, runs: list[Run], console: Console, setting: Setting
     def notice() -> None:
         console.print("Ctrl-C: ending after this step, then saving. Press again to end at once.", soft_wrap=True)
 
-    with TrainingView(console, candidates) as view, interruptible(notice) as interrupted:
+    with (
+        TrainingView(console, [candidate.name for candidate in candidates]) as view,
+        interruptible(notice) as interrupted,
+    ):
         tune_runs(frozen, runs, listener=view, interrupted=interrupted, tokens_per_pass=setting.tokens_per_pass)
     task = candidates[0].task
     console.print(f"evaluating on {len(task.examples['dev'])} dev and {len(task.examples['test'])} test examples")

@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 
 from softprompt.artefact import Prompt
@@ -33,8 +32,8 @@ from softprompt.training.runs import (
     check_folder,
     finish,
     floors,
-    load_backbone,
     make_candidate,
+    open_backbone,
     read_run_card,
 )
 from softprompt.training.source_stage import SourceStage, tune_source_stage
@@ -77,13 +76,12 @@ def distil(
     setting = cards[0].setting if device is None else cards[0].setting.model_copy(update={"device": device})
     said = Distillation(teachers=[one.record for one in teachers], weight=weight, temperature=temperature)
     origins = [card.task for card in cards]
-    frozen = load_backbone(setting)
+    frozen = open_backbone(setting)
     setting = setting.model_copy(update={"dtype": plain(frozen.dtype)})
     stage = _made(f"{METHOD}-sources", recipe, frozen, origins, teachers)
     for member in stage.members:
         (_folder_of(root, member.task.name) / "prompt.json").unlink(missing_ok=True)  # of an overwritten run
     begin(stage, root, setting, said)
-    torch.manual_seed(recipe.seed)  # only a backbone's dropout draws from it
     return _tuned(frozen, stage, root, setting, said, console)
 
 
@@ -99,7 +97,7 @@ def resume_distilled(folder: Path, card: RunCard, console: Console | None = None
                 f"{folder} learns from {record.folder}, whose tensors are no longer those. Put them back as they were, "
                 "or distil anew with --overwrite."
             )
-    frozen = load_backbone(card.setting)
+    frozen = open_backbone(card.setting)
     stage = _made(card.name, card.recipe, frozen, card.task["tasks"], teachers)
     if (folder / FILE).is_file():
         load_checkpoint(stage, folder)
@@ -179,7 +177,7 @@ def _tuned(
     tasks = ", ".join(member.task.name for member in stage.members)
     trained = stage.prompt.trainable()
     console.print(f"{stage.name}: {tasks}; {trained:,} trained values; rates {rates}", soft_wrap=True, markup=False)
-    with TrainingView(console, [stage]) as view, interruptible(notice) as interrupted:
+    with TrainingView(console, [stage.name]) as view, interruptible(notice) as interrupted:
         tune_source_stage(
             frozen, stage, said, listener=view, save=save, interrupted=interrupted,
             tokens_per_pass=setting.tokens_per_pass,

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from softprompt.backbones.load import describe, find_device, find_dtype
 from softprompt.backbones.placement import check_placement
 from softprompt.errors import BadInput, MissingPackage, PromptMismatch, SoftPromptError
 from softprompt.methods import get_method
-from softprompt.recipes import Recipe, parse_recipe
+from softprompt.recipes import Recipe, Setting, parse_recipe
 from softprompt.recipes.override import override_all
 from softprompt.tasks import SPLITS, TASKS, Split, Task, from_files, get_task
 from softprompt.tasks.spec import as_limit
@@ -61,6 +62,80 @@ def read_task(
     if not isinstance(task, str):
         return task  # type: ignore[return-value]  # not None here
     return get_task(task, data_dir=data_dir, template=template, limit=limit, seed=split_seed, **published)
+
+
+@dataclass(frozen=True)
+class Told:
+    """The words of `train` but its folder, understood: what is tuned, where, on what."""
+
+    task: Task
+    setting: Setting
+    methods: list[str]
+    given: dict[str, Any]
+    """Recipe fields and method options, by name."""
+    seed: int | None
+    recipe: Recipe | None
+    predecessor: Predecessor | None
+
+    def recipes(self, given: Mapping[str, Any] | None = None) -> dict[str, Recipe]:
+        """The recipe of each method, with what is `given` beside the words. Raises BadInput and UnknownName."""
+        return make_recipes(
+            self.methods, self.given | dict(given or {}), self.seed, self.predecessor, self.setting.max_source,
+            self.recipe,
+        )  # fmt: skip
+
+
+def understand(
+    *,
+    data: str | Path | None = None,
+    task: str | Task | None = None,
+    backbone: str,
+    method: str | Sequence[str] | None = None,
+    steps: int | None = None,
+    batch: int | None = None,
+    tokens_per_step: int | None = None,
+    seed: int | None = None,
+    recipe: Recipe | None = None,
+    dev: str | Path | None = None,
+    test: str | Path | None = None,
+    template: str | None = None,
+    label: str | None = None,
+    words: Mapping[str, str] | None = None,
+    split_seed: int = 0,
+    data_dir: str | Path | None = None,
+    limit: int | Mapping[Split, int] | None = None,
+    protocol: str | None = None,
+    compat: bool | None = None,
+    shots: int | None = None,
+    draw: int | None = None,
+    settings: Mapping[str, Any] | None = None,
+    start_from: str | Path | None = None,
+    dtype: str = "float32",
+    device: str | None = None,
+    max_source: int = 256,
+    dropout: bool = False,
+    tokens_per_pass: int | None = None,
+    gradient_checkpointing: bool = False,
+    compile: bool = False,
+    placement: str = "front",
+) -> Told:
+    """What the words of `train` mean. Reads the data, not the backbone's weights. Raises BadInput and its kin."""
+    predecessor = None if start_from is None else read_predecessor(start_from)
+    flags = {"steps": steps, "batch": batch, "tokens_per_step": tokens_per_step}
+    given = dict(settings or {}) | {name: value for name, value in flags.items() if value is not None}
+    if recipe is not None and method:
+        raise BadInput(one_of(recipe, method))
+    methods = [recipe.method] if recipe else choose_methods(method, predecessor)
+    _require_backbone(backbone)
+    find_dtype(dtype, find_device(device))
+    published = {"protocol": protocol, "compat": compat, "shots": shots, "draw": draw}
+    read = read_task(data, task, dev, test, template, label, words, split_seed, data_dir, limit, published)
+    setting = Setting(
+        backbone=backbone, dtype=dtype, device=device, max_source=max_source, dropout=dropout,
+        gradient_checkpointing=gradient_checkpointing, compile=compile, tokens_per_pass=tokens_per_pass,
+        placement=check_placement(placement),
+    )  # fmt: skip
+    return Told(read, setting, methods, given, seed, recipe, predecessor)
 
 
 def parse_limit(words: Iterable[str]) -> int | dict[Split, int] | None:

@@ -15,11 +15,11 @@ from softprompt.training.candidate import Candidate
 class TrainingView:
     """How training goes: a bar a prompt on a terminal, a line an evaluation elsewhere."""
 
-    def __init__(self, console: Console, candidates: Sequence[Candidate]) -> None:
+    def __init__(self, console: Console, names: Sequence[str]) -> None:
         self.console = console
         self.began = time.monotonic()
-        self.first_step = {candidate.name: candidate.step for candidate in candidates}
-        self.width = max(len(candidate.name) for candidate in candidates)
+        self.first_step: dict[str, int] = {}
+        self.width = max(map(len, names))
         self.bars: Progress | None = None
         self.ids: dict[str, TaskID] = {}
         if console.is_terminal:
@@ -28,11 +28,6 @@ class TrainingView:
                 TextColumn("loss {task.fields[loss]}  dev {task.fields[dev]}"), TimeRemainingColumn(),
                 console=console, speed_estimate_period=600,
             )  # fmt: skip
-            for candidate in candidates:
-                self.ids[candidate.name] = self.bars.add_task(
-                    candidate.name.ljust(self.width), total=candidate.recipe.steps, completed=candidate.step,
-                    loss="    -", dev="    -",
-                )  # fmt: skip
 
     def __enter__(self) -> Self:
         if self.bars:
@@ -44,10 +39,20 @@ class TrainingView:
             self.bars.stop()
 
     def stepped(self, candidate: Candidate) -> None:
+        if candidate.name not in self.first_step:
+            self._first_seen(candidate)
         if self.bars:
             self.bars.update(self.ids[candidate.name], completed=candidate.step, loss=f"{recent_loss(candidate):5.3f}")
         elif candidate.step - self.first_step[candidate.name] == 5:  # an early word: it runs, and how long it takes
             self._say(candidate, "")
+
+    def _first_seen(self, candidate: Candidate) -> None:
+        self.first_step[candidate.name] = candidate.step - 1
+        if self.bars:
+            self.ids[candidate.name] = self.bars.add_task(
+                candidate.name.ljust(self.width), total=candidate.recipe.steps, completed=candidate.step,
+                loss="    -", dev="    -",
+            )  # fmt: skip
 
     def evaluated(self, candidate: Candidate) -> None:
         metric = candidate.task.metrics[0]

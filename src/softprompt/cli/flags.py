@@ -59,6 +59,9 @@ TokensPerStep = Annotated[
 TokensPerPass = Annotated[
     int | None, typer.Option(min=1, help="Most tokens in memory at a time; a larger step is accumulated, exactly.")
 ]
+Together = Annotated[
+    int | None, typer.Option(min=1, help="Most prompts in memory at a time; as many as fit when not given.")
+]
 Checkpointing = Annotated[
     bool, typer.Option("--gradient-checkpointing", help="Compute layers twice instead of keeping them: less memory.")
 ]

@@ -24,6 +24,7 @@ class Recipe(BaseModel):
         None, ge=1, description="instead of batch: as many examples a step as hold this many source and target tokens"
     )
     rates: dict[str, float] = Field(default_factory=dict, description="learning rate by group; else the method's rule")
+    rate_factor: float = Field(1.0, gt=0, description="multiplies every learning rate, a method's rule as well")
     decay: dict[str, float] = Field(default_factory=dict, description="AdamW weight decay by group")
     warmup: int | None = Field(None, ge=0, description="steps of linear warm-up; null: 6 % of all")
     schedule: Literal["linear", "cosine", "constant"] = Field(
@@ -65,12 +66,13 @@ class Recipe(BaseModel):
         method = get_method(self.method)
         _check_groups(self, groups)
         rates = {name: rate.at(scale) for name, rate in method.rates.items() if name in groups} | self.rates
+        rates = {name: rate * self.rate_factor for name, rate in rates.items()}
         decay = dict.fromkeys(groups, 0.0) | {k: v for k, v in method.decay.items() if k in groups} | self.decay
         epoch = math.ceil(rows / self.batch)
         steps = self.steps if self.epochs is None else self.epochs * epoch
         warmup = round(0.06 * steps) if self.warmup is None else self.warmup
         every = epoch if self.evaluate_every == "epoch" else self.evaluate_every
-        filled = {"rates": rates, "decay": decay, "warmup": warmup, "steps": steps, "epochs": None}
+        filled = {"rates": rates, "rate_factor": 1.0, "decay": decay, "warmup": warmup, "steps": steps, "epochs": None}
         return self.model_copy(update={**filled, "evaluate_every": every})
 
     def parsed_options(self) -> Options:

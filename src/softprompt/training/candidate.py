@@ -49,6 +49,7 @@ class Candidate:
         self.stopped: str | None = None  # why it ended before its last step
         self.failed = False  # stopped because something was not finite
         self.history: list[dict[str, Any]] = []
+        self.random: dict[str, Tensor] = {}  # random states where it was left, of a resumed one
 
     @property
     def done(self) -> bool:

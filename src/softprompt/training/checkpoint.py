@@ -5,6 +5,7 @@ its metadata holds the rest as JSON. Never pickle.
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -61,19 +62,20 @@ def load_checkpoint(candidate: Candidate, folder: Path) -> None:
     candidate.optimizer.load_state_dict({**candidate.optimizer.state_dict(), "state": state})
     candidate.step, candidate.best, candidate.stale = rest["step"], rest["best"], rest["stale"]
     candidate.stopped, candidate.failed, candidate.history = rest["stopped"], rest["failed"], rest["history"]
-    _set_random(tensors)
+    candidate.random = _under("random.", tensors)
 
 
-def restore_random(folder: Path) -> None:
-    """Draw on as the run whose checkpoint is in `folder` would have."""
-    with safe_open(folder / FILE, framework="pt") as file:
-        _set_random({name: file.get_tensor(name) for name in file.keys() if name.startswith("random.")})  # noqa: SIM118
+def take_up_random(candidates: Sequence[Candidate]) -> None:
+    """Random states as if these were the only ones: from the first one's seed, or from where they were left.
 
-
-def _set_random(tensors: dict[str, Tensor]) -> None:
-    torch.set_rng_state(tensors["random.cpu"])
-    if "random.cuda" in tensors and torch.cuda.is_available():
-        torch.cuda.set_rng_state(tensors["random.cuda"])
+    Only a backbone's dropout draws from them.
+    """
+    torch.manual_seed(candidates[0].recipe.seed)
+    for candidate in candidates:
+        if candidate.random:
+            torch.set_rng_state(candidate.random["cpu"])
+            if "cuda" in candidate.random and torch.cuda.is_available():
+                torch.cuda.set_rng_state(candidate.random["cuda"])
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -1,7 +1,7 @@
 """The loop. One frozen backbone, a bank of prompts; each prompt is tuned as if it were alone."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from softprompt.backbones import Backbone
@@ -9,6 +9,7 @@ from softprompt.errors import OutOfMemory
 from softprompt.evaluate import mean_loss, score_examples
 from softprompt.soft import Bank
 from softprompt.training.candidate import Candidate
+from softprompt.training.checkpoint import take_up_random
 from softprompt.training.gradients import Gradients
 
 
@@ -22,50 +23,112 @@ class Listener(Protocol):
 
 def tune(
     backbone: Backbone,
-    candidates: Sequence[Candidate],
+    candidates: Iterable[Candidate],
     *,
     listener: Listener | None = None,
     save: Callable[[Candidate], None] | None = None,
+    ended: Callable[[Candidate], None] | None = None,
     interrupted: Callable[[], bool] = lambda: False,
     tokens_per_pass: int | None = None,
+    together: int | None = None,
+    until: int | None = None,
 ) -> None:
     """Tune every candidate to its last step, in common batches; each ends up as it would alone.
 
-    After each evaluation, at the end and when `interrupted` says so, `save` is called with the candidate. A
-    candidate whose loss is not finite stops where it was (`candidate.stopped` says so); the others go on. A
-    step is computed in passes of at most `tokens_per_pass` tokens, fewer when memory runs out; OutOfMemory, after
-    saving, when not even one example fits.
+    At most `together` are tuned at a time (all when not given): one that is done frees its place for the next, which
+    is only then asked for. After each evaluation, when it leaves its place and when `interrupted` says so, `save` is
+    called with the candidate; then `ended` with one that is done. With `until`, candidates leave after that
+    step at the latest, done or not. A candidate whose loss is not finite stops where it was (`candidate.stopped` says
+    so); the others go on. A step is computed in passes of at most `tokens_per_pass` tokens, fewer when memory runs
+    out; OutOfMemory, after saving, when not even one example fits.
     """
     gradients = Gradients(backbone, tokens_per_pass)
-    bank = Bank({candidate.name: candidate.prompt for candidate in candidates}).train()
-    with backbone.using(bank):
-        while (alive := [i for i, c in enumerate(candidates) if not c.done]) and not interrupted():
-            try:
-                losses = gradients(candidates, alive)
-            except OutOfMemory:
-                if save:
-                    for candidate in candidates:
-                        save(candidate)
-                raise
-            for i in alive:
-                candidate = candidates[i]
-                if not math.isfinite(losses[i]):
-                    candidate.fail(f"the loss was {losses[i]} at step {candidate.step + 1}")
-                else:
-                    candidate.update(losses[i])
-                    if listener:
-                        listener.stepped(candidate)
-                    if candidate.due:
-                        _evaluate(backbone, bank, candidate, i)
-                        if listener:
-                            listener.evaluated(candidate)
-                        if save:
+    places = _Places(candidates, together, until)
+    while live := places.filled():
+        if places.anew:
+            take_up_random(live)
+        bank = Bank({candidate.name: candidate.prompt for candidate in live}).train()
+        stop = False
+        with backbone.using(bank):
+            while not any(map(places.leaves, live)) and not (stop := interrupted()):
+                try:
+                    losses = gradients(live, range(len(live)))
+                except OutOfMemory:
+                    if save:
+                        for candidate in live:
                             save(candidate)
-                if candidate.done and listener:
-                    listener.ended(candidate)
-        if save:
-            for candidate in candidates:
+                    raise
+                for i, candidate in enumerate(live):
+                    _step(backbone, bank, candidate, i, losses[i], listener, save)
+        for candidate in live if stop else places.left():
+            if save:
                 save(candidate)
+            if candidate.done and listener:
+                listener.ended(candidate)
+            if candidate.done and ended:
+                ended(candidate)
+        if stop:
+            return
+
+
+class _Places:
+    """The candidates that are tuned together, and those that wait for a place."""
+
+    def __init__(self, candidates: Iterable[Candidate], count: int | None, until: int | None) -> None:
+        self.waiting, self.count, self.until = iter(candidates), count, until
+        self.live: list[Candidate] = []
+        self.following: Candidate | None = None
+        self.anew = True
+        """Whether none of those to tune now has taken a step here."""
+
+    def filled(self) -> list[Candidate]:
+        """Those to tune now, every free place taken by one that waited. A baseline has all places to itself."""
+        self.anew = not self.live
+        while self.count is None or len(self.live) < self.count:
+            self.following = self.following or next(self.waiting, None)
+            if self.following is None or (self.live and (_alone(self.following) or _alone(self.live[0]))):
+                break
+            self.live.append(self.following)
+            self.following = None
+        return self.live
+
+    def leaves(self, candidate: Candidate) -> bool:
+        return candidate.done or (self.until is not None and candidate.step >= self.until)
+
+    def left(self) -> list[Candidate]:
+        """Those that are through, whose places become free."""
+        through = [candidate for candidate in self.live if self.leaves(candidate)]
+        self.live = [candidate for candidate in self.live if not self.leaves(candidate)]
+        return through
+
+
+def _alone(candidate: Candidate) -> bool:
+    """Whether it changes the network for every row of a batch."""
+    return candidate.prompt.kind == "network"
+
+
+def _step(
+    backbone: Backbone,
+    bank: Bank,
+    candidate: Candidate,
+    index: int,
+    loss: float,
+    listener: Listener | None,
+    save: Callable[[Candidate], None] | None,
+) -> None:
+    """One optimizer step with the gradients at hand, and an evaluation where one is due."""
+    if not math.isfinite(loss):
+        candidate.fail(f"the loss was {loss} at step {candidate.step + 1}")
+        return
+    candidate.update(loss)
+    if listener:
+        listener.stepped(candidate)
+    if candidate.due:
+        _evaluate(backbone, bank, candidate, index)
+        if listener:
+            listener.evaluated(candidate)
+        if save:
+            save(candidate)
 
 
 def _evaluate(backbone: Backbone, bank: Bank, candidate: Candidate, index: int) -> None:

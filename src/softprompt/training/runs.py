@@ -9,7 +9,7 @@ prompt.json ... the artefact, written last (softprompt.artefact)
 import importlib.metadata
 import json
 import platform
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from softprompt.artefact import Card, Prompt, fingerprint, stored
+from softprompt.artefact import Card, Prompt, fingerprint, load_prompt, stored
 from softprompt.backbones import Backbone, load
 from softprompt.disk import make_folder, write_json, write_lines
 from softprompt.errors import BadArtefact, BadInput, Interrupted, NotFinite
@@ -29,7 +29,7 @@ from softprompt.soft import Adapted, Bank, Folded, Unfolded
 from softprompt.tasks import Split, Task
 from softprompt.tasks.task import Scoring
 from softprompt.training.candidate import Candidate
-from softprompt.training.checkpoint import FILE, load_checkpoint, restore_random, save_checkpoint
+from softprompt.training.checkpoint import FILE, load_checkpoint, save_checkpoint
 from softprompt.training.loop import Listener, tune
 from softprompt.transfer import Predecessor, StartFrom, read_again, read_sources, source_rows
 
@@ -80,7 +80,7 @@ def versions(*more: str) -> dict[str, str]:
     return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in packages}
 
 
-def load_backbone(setting: Setting) -> Backbone:
+def open_backbone(setting: Setting) -> Backbone:
     """A backbone to train on: it remembers what it tokenises."""
     frozen = load(
         setting.backbone, dtype=setting.dtype, device=setting.device, max_source=setting.max_source,
@@ -107,13 +107,8 @@ def make_candidate(
     """
     if predecessor is not None:
         predecessor.prompt.check(backbone)
-    backbone.check_asked(task.examples["train"][0], task.scoring)
     options = recipe.parsed_options()
-    different = list({(e.target, e.choices): e for e in task.examples["train"]}.values())  # MNLI has three
-    backbone.read_targets(different)
-    backbone.room(options.length, max(len(backbone.target_ids(e)) for e in different))
-    if task.choices:
-        backbone.choice_ids(task.choices)
+    check_room(options.length, backbone, task)
     sources = read_sources(options) if sources is None else sources
     rows = source_rows(sources, backbone)
     if rows is None and options.runs():
@@ -133,6 +128,16 @@ def make_candidate(
     candidate.start_from = None if predecessor is None else predecessor.record
     candidate.sources = [source.record for source in sources]
     return candidate
+
+
+def check_room(length: int, backbone: Backbone, task: Task) -> None:
+    """Raise BadInput where `backbone` cannot be asked this task, or `length` rows and the targets leave no room."""
+    backbone.check_asked(task.examples["train"][0], task.scoring)
+    different = list({(e.target, e.choices): e for e in task.examples["train"]}.values())  # MNLI has three
+    backbone.read_targets(different)
+    backbone.room(length, max(len(backbone.target_ids(e)) for e in different))
+    if task.choices:
+        backbone.choice_ids(task.choices)
 
 
 def check_folder(
@@ -211,28 +216,43 @@ def resume_run(card: RunCard, folder: Path, backbone: Backbone, task: Task) -> R
 
 def tune_runs(
     backbone: Backbone,
-    runs: Sequence[Run],
+    runs: Iterable[Run],
     *,
     listener: Listener | None = None,
+    ended: Callable[[Run], None] | None = None,
     interrupted: Callable[[], bool] = lambda: False,
     tokens_per_pass: int | None = None,
+    together: int | None = None,
+    until: int | None = None,
 ) -> None:
-    """Tune runs together, with checkpoints. Raises Interrupted, after saving, when `interrupted` says so."""
-    folders = {run.candidate.name: run.folder for run in runs}
+    """Tune runs together, with checkpoints. Raises Interrupted, after saving, when `interrupted` says so.
+
+    At most `together` are open at a time; the next is asked for when a place is free, and let go when `ended` has
+    had it. With `until` they only go to that step.
+    """
+    began: dict[str, Run] = {}
+
+    def candidates() -> Iterator[Candidate]:
+        for run in runs:
+            began[run.candidate.name] = run
+            yield run.candidate
 
     def save(candidate: Candidate) -> None:
-        write_lines(folders[candidate.name] / "metrics.jsonl", candidate.history)
-        save_checkpoint(candidate, folders[candidate.name])
+        folder = began[candidate.name].folder
+        write_lines(folder / "metrics.jsonl", candidate.history)
+        save_checkpoint(candidate, folder)
 
-    for together in _banks(runs):
-        candidates = [run.candidate for run in together]
-        if len(together) < len(runs):
-            _take_up_random(together)
-        tune(
-            backbone, candidates, listener=listener, save=save, interrupted=interrupted,
-            tokens_per_pass=tokens_per_pass,
-        )  # fmt: skip
-    left = [run for run in runs if not run.candidate.done]
+    def let_go(candidate: Candidate) -> None:
+        if ended:
+            ended(began.pop(candidate.name))
+
+    tune(
+        backbone, candidates(), listener=listener, save=save, ended=let_go, interrupted=interrupted,
+        tokens_per_pass=tokens_per_pass, together=together, until=until,
+    )  # fmt: skip
+    goal = float("inf") if until is None else until
+    known = runs if isinstance(runs, Sequence) else began.values()  # some of a list may not have had their turn
+    left = [run for run in known if not run.candidate.done and run.candidate.step < goal]
     if left:
         steps = max(run.candidate.step for run in left)
         raise Interrupted(
@@ -241,36 +261,15 @@ def tune_runs(
         )
 
 
-def _banks(runs: Sequence[Run]) -> list[list[Run]]:
-    """Runs that can be tuned in the same batches: all soft prompts, then each baseline by itself."""
-    baselines = [run for run in runs if run.candidate.prompt.kind == "network"]
-    prompts = [run for run in runs if run not in baselines]
-    return [*([prompts] if prompts else []), *([run] for run in baselines)]
+def finish(backbone: Backbone, run: Run, floors: Mapping[str, dict[str, Any]], *, test: bool = True) -> Prompt:
+    """Evaluate the best state on dev, and on test unless told not to, and write the artefact.
 
-
-def _take_up_random(runs: Sequence[Run]) -> None:
-    """Random states as if these runs were the only ones: from their seed, or from where they were left."""
-    torch.manual_seed(runs[0].candidate.recipe.seed)
-    for run in runs:
-        if run.candidate.step:
-            restore_random(run.folder)
-
-
-def finish(backbone: Backbone, run: Run, floors: Mapping[str, dict[str, Any]]) -> Prompt:
-    """Evaluate the best state on dev and test and write the artefact. Raises NotFinite after saving."""
+    Raises NotFinite after saving.
+    """
     candidate, task = run.candidate, run.candidate.task
     candidate.restore_best()
     bank = Bank({candidate.name: candidate.prompt.eval()})
-    scores: dict[str, Any] = dict(floors)
-    readings: list[tuple[str, Split, Scoring]] = [("dev", "dev", task.scoring), ("test", "test", task.scoring)]
-    if task.choices and backbone.generates:  # the other way to read an answer, beside the score
-        other: Scoring = "generated" if task.scoring == "ranked" else "ranked"
-        readings.append((f"test_{other}", "test", other))
-    with backbone.using(bank):
-        for name, split, scoring in readings:
-            found, records = score_task(backbone, task, split, 0, scoring=scoring)
-            scores[name] = found.as_json()
-            write_lines(run.folder / f"predictions-{name}.jsonl", [record.as_json() for record in records])
+    scores = dict(floors) | _scored(backbone, bank, task, run.folder, ("dev", "test") if test else ("dev",))
     run.scores = scores
     form = candidate.prompt.deployable()
     prompt = Prompt(_card(backbone, candidate, form, scores), form)
@@ -286,6 +285,37 @@ def finish(backbone: Backbone, run: Run, floors: Mapping[str, dict[str, Any]]) -
             f"({', '.join(f'{k}={v:g}' for k, v in candidate.recipe.rates.items())}), or use float32."
         )
     return prompt
+
+
+def measure_test(backbone: Backbone, folder: Path, task: Task) -> Card:
+    """The card of a finished run with its test score, which is measured now where it was not yet."""
+    prompt = load_prompt(folder)
+    if "test" in prompt.card.scores:
+        return prompt.card
+    prompt.check(backbone)
+    bank = Bank({prompt.card.name: prompt.soft_prompt()}).to(backbone.device)
+    scores = prompt.card.scores | _scored(backbone, bank, task, folder, ("test",))
+    card = prompt.card.model_copy(update={"scores": scores})
+    write_model_card(folder, card)
+    write_json(folder / "prompt.json", card.model_dump())
+    return card
+
+
+def _scored(
+    backbone: Backbone, bank: Bank, task: Task, folder: Path, splits: Sequence[Split]
+) -> dict[str, dict[str, Any]]:
+    """Scores of the one prompt in `bank`, as JSON, on each split; its answers are written to `folder`."""
+    readings: list[tuple[str, Split, Scoring]] = [(split, split, task.scoring) for split in splits]
+    if task.choices and "test" in splits and backbone.generates:  # the other way to read an answer, beside the score
+        other: Scoring = "generated" if task.scoring == "ranked" else "ranked"
+        readings.append((f"test_{other}", "test", other))
+    scores = {}
+    with backbone.using(bank):
+        for name, split, scoring in readings:
+            found, records = score_task(backbone, task, split, 0, scoring=scoring)
+            scores[name] = found.as_json()
+            write_lines(folder / f"predictions-{name}.jsonl", [record.as_json() for record in records])
+    return scores
 
 
 def floors(backbone: Backbone, task: Task) -> dict[str, dict[str, Any]]:

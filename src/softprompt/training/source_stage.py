@@ -31,6 +31,7 @@ from softprompt.prompts.multitask import Multitask, Shared
 from softprompt.soft import Bank, SoftPrompt
 from softprompt.tasks import SPLITS, Example, Task
 from softprompt.training.candidate import Candidate
+from softprompt.training.checkpoint import take_up_random
 from softprompt.training.gradients import Gradients
 from softprompt.training.loop import Listener
 from softprompt.training.runs import Distillation
@@ -140,6 +141,7 @@ def tune_source_stage(
     bank = Bank({member.name: member.prompt for member in members})
     for member, teacher in zip(members, stage.teachers, strict=True):
         bank.add(f"teacher of {member.name}", teacher)
+    take_up_random([stage])
     with backbone.using(bank.train()):
         while not stage.done and not interrupted():
             for member in members:

@@ -1,0 +1,239 @@
+"""Jobs: runs that are wanted, each with a folder of its own, tuned in shared batches and gone on with after a stop.
+
+A job's folder is that of any run, with a plan.json beside run.json that holds what was asked for. A finished job is
+only read; one that was begun goes on where it was; one that was asked for in other words is refused. `reproduce`,
+`sweep` and `compare` say which jobs there are and what their results mean.
+"""
+
+import json
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+from pydantic import BaseModel, ConfigDict
+
+from softprompt.backbones import Backbone
+from softprompt.counts import count
+from softprompt.disk import make_folder, write_json
+from softprompt.errors import BadArtefact, BadInput, Interrupted, RunFailed
+from softprompt.methods import get_method
+from softprompt.recipes import Recipe, Setting
+from softprompt.tasks import Task
+from softprompt.training.checkpoint import FILE
+from softprompt.training.loop import Listener
+from softprompt.training.runs import (
+    Run,
+    begin,
+    check_room,
+    finish,
+    floors,
+    make_candidate,
+    read_run_card,
+    resume_run,
+    tune_runs,
+)  # fmt: skip
+from softprompt.transfer import Predecessor
+
+PLAN = "plan.json"
+COPIES = 8
+"""A tuned value in memory, float32: itself, its gradient and that of one pass back, AdamW's two moments, the best
+one, the one before the step, and one to spare for what a method keeps beside."""
+MOST_TOGETHER = 32
+"""With more, the frozen model is no busier, and the first results come later."""
+
+Watch = Callable[[Sequence["Job"]], AbstractContextManager[Listener | None]]
+"""Gives what shows how jobs go."""
+
+
+class Asked(BaseModel):
+    """plan.json: what a job was asked for, in the words it was asked in."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    task: dict[str, Any]
+    setting: Setting
+    recipe: Recipe
+
+    def of_result(self) -> dict[str, Any]:
+        """What the result depends on: not where the data and the backbone lie, nor how it is computed."""
+        return {
+            "recipe": self.recipe,
+            "task": of_data(self.task),
+            "backbone": Path(self.setting.backbone).name,
+            "setting": self.setting.model_dump(include={"dtype", "max_source", "dropout", "placement"}),
+        }
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run that is wanted."""
+
+    name: str
+    folder: Path
+    asked: Asked
+    task: Task
+    predecessor: Predecessor | None = None
+    """The run whose end is this one's start."""
+    test: bool = True
+    """Whether test is scored at the end; else `measure_test` does, if anyone asks."""
+
+    @property
+    def recipe(self) -> Recipe:
+        return self.asked.recipe
+
+    @property
+    def finished(self) -> bool:
+        return is_finished(self.folder)
+
+
+def is_finished(folder: Path) -> bool:
+    return (folder / "prompt.json").is_file()
+
+
+def of_data(origin: Mapping[str, Any]) -> Any:
+    """What of a task's words says which examples it has, wherever its files lie."""
+    kept = {name: value for name, value in origin.items() if name not in ("data_dir", "data", "dev", "test", "notes")}
+    kept["sha256"] = sorted(_leaves(kept.get("sha256")))
+    return json.loads(json.dumps(kept))
+
+
+def _leaves(value: Any) -> list[str]:
+    if isinstance(value, Mapping):
+        return [leaf for part in value.values() for leaf in _leaves(part)]
+    return [] if value is None else [str(value)]
+
+
+def check_asked(folder: Path, asked: Asked, predecessor: Predecessor | None = None) -> None:
+    """Raise BadInput where `folder` holds a run that was asked for in other words."""
+    path = folder / PLAN
+    if not path.is_file():
+        return
+    try:
+        before = Asked.model_validate_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BadArtefact(
+            f"{path} is no plan of ours: {error}. Remove its folder, and the run is done again."
+        ) from None
+    was, now = before.of_result(), asked.of_result()
+    start = read_run_card(folder).start_from if (folder / "run.json").is_file() else None
+    was["start_from"] = None if start is None else start.sha256
+    now["start_from"] = None if predecessor is None else predecessor.record.sha256
+    other = [name for name in now if was.get(name) != now[name]]
+    if other:
+        raise BadInput(
+            f"{folder} holds a run with another {' and another '.join(other)} ({PLAN}). Give the words it was begun "
+            "with, or another --output."
+        )
+
+
+def floors_of(path: Path, backbone: Backbone, task: Task) -> dict[str, dict[str, Any]]:
+    """The floors kept in `path`, measured now where there are none."""
+    if not path.is_file():
+        lowest = floors(backbone, task)
+        make_folder(path.parent)
+        write_json(path, lowest)
+    found: dict[str, dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
+def run_jobs(
+    backbone: Backbone,
+    jobs: Sequence[Job],
+    lowest: Mapping[str, dict[str, Any]],
+    watch: Watch,
+    interrupted: Callable[[], bool] = lambda: False,
+    *,
+    together: int | None = None,
+    until: int | None = None,
+) -> list[str]:
+    """Bring jobs of one setting to their end, or to step `until`, in the same batches; returns what failed.
+
+    `lowest` are the floors, which go into each card. At most `together` are in memory at a time (None: as many as
+    fit, `places`); each is finished, and its result on disk, as soon as it has taken its last step. Raises BadInput
+    before the first step for a prompt that has no room, Interrupted after saving.
+    """
+    left = [job for job in jobs if not job.finished]
+    for job in left:
+        check_room(job.recipe.parsed_options().length, backbone, job.task)
+    if not left:
+        return []
+    setting = left[0].asked.setting
+    tests = {job.name: job.test for job in left}
+    failed = []
+
+    def ended(run: Run) -> None:
+        try:
+            finish(backbone, run, lowest, test=tests[run.candidate.name])
+        except RunFailed as error:
+            failed.append(str(error))
+
+    def runs() -> Iterator[Run]:
+        for job in left:
+            yield _begun(job, backbone)
+
+    try:
+        with watch(left) as listener:
+            tune_runs(
+                backbone, runs(), listener=listener, ended=ended, interrupted=interrupted, until=until,
+                tokens_per_pass=setting.tokens_per_pass, together=together or places(left, backbone),
+            )  # fmt: skip
+    except Interrupted:
+        raise Interrupted("Interrupted; everything is saved. The same command goes on from here.") from None
+    return failed
+
+
+def places(jobs: Sequence[Job], backbone: Backbone) -> int:
+    """How many of `jobs` are tuned together: as fit in half of the free memory, at most MOST_TOGETHER.
+
+    Only what is tuned counts (COPIES of the largest prompt): a step is cut into passes of bounded size, so its
+    activations do not grow with the number of prompts.
+    """
+    sizes = {}
+    for job in jobs:
+        if get_method(job.recipe.method).kind == "network":  # all places are its own
+            continue
+        options = job.recipe.parsed_options()
+        key = (job.recipe.method, options.model_dump_json())
+        if key not in sizes:
+            counted = count(get_method(job.recipe.method), options, d=backbone.d, positions=backbone.max_source)
+            sizes[key] = 4 * COPIES * max(counted)
+    fit = _free_bytes(backbone.device) // 2 // max(1, *sizes.values())
+    if fit < 1:
+        warnings.warn("Not even one prompt surely fits in half of the free memory; tuning one at a time.", stacklevel=2)
+    return max(1, min(fit, MOST_TOGETHER))
+
+
+def _free_bytes(device: torch.device) -> int:
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    return int(psutil.virtual_memory().available)
+
+
+def _begun(job: Job, backbone: Backbone) -> Run:
+    """The run of a job at its start, or where it was left. Raises BadInput for a folder of another run."""
+    candidate = make_candidate(job.name, job.recipe, backbone, job.task, job.predecessor)
+    if not (job.folder / FILE).is_file():
+        run = begin(candidate, job.folder, job.asked.setting)
+        write_json(job.folder / PLAN, job.asked.model_dump(mode="json"))
+        return run
+    card = read_run_card(job.folder)
+    if card.recipe != candidate.recipe or card.task != json.loads(json.dumps(job.task.origin)):
+        raise BadInput(
+            f"{job.folder} was begun with another recipe or other data (its run.json). Give the words it was "
+            "begun with, or another --output."
+        )
+    return resume_run(card, job.folder, backbone, job.task)
+
+
+def stop_jobs(backbone: Backbone, jobs: Sequence[Job], lowest: Mapping[str, dict[str, Any]], why: str) -> None:
+    """Finish jobs where they are, with the best state they have had."""
+    for job in jobs:
+        if not job.finished:
+            run = _begun(job, backbone)
+            run.candidate.stopped = why
+            finish(backbone, run, lowest, test=job.test)

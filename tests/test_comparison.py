@@ -1,0 +1,249 @@
+"""Comparisons on tiny models: equal budgets, one test, and the same table after a stop."""
+
+import csv
+import json
+import statistics
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+import softprompt
+from softprompt.comparison.formats import as_csv, as_latex, as_markdown, escape_latex
+from softprompt.comparison.run import Comparison, factors, make_entrants
+from softprompt.errors import BadArtefact, BadInput, Interrupted, UnknownName
+from softprompt.resolve import understand
+from tests import tiny
+from tests.test_cli import Cli, cli
+from tests.test_reproduce import after, data_folder, never_loaded, unwatched
+
+__all__ = ["cli"]  # a fixture
+
+METHODS = ["prompt_tuning", "dept", "superpos"]
+SETTINGS = {"steps": 4, "batch": 4, "evaluate_every": 2, "length": 2, "rank": 2, "sampled": 8, "pool": None}
+Run = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _no_curves() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("softprompt.training.runs.write_curve", lambda *_: False)
+        yield
+
+
+@pytest.fixture(scope="module")
+def words(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    model = tiny.save_tiny("llama", tmp_path_factory.mktemp("models") / "llama", "true false neither")
+    return {"data_dir": str(data_folder(tmp_path_factory.mktemp("data"))), "backbone": model, "settings": SETTINGS}
+
+
+@pytest.fixture(scope="module")
+def compare(words: dict[str, Any]) -> Run:
+    def run(output: Path, **more: Any) -> dict[str, Any]:
+        given: dict[str, Any] = {"tasks": ["glue/rte", "cb"], "methods": METHODS, "seeds": 2, "budget": 2, **words}
+        return softprompt.compare(output=output, console=Console(quiet=True), **{**given, **more})
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def done(compare: Run, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    output = tmp_path_factory.mktemp("compared") / "run"
+    return output, compare(output)
+
+
+def cards(output: Path) -> dict[str, dict[str, Any]]:
+    return {str(path.parent.relative_to(output)): json.loads(path.read_text()) for path in output.rglob("prompt.json")}
+
+
+def without_costs(found: dict[str, Any]) -> dict[str, Any]:
+    """What does not depend on how busy the machine was."""
+    plain = json.loads(json.dumps(found))
+    for part in plain["tasks"]:
+        del part["seconds"]
+        for row in part["rows"]:
+            del row["costs"]
+    return plain  # type: ignore[no-any-return]
+
+
+def test_every_method_has_the_same_tries_steps_and_seeds(done: tuple[Path, dict[str, Any]]) -> None:
+    output, found = done
+    every = cards(output)
+    assert len(every) == 2 * 3 * (2 + 1)
+    for part in found["tasks"]:
+        assert [row["label"] for row in part["rows"]] == METHODS
+        for row in part["rows"]:
+            assert [one["factor"] for one in row["tried"]] == [1.0, 0.3]
+            rates = [next(iter(one["rates"].values())) for one in row["tried"]]
+            assert rates[1] == pytest.approx(0.3 * rates[0])
+            assert row["factor"] == max(row["tried"], key=lambda one: one["dev"])["factor"]
+            assert row["rates"] == next(one["rates"] for one in row["tried"] if one["factor"] == row["factor"])
+            assert (row["seeds"], row["steps"], row["batch"]) == ([0, 1], 4, 4)
+            assert row["test"] == [every[f]["scores"]["test"]["metrics"][part["metric"]] for f in row["folders"]]
+            assert row["mean"] == pytest.approx(statistics.mean(row["test"]))
+            assert row["deviation"] == pytest.approx(statistics.stdev(row["test"]))
+            assert [[step for step, _ in curve] for curve in row["curves"]] == [[2, 4], [2, 4]]
+            assert row["trainable"] == every[row["folders"][0]]["trainable"]
+            assert row["costs"]["tokens_per_second"] > 0
+            assert row["costs"]["minutes"] == row["costs"]["seconds_per_step"] * 4 / 60
+    tested = {folder for folder, card in every.items() if "test" in card["scores"]}
+    assert tested == {folder for part in found["tasks"] for row in part["rows"] for folder in row["folders"]}
+
+
+def test_the_baseline_is_compared_with_and_the_floors_stand_beside(done: tuple[Path, dict[str, Any]]) -> None:
+    output, found = done
+    for part in found["tasks"]:
+        base, *others = part["rows"]
+        assert (part["baseline"], base["difference"]) == ("prompt_tuning", None)
+        for row in others:
+            difference = row["difference"]
+            assert difference["mean"] == pytest.approx(row["mean"] - base["mean"])
+            assert difference["low"] <= difference["mean"] <= difference["high"]
+            assert (difference["verdict"] == "tie") == (difference["low"] <= 0 <= difference["high"])
+        floors = json.loads((output / part["task"].replace("/", "-") / "floors.json").read_text())
+        assert part["floors"] == {name: one["metrics"][part["metric"]] for name, one in floors.items()}
+    assert json.loads((output / "table.json").read_text()) == json.loads(json.dumps(found))
+    text = (output / "table.md").read_text()
+    assert all(f"| {method} |" in text for method in METHODS)
+    assert "2 tried settings" in text
+    assert "4 steps of 4 examples" in text
+
+
+@pytest.mark.parametrize("steps", [2, 6, 15])
+def test_an_interrupted_comparison_goes_on_to_the_same_table(
+    steps: int, done: tuple[Path, dict[str, Any]], words: dict[str, Any], compare: Run, tmp_path: Path
+) -> None:
+    """Inside the tries of the first task, inside its other seeds, inside the second task."""
+    told = [understand(task=task, **words) for task in ("glue/rte", "cb")]
+    made = Comparison(
+        tmp_path, [one.task for one in told], told[0].setting, make_entrants(METHODS, SETTINGS, 256), seeds=2, budget=2,
+        baseline="prompt_tuning",
+    )  # fmt: skip
+    with pytest.raises(Interrupted):
+        made.run(lambda _: None, unwatched, after(steps))
+    assert len(cards(tmp_path)) == {2: 0, 6: 6, 15: 15}[steps]
+    assert without_costs(compare(tmp_path)) == without_costs(done[1])
+
+
+def test_the_same_call_again_trains_nothing(done: tuple[Path, dict[str, Any]], compare: Run) -> None:
+    output, found = done
+    before = {path: path.stat().st_mtime_ns for path in output.rglob("seed-*/*")}
+    assert compare(output) == found
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_a_folder_of_other_words_is_refused(done: tuple[Path, dict[str, Any]], compare: Run) -> None:
+    with pytest.raises(BadInput, match="holds a run with another recipe"):
+        compare(done[0], settings=SETTINGS | {"steps": 6})
+    with pytest.raises(BadInput, match="holds a run with another setting"):
+        compare(done[0], max_source=9)
+
+
+def test_factors_go_out_from_the_defaults_by_half_decades() -> None:
+    assert factors(1) == [1.0]
+    assert factors(6) == [1.0, 0.3, 3.0, 0.1, 10.0, 0.03]
+
+
+def test_one_method_may_have_settings_of_its_own(
+    done: tuple[Path, dict[str, Any]], compare: Run, tmp_path: Path
+) -> None:
+    source = done[0] / done[1]["tasks"][1]["rows"][0]["folders"][0]
+    settings = SETTINGS | {"attempt.sources": str(source), "attempt.width": 4, "spot.start_from": str(source),
+                           "dept.rank": 1}  # fmt: skip
+    settings = {name: value for name, value in settings.items() if name not in ("pool", "sampled")}
+    found = compare(
+        tmp_path, tasks="glue/rte", methods=["dept", "attempt", "spot"], settings=settings, seeds=1, budget=1
+    )  # fmt: skip
+    rows = {row["method"]: row for row in found["tasks"][0]["rows"]}
+    assert found["tasks"][0]["baseline"] == "dept"
+    assert rows["dept"]["options"]["rank"] == 1
+    assert rows["attempt"]["options"]["sources"] == [str(source.resolve())]
+    assert rows["spot"]["deviation"] is None
+    assert "nothing is said of seeds" in " ".join(found["notes"])
+
+
+@pytest.mark.parametrize(
+    ("more", "error", "message"),
+    [
+        ({"methods": ["dept"]}, BadInput, "two or more"),
+        ({"methods": ["dept", "dpt"]}, UnknownName, "Did you mean 'dept'"),
+        ({"methods": ["dept", "dept"]}, BadInput, "each method once"),
+        ({"methods": ["dept", "superpos", "spot"]}, BadInput, "--start-from"),
+        ({"baseline": "adept"}, UnknownName, "baseline"),
+        ({"tasks": ["glue/rte", "glue/rt"]}, UnknownName, "Did you mean"),
+        ({"tasks": ["glue/rte", "glue/rte"]}, BadInput, "each task once"),
+        ({"seeds": 0}, BadInput, "--seeds 0"),
+        ({"budget": 0}, BadInput, "--budget 0"),
+        ({"settings": {"stps": 3}}, UnknownName, "Did you mean 'steps'"),
+        ({"settings": {"dept.rnk": 3}}, UnknownName, "Did you mean 'rank'"),
+        ({"settings": {"dept.steps": 3}}, BadInput, "all methods of a comparison have the same steps"),
+        ({"settings": {"spot.start_from": "no"}, "methods": ["dept", "spot"]}, BadArtefact, "no is no folder"),
+        ({"backbone": "gpt5"}, BadInput, "gpt5"),
+    ],
+)
+def test_bad_words_are_refused_before_anything_is_loaded_or_written(
+    more: dict[str, Any], error: type[Exception], message: str, compare: Run, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setitem(Comparison.run.__globals__, "open_backbone", never_loaded)
+    with pytest.raises(error) as caught:
+        compare(tmp_path / "run", **more)
+    assert message in str(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_command_prints_a_table_or_one_json_document(
+    cli: Cli, done: tuple[Path, dict[str, Any]], words: dict[str, Any]
+) -> None:
+    output, found = done
+    line = ["compare", "--task", "glue/rte", "--task", "cb", "--methods", ",".join(METHODS),
+            "--backbone", words["backbone"], "--output", output, "--data-dir", words["data_dir"], "--seeds", 2,
+            "--budget", 2,
+            *(f"--set={name}={json.dumps(value)}" for name, value in SETTINGS.items())]  # fmt: skip
+    code, out, err = cli(*line)
+    assert code == 0, err
+    assert "0 of 6 runs to do" in err
+    assert all(word in out for word in ("glue/rte: accuracy", "superglue/cb: macro_f1", "baseline", "2 tried settings"))
+    code, out, err = cli(*line, "--json")
+    assert code == 0, err
+    assert json.loads(out) == json.loads(json.dumps(found))
+    code, out, err = cli("compare", "--task", "glue/rte")
+    assert (code, out) == (2, "")
+    assert "compare needs" in err
+
+
+# Text
+
+
+def strange() -> dict[str, Any]:
+    row = {
+        "label": 'a_b, "c" & 5% {x}~^\\|', "method": "dept", "mean": 0.5, "deviation": 0.01, "test": [0.5], "steps": 4,
+        "difference": {"mean": 0.1, "low": -0.1, "high": 0.3, "verdict": "tie"}, "trainable": 1234, "stored": 7,
+    }  # fmt: skip
+    part = {
+        "task": "my_task", "metric": "accuracy", "baseline": "b", "test_examples": 12, "floors": {"majority": 0.25},
+        "rows": [row],
+    }  # fmt: skip
+    return {"title": "two", "notes": ["a note"], "tasks": [part]}
+
+
+def test_csv_says_every_value_as_it_is() -> None:
+    rows = list(csv.DictReader(as_csv(strange()).splitlines()))
+    assert rows[0]["label"] == "majority"
+    assert rows[1]["label"] == 'a_b, "c" & 5% {x}~^\\|'
+    assert (rows[1]["mean"], rows[1]["low"], rows[1]["verdict"], rows[1]["minutes"]) == ("0.5", "-0.1", "tie", "")
+
+
+def test_latex_and_markdown_keep_what_they_must_not_read() -> None:
+    text = as_latex(strange())
+    assert r'a\_b, "c" \& 5\% \{x\}\textasciitilde{}\textasciicircum{}\textbackslash{}|' in text
+    assert r"50.0 $\pm$ 1.0 & +10.0 [-10.0, +30.0] & tie & 1,234" in text
+    assert r"\caption{my\_task: accuracy" in text
+    for line in text.splitlines():
+        if line.endswith(r"\\"):
+            assert line.replace(r"\&", "").count("&") == 8
+    assert escape_latex("#$") == r"\#\$"
+    line = next(line for line in as_markdown(strange()).splitlines() if line.startswith("| a_b"))
+    assert line.replace(r"\|", "").count("|") == 10
