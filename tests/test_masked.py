@@ -132,7 +132,8 @@ def test_a_mixed_batch_is_answered_learned_and_ranked_as_each_alone(family: str,
             expected_scores(backbone, bank[p] if p >= 0 else None, e) for e, p in zip(examples, prompts, strict=True)
         ]
     assert_close(scores, torch.stack(expected))
-    assert len(set(together)) > 1, "the rows must differ, or this shows nothing"
+    same = [difference(scores[i], scores[i + 5]) for i in range(len(prompts) - 5)]  # an example under two prompts
+    assert min(same) > 1e-3, "the rows must differ, or this shows nothing"
 
 
 @pytest.mark.parametrize("method", METHODS)
