@@ -45,7 +45,7 @@ V, D = 64, 16
 PAD, EOS, UNK = 0, 1, 2
 WORDS = (
     "the parcel is late my invoice wrong where how do i log in good bad really not very yes no maybe team : text "
-    "message label a b c d e f g h hello world red green blue yes sir sure thing ."
+    "message label a b c d e f g h hello world red green blue yes sir sure thing"
 )
 
 
@@ -197,7 +197,7 @@ def tokenizer(
 
     With `mask` there is a mask token that takes the blank before it, as RoBERTa's.
     """
-    words = list(dict.fromkeys(f"{WORDS} {more}".split()))
+    words = list(dict.fromkeys(f"{WORDS} {'. ,' if mask else ''} {more}".split()))
     vocabulary = {word: i for i, word in enumerate(["<pad>", "</s>", "<unk>", *words])}
     assert len(vocabulary) <= V
     made = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))

@@ -71,7 +71,8 @@ class Causal(Backbone):
                 states = base(
                     input_ids=batch.ids, attention_mask=batch.mask.long(), position_ids=positions, use_cache=False
                 ).last_hidden_state  # (b, n, d)
-            text = batch.mask & (batch.ids < self.v)
+            heads = torch.tensor(batch.heads, device=self.device).unsqueeze(1)
+            text = batch.mask & (batch.ids < self.v) & (batch.mask.cumsum(1) > heads)  # what stands before is no row's
             text[:, -1] = False  # the last target token predicts nothing that is asked
             predicting, own, row = states[:, -real.shape[1] - 1 : -1][real], states[text], text.nonzero()[:, 0]
         scores = torch.log_softmax(self._head(predicting).float(), -1)

@@ -52,11 +52,14 @@ class PeftOptions(BaselineOptions):
         """`model` with PEFT's modules in it, as a PeftModel. Raises BadInput for what PEFT refuses."""
         from peft import get_peft_model
 
+        config = self.config(model.config)
+        if not model.can_generate():  # type: ignore[operator]
+            config.task_type = None  # a masked model: PEFT's class of any other task asks for what it does not have
         # What it draws is not used, so it must not be missing elsewhere; what it warns about is seen to here.
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             try:
-                return get_peft_model(model, self.config(model.config))
+                return get_peft_model(model, config)
             except ValueError as error:
                 raise BadInput(f"PEFT cannot put this into {type(model).__name__}: {error}") from None
 
@@ -173,6 +176,14 @@ class PrefixOptions(PeftOptions):
 
     def places(self) -> int:
         return self.length
+
+    def adapted(self, model: nn.Module) -> Any:
+        if not model.can_generate():  # type: ignore[operator]
+            raise BadInput(
+                f"peft:prefix stands in the cache of keys and values that a model writes text with, and "
+                f"{type(model).__name__} has none. Compare with peft:lora, bitfit or full."
+            )
+        return super().adapted(model)
 
     def config(self, network: Any) -> Any:
         from peft import PrefixTuningConfig
