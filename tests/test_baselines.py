@@ -35,8 +35,8 @@ from tests.test_training import tiny_task
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
 
 OPTIONS: dict[str, dict[str, Any]] = {"peft:lora": {"rank": 2}, "peft:prefix": {"length": 3}}
-ALL = [(family, name) for family in ("llama", "gpt2", "t5", "bert") for name in BASELINES if (family, name)
-    not in (("llama", "bitfit"), ("t5", "bitfit"), ("bert", "peft:prefix"))]  # no biases; no cache  # fmt: skip
+NOT = {("llama", "bitfit"), ("t5", "bitfit"), ("bert", "peft:prefix")}  # no biases, no cache
+ALL = [(family, name) for family in ("llama", "gpt2", "t5", "bert") for name in BASELINES if (family, name) not in NOT]
 EXAMPLES = tiny_task().examples["test"]
 
 
@@ -316,6 +316,8 @@ def test_what_cannot_be_is_refused_before_it_starts(monkeypatch: pytest.MonkeyPa
         with pytest.raises(BadInput, match=said):
             started(backbone, "peft:lora", **options)
     assert_same_tensors(copied(backbone.model), copied(tiny.backbone("llama").model))
+    with pytest.raises(BadInput, match=r"BertForMaskedLM has none"):
+        started(tiny.backbone("bert"), "peft:prefix")
     with pytest.raises(BadInput, match=r"no biases"):
         started(backbone, "bitfit")
     with pytest.raises(UnknownName, match=r"Did you mean 'rank'"):

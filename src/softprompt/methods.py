@@ -209,11 +209,11 @@ BASELINES: dict[str, Method] = {
         ),
         Method(
             "peft:ia3", "(IA)3 (baseline, HF PEFT)", "network", None, None, _LIU_IA3, 2022,
-            "https://arxiv.org/abs/2205.05638", Ia3Options, {"adapter": Rate(0.03, scaled=False)}, {},
+            "https://arxiv.org/abs/2205.05638", Ia3Options, {"adapter": Rate(0.05, scaled=False)}, {},
         ),
         Method(
             "peft:prefix", "Prefix tuning, P-Tuning v2 (baseline, HF PEFT)", "network", None, None, _LI, 2021,
-            "https://aclanthology.org/2021.acl-long.353", PrefixOptions, {"prefix": Rate(0.03, scaled=False)}, {},
+            "https://aclanthology.org/2021.acl-long.353", PrefixOptions, {"prefix": Rate(0.1, scaled=False)}, {},
         ),
         Method(
             "bitfit", "BitFit (baseline)", "network", None, None, _ZAKEN, 2022,

@@ -37,8 +37,8 @@ class PeftOptions(BaselineOptions):
 
     packages = ("peft",)
 
-    def config(self, network: Any) -> Any:
-        """PEFT's configuration of it, for a model with the configuration `network`."""
+    def config(self, model: Any) -> Any:
+        """PEFT's configuration of it, for a transformers model."""
         raise NotImplementedError
 
     def start(self, model: nn.Module, seed: int) -> Adapted:
@@ -52,14 +52,11 @@ class PeftOptions(BaselineOptions):
         """`model` with PEFT's modules in it, as a PeftModel. Raises BadInput for what PEFT refuses."""
         from peft import get_peft_model
 
-        config = self.config(model.config)
-        if not model.can_generate():  # type: ignore[operator]
-            config.task_type = None  # a masked model: PEFT's class of any other task asks for what it does not have
         # What it draws is not used, so it must not be missing elsewhere; what it warns about is seen to here.
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             try:
-                return get_peft_model(model, config)
+                return get_peft_model(model, self.config(model))
             except ValueError as error:
                 raise BadInput(f"PEFT cannot put this into {type(model).__name__}: {error}") from None
 
@@ -127,12 +124,12 @@ class LoraOptions(TargetOptions):
     alpha: float = Field(16.0, gt=0, description="the change is scaled by alpha / rank")
     rslora: bool = Field(False, description="by alpha / sqrt(rank) instead (rsLoRA)")
 
-    def config(self, network: Any) -> Any:
+    def config(self, model: Any) -> Any:
         from peft import LoraConfig
 
         alpha: Any = int(self.alpha) if self.alpha.is_integer() else self.alpha  # PEFT's file has a whole number
         return LoraConfig(
-            task_type=_task_type(network),
+            task_type=_task_type(model),
             r=self.rank,
             lora_alpha=alpha,
             use_rslora=self.rslora,
@@ -154,14 +151,14 @@ class Ia3Options(TargetOptions):
     def _split_feedforward(cls, value: Any) -> Any:
         return tuple(name.strip() for name in value.split(",") if name.strip()) if isinstance(value, str) else value
 
-    def config(self, network: Any) -> Any:
+    def config(self, model: Any) -> Any:
         from peft import IA3Config
 
         inputs = list(self.feedforward) if self.feedforward is not None else None
         if self.targets is not None and inputs is None:
             inputs = []
         return IA3Config(
-            task_type=_task_type(network), target_modules=self.named(), feedforward_modules=inputs
+            task_type=_task_type(model), target_modules=self.named(), feedforward_modules=inputs
         )  # fmt: skip
 
 
@@ -177,20 +174,16 @@ class PrefixOptions(PeftOptions):
     def places(self) -> int:
         return self.length
 
-    def adapted(self, model: nn.Module) -> Any:
-        if not model.can_generate():  # type: ignore[operator]
-            raise BadInput(
-                f"peft:prefix stands in the cache of keys and values that a model writes text with, and "
-                f"{type(model).__name__} has none. Compare with peft:lora, bitfit or full."
-            )
-        return super().adapted(model)
-
-    def config(self, network: Any) -> Any:
+    def config(self, model: Any) -> Any:
         from peft import PrefixTuningConfig
 
+        if _task_type(model) is None:
+            raise BadInput(
+                f"peft:prefix stands in the cache of a decoder, and {type(model).__name__} has none. Train peft:lora."
+            )
         start = "zero" if self.start_at == "zero" else None
         return PrefixTuningConfig(
-            task_type=_task_type(network), num_virtual_tokens=self.length, init_weights=start, **_decoder(network)
+            task_type=_task_type(model), num_virtual_tokens=self.length, init_weights=start, **_decoder(model.config)
         )  # fmt: skip
 
     def trained(self, adapted: Any) -> dict[str, Tensor]:
@@ -223,8 +216,11 @@ class PrefixOptions(PeftOptions):
                 host.model = model
 
 
-def _task_type(network: Any) -> str:
-    return "SEQ_2_SEQ_LM" if network.is_encoder_decoder else "CAUSAL_LM"
+def _task_type(model: Any) -> str | None:
+    """PEFT's word for what a model does; it has none for filling gaps, and needs none there."""
+    if model.config.is_encoder_decoder:
+        return "SEQ_2_SEQ_LM"
+    return "CAUSAL_LM" if model.can_generate() else None
 
 
 def _decoder(network: Any) -> dict[str, int]:
