@@ -259,6 +259,8 @@ def test_what_vllm_cannot_be_asked_is_refused(places: dict[str, str], tmp_path: 
     with pytest.raises(BadInput, match=r"'after_source'.*puts rows in front"):
         export_run(tmp_path / "behind", out, "vllm", backbone=places["llama"])
     assert not out.exists()
+    with pytest.raises(BadInput, match="is a run; choose another"):
+        export_run(tmp_path / "t5", tmp_path / "smop", "peft", backbone=places["t5"], overwrite=True)
 
 
 def test_a_backbone_that_embeds_in_its_own_way_is_refused(places: dict[str, str], tmp_path: Path) -> None:

@@ -38,6 +38,8 @@ def export_run(
     card = prompt.card
     if folder.resolve() == Path(run).resolve():
         raise BadInput(f"--output {folder} is the run itself; choose another folder.")
+    if (folder / "run.json").is_file():  # not even with --overwrite: what training took hours for
+        raise BadInput(f"--output {folder} is a run; choose another folder.")
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not overwrite):
         raise BadInput(f"--output {folder} is there already; choose another folder, or replace it with --overwrite.")
     found = describe(backbone or card.backbone)
