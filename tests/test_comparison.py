@@ -199,8 +199,8 @@ def test_the_command_prints_a_table_or_one_json_document(
 ) -> None:
     output, found = done
     line = ["compare", "--task", "glue/rte", "--task", "cb", "--methods", ",".join(METHODS),
-            "--backbone", words["backbone"], "--output", output, "--data-dir", words["data_dir"], "--seeds", 2,
-            "--budget", 2,
+            "--backbone", words["backbone"], "--output", output, "--data-dir", words["data_dir"],
+            "--seeds", 2, "--budget", 2,
             *(f"--set={name}={json.dumps(value)}" for name, value in SETTINGS.items())]  # fmt: skip
     code, out, err = cli(*line)
     assert code == 0, err

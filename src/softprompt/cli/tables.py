@@ -151,4 +151,6 @@ def compare(
         terminal.print_table(out, *print_rows(part))
     for note in found["notes"]:
         out.print(note, soft_wrap=True, markup=False)
-    out.print(f"Written to {output}: table.json, table.md, table.csv, table.tex", soft_wrap=True, markup=False)
+    out.print(
+        f"Written to {output}: table.json, table.md, table.csv, table.tex, report.html", soft_wrap=True, markup=False
+    )

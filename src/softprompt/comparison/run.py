@@ -17,6 +17,7 @@ from rich.console import Console
 from softprompt.backbones import Backbone
 from softprompt.comparison.costs import measure_costs
 from softprompt.comparison.formats import as_csv, as_latex, as_markdown
+from softprompt.comparison.page import as_page
 from softprompt.comparison.standings import floors_in, read_finished, standings
 from softprompt.disk import make_folder, write_json, write_text
 from softprompt.errors import BadInput, UnknownName
@@ -295,6 +296,7 @@ def write_comparison(output: Path, found: Mapping[str, Any]) -> None:
     write_text(output / "table.md", as_markdown(found))
     write_text(output / "table.csv", as_csv(found))
     write_text(output / "table.tex", as_latex(found))
+    write_text(output / "report.html", as_page(found))
 
 
 def compare(
