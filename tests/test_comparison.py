@@ -2,16 +2,22 @@
 
 import csv
 import json
+import re
 import statistics
 from collections.abc import Callable, Iterator
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 from rich.console import Console
 
 import softprompt
+from softprompt.comparison.finished import compare_finished
 from softprompt.comparison.formats import as_csv, as_latex, as_markdown, escape_latex
+from softprompt.comparison.page import as_page
+from softprompt.comparison.plots import Axis, Curve, Point, learning_curves, score_against, ticks
 from softprompt.comparison.run import Comparison, factors, make_entrants
 from softprompt.errors import BadArtefact, BadInput, Interrupted, UnknownName
 from softprompt.resolve import understand
@@ -199,8 +205,8 @@ def test_the_command_prints_a_table_or_one_json_document(
 ) -> None:
     output, found = done
     line = ["compare", "--task", "glue/rte", "--task", "cb", "--methods", ",".join(METHODS),
-            "--backbone", words["backbone"], "--output", output, "--data-dir", words["data_dir"], "--seeds", 2,
-            "--budget", 2,
+            "--backbone", words["backbone"], "--output", output, "--data-dir", words["data_dir"],
+            "--seeds", 2, "--budget", 2,
             *(f"--set={name}={json.dumps(value)}" for name, value in SETTINGS.items())]  # fmt: skip
     code, out, err = cli(*line)
     assert code == 0, err
@@ -247,3 +253,180 @@ def test_latex_and_markdown_keep_what_they_must_not_read() -> None:
     assert escape_latex("#$") == r"\#\$"
     line = next(line for line in as_markdown(strange()).splitlines() if line.startswith("| a_b"))
     assert line.replace(r"\|", "").count("|") == 10
+
+
+# The page
+
+
+class Reader(HTMLParser):
+    """Checks that tags are closed in order, and keeps every attribute and word."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.attributes: list[tuple[str, str | None]] = []
+        self.tags: list[str] = []
+        self.text = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += attrs
+        if tag not in ("meta", "br"):
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += attrs
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def read_page(text: str) -> Reader:
+    reader = Reader()
+    reader.feed(text)
+    assert reader.open == []
+    return reader
+
+
+def test_the_page_is_whole_and_needs_nothing_else(done: tuple[Path, dict[str, Any]]) -> None:
+    text = (done[0] / "report.html").read_text()
+    page = read_page(text)
+    assert page.tags.count("svg") == 2 * (3 + 2), "a task: three plots, and an interval for all but the baseline"
+    assert not {"script", "link", "img", "iframe"} & set(page.tags)
+    assert not {"src", "href", "srcset", "onload"} & {name for name, _ in page.attributes}
+    assert "url(" not in text
+    assert "@import" not in text
+    assert "http" not in text
+    assert "prefers-color-scheme: dark" in text
+    for method in METHODS:
+        assert page.text.count(method) >= 2 * 5
+    for svg in re.findall(r"<svg.*?</svg>", text, re.DOTALL):
+        assert ElementTree.fromstring(svg).get("viewBox") is not None
+        assert "nan" not in svg
+    used, defined = set(re.findall(r"var\((--\w+)\)", text)), set(re.findall(r"(--\w+):", text))
+    assert used <= defined
+    light, dark = text.split("prefers-color-scheme: dark", 1)
+    assert set(re.findall(r"(--\w+):", dark)) == set(re.findall(r"(--\w+):", light)), "each colour has its dark one"
+
+
+def test_the_page_keeps_what_it_must_not_read(done: tuple[Path, dict[str, Any]]) -> None:
+    found = json.loads(json.dumps(done[1]))
+    evil = '<script>alert("1")</script>&'
+    found["title"] = found["tasks"][0]["task"] = found["tasks"][0]["rows"][1]["label"] = evil
+    found["tasks"][0]["rows"][1]["tried"][0]["stopped"] = evil
+    page = read_page(as_page(found))
+    assert "script" not in page.tags
+    assert page.text.count(evil) >= 5
+
+
+def test_a_page_of_one_seed_and_of_equal_scores_has_no_empty_axis(done: tuple[Path, dict[str, Any]]) -> None:
+    found = json.loads(json.dumps(done[1]))
+    for part in found["tasks"]:
+        for row in part["rows"]:
+            row |= {"mean": 0.0, "deviation": None, "curves": [[[2, 0.0]]], "trainable": 10}
+            row["difference"] = row["difference"] and {"mean": 0.0, "low": 0.0, "high": 0.0, "verdict": "tie"}
+        part["floors"] = {"majority": 0.0}
+    text = as_page(found)
+    read_page(text)
+    assert "nan" not in text
+    assert "inf" not in re.sub(r"<style>.*?</style>", "", text, flags=re.DOTALL)
+
+
+def test_points_stand_where_their_scores_are() -> None:
+    rows = [Curve("a", [(0, 0.2, 0.1, 0.3), (10, 0.8, 0.7, 0.9)])]
+    svg = ElementTree.fromstring(learning_curves(rows, "dev"))
+    (x0, y0), (x1, y1) = (map(float, p.split(",")) for p in svg.find("polyline").get("points").split())  # type: ignore
+    circles = [(float(c.get("cx")), float(c.get("cy"))) for c in svg.iter("circle")]  # type: ignore[arg-type]
+    assert circles == [(x0, y0), (x1, y1)]
+    grid = {e.text: float(e.get("y")) - 4 for e in svg.iter("text") if e.get("text-anchor") == "end"}  # type: ignore
+    low, high = grid["20"], grid["80"]
+    assert (y0, y1) == (pytest.approx(low, abs=0.2), pytest.approx(high, abs=0.2))
+    assert ticks(0.0, 1.0) == [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
+    assert ticks(0.61, 0.68) == [0.62, 0.64, 0.66, 0.68]
+    axis = Axis(100, 10000, 0, 200, log=True)
+    assert (axis(100), axis(1000), axis(10000)) == (0, pytest.approx(100), 200)
+
+
+def test_names_of_points_do_not_meet() -> None:
+    points = [Point(f"method_{i}", 1000 + i, 0.8 + i / 1e4) for i in range(8)]
+    svg = ElementTree.fromstring(score_against(points, "values", "test", [("floor", 0.1)], log=True))
+    places = [(float(t.get("x")), float(t.get("y"))) for t in svg.iter("text") if t.get("class") == "name"]  # type: ignore
+    assert len(places) == 8
+    for i, (x, y) in enumerate(places):
+        assert all(abs(y - b) >= 12 or abs(x - a) >= 50 for a, b in places[i + 1 :])
+    assert any("below: floor 10.0" in (t.text or "") for t in svg.iter("text"))
+
+
+# Finished runs
+
+
+def test_finished_runs_say_what_the_comparison_said(
+    cli: Cli, done: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    output, whole = done
+    tested = [output / folder for part in whole["tasks"] for row in part["rows"] for folder in row["folders"]]
+    found = compare_finished(tested, output=tmp_path / "out")
+    for part, other in zip(found["tasks"], whole["tasks"], strict=True):
+        assert (part["task"], part["floors"]) == (other["task"], other["floors"])
+        for row, expected in zip(part["rows"], other["rows"], strict=True):
+            assert row["label"] == expected["method"]
+            assert (row["test"], row["difference"]) == (expected["test"], expected["difference"])
+    assert "budgets may differ" in found["notes"][0]
+    assert (tmp_path / "out" / "report.html").is_file()
+    # A folder stands for all that it holds and that was tested.
+    code, out, err = cli("compare", output, "--json")
+    assert code == 0, err
+    by_label = [{row["label"]: row for row in part["rows"]} for part in json.loads(out)["tasks"]]
+    assert by_label == [{row["label"]: json.loads(json.dumps(row)) for row in part["rows"]} for part in found["tasks"]]
+    code, out, err = cli("compare", output, "--baseline", "dept")
+    assert "dept" in out
+    assert "baseline" in out
+
+
+def test_unequal_runs_are_named_and_runs_that_cannot_be_compared_refused(
+    done: tuple[Path, dict[str, Any]], words: dict[str, Any], tmp_path: Path
+) -> None:
+    base, other = done[1]["tasks"][0]["rows"][:2]
+    folders = [done[0] / folder for folder in (*base["folders"], *other["folders"][:1])]
+    found = compare_finished(folders)
+    assert "glue/rte: unequal seeds: prompt_tuning 2; dept 1." in found["notes"]
+
+    def train(name: str, **more: Any) -> Path:
+        given = {"task": "glue/rte", "method": "dept", **words, **more}
+        given["settings"] = {"steps": 2, "evaluate_every": 2, "length": 3, "rank": 2, **more.get("settings", {})}
+        softprompt.train(output=tmp_path / name, console=Console(quiet=True), **given)
+        return tmp_path / name
+
+    short = train("short")
+    found = compare_finished([*folders[:2], short])
+    assert "glue/rte: unequal steps: prompt_tuning 4; dept 2." in found["notes"]
+    labels = [row["label"] for row in compare_finished([folders[2], short])["tasks"][0]["rows"]]
+    assert len(labels) == 2
+    assert all(label.startswith("dept (length=") for label in labels)
+    with pytest.raises(BadInput, match="the same method in the same setting with the same seed"):
+        compare_finished([short, short, folders[0]])
+    with pytest.raises(BadInput, match="all of one method in one setting"):
+        compare_finished([short])
+    with pytest.raises(BadInput, match="tested on different examples"):
+        compare_finished([short, train("few", limit={"test": 5})])
+    bart = tiny.save_tiny("bart", tmp_path / "bart", "true false neither")
+    with pytest.raises(BadInput, match="different backbones"):
+        compare_finished([short, train("bart-run", backbone=bart)])
+    tried = next(f for f, card in cards(done[0]).items() if "test" not in card["scores"])
+    with pytest.raises(BadInput, match="without a test score"):
+        compare_finished([done[0] / tried])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(BadInput, match="holds no finished run"):
+        compare_finished([tmp_path / "empty"])
+    with pytest.raises(UnknownName, match="baseline"):
+        compare_finished(folders, baseline="superpos")
+
+
+def test_runs_and_words_for_new_ones_do_not_go_together(cli: Cli, done: tuple[Path, dict[str, Any]]) -> None:
+    code, out, err = cli("compare", done[0], "--methods", "dept,superpos")
+    assert (code, out) == (2, "")
+    assert "--methods would make new ones" in " ".join(err.split())

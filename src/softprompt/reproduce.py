@@ -8,6 +8,7 @@ finished runs are only read. A call that asks for another recipe, task or settin
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from softprompt.backbones import Backbone
 from softprompt.disk import make_folder, write_json, write_text
 from softprompt.errors import RunFailed
 from softprompt.jobs import Asked, Job, Watch, check_asked, floors_of, is_finished, run_jobs
+from softprompt.live import watch
 from softprompt.recipes import Plan, Recipe, Setting
 from softprompt.recipes.override import override_all
 from softprompt.recipes.registry import get_table
@@ -28,7 +30,6 @@ from softprompt.tasks import Task
 from softprompt.tasks.catalogue import find, load_task
 from softprompt.tasks.protocols import get_protocol
 from softprompt.tasks.spec import TaskSpec, parse_spec
-from softprompt.terminal import TrainingView
 from softprompt.training.interrupt import interruptible
 from softprompt.training.runs import open_backbone, versions
 from softprompt.transfer import read_predecessor
@@ -261,4 +262,4 @@ def reproduce(
         say("Ctrl-C: ending after this step, then saving. Press again to end at once.")
 
     with interruptible(notice) as interrupted:
-        return made.run(say, lambda jobs: TrainingView(console, [job.name for job in jobs]), interrupted)
+        return made.run(say, partial(watch, console), interrupted)

@@ -18,6 +18,7 @@ import re
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +28,11 @@ from softprompt.backbones import Backbone
 from softprompt.disk import make_folder, write_json, write_text
 from softprompt.errors import BadArtefact, BadInput
 from softprompt.jobs import Asked, Job, Watch, check_asked, floors_of, of_data, run_jobs, stop_jobs
+from softprompt.live import watch
 from softprompt.recipes import Recipe
 from softprompt.report import percent
 from softprompt.resolve import Told, understand
 from softprompt.search import Range, settings_of
-from softprompt.terminal import TrainingView
 from softprompt.training.interrupt import interruptible
 from softprompt.training.runs import measure_test, open_backbone, versions
 
@@ -375,4 +376,4 @@ def sweep(
         say("Ctrl-C: ending after this step, then saving. Press again to end at once.")
 
     with interruptible(notice) as interrupted:
-        return made.run(say, lambda jobs: TrainingView(console, [job.name for job in jobs]), interrupted)
+        return made.run(say, partial(watch, console), interrupted)

@@ -68,7 +68,7 @@ class TrainingView:
         left = taken / max(done, 1) * (candidate.recipe.steps - candidate.step)
         self.console.print(
             f"{candidate.name:{self.width}}  step {candidate.step:>5}/{candidate.recipe.steps}  "
-            f"loss {recent_loss(candidate):.3f}  {dev}ETA {_clock(left)}",
+            f"loss {recent_loss(candidate):.3f}  {dev}ETA {clock(left)}",
             soft_wrap=True,
         )
 
@@ -82,7 +82,7 @@ def recent_loss(candidate: Candidate, count: int = 20) -> float:
     return sum(losses) / len(losses) if losses else float("nan")
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
     return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
 
 

@@ -1,7 +1,7 @@
 """Many runs in one go: a paper's table, a comparison of methods."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -35,6 +35,7 @@ from softprompt.cli.flags import (
     TokensPerStep,
     Words,
 )
+from softprompt.comparison.finished import compare_finished
 from softprompt.comparison.formats import print_rows
 from softprompt.comparison.run import compare as compare_methods
 from softprompt.errors import BadInput
@@ -92,6 +93,9 @@ def reproduce(
 
 @app.command()
 def compare(
+    runs: Annotated[
+        list[Path] | None, typer.Argument(help="Finished runs, or folders with runs in them, instead of new ones.")
+    ] = None,
     task: Annotated[list[str] | None, typer.Option(help="A task (`softprompt list tasks`); repeatable.")] = None,
     data: Data = None,
     methods: Annotated[str | None, typer.Option(help="Methods: prompt_tuning,dept,superpos.")] = None,
@@ -132,8 +136,18 @@ def compare(
     as_json: AsJson = False,
 ) -> None:
     """Compare methods fairly: the same number of tried settings, steps and seeds for each (docs/compare.md)."""
+    if runs:
+        given = {"--task": task, "--data": data, "--methods": methods, "--backbone": backbone}
+        words = ", ".join(name for name, value in given.items() if value)
+        if words:
+            raise BadInput(f"compare {runs[0]} ... compares finished runs; {words} would make new ones. Give either.")
+        _show(compare_finished(runs, output=output, baseline=baseline), output, as_json)
+        return
     if output is None or not backbone or methods is None:
-        raise BadInput("compare needs --task NAME (or --data FILE), --methods A,B, --backbone NAME and --output DIR.")
+        raise BadInput(
+            "compare needs --task NAME (or --data FILE), --methods A,B, --backbone NAME and --output DIR; or the "
+            "folders of finished runs."
+        )
     found = compare_methods(
         task, [name for name in methods.split(",") if name], output=output, seeds=seeds, budget=budget,
         baseline=baseline, together=together, console=err, data=data, backbone=backbone, steps=steps, batch=batch,
@@ -144,6 +158,10 @@ def compare(
         device=device, dropout=dropout, tokens_per_pass=tokens_per_pass,
         gradient_checkpointing=gradient_checkpointing, compile=compile_,
     )  # fmt: skip
+    _show(found, output, as_json)
+
+
+def _show(found: dict[str, Any], output: Path | None, as_json: bool) -> None:
     if as_json:
         print_json(found)
         return
@@ -151,4 +169,6 @@ def compare(
         terminal.print_table(out, *print_rows(part))
     for note in found["notes"]:
         out.print(note, soft_wrap=True, markup=False)
-    out.print(f"Written to {output}: table.json, table.md, table.csv, table.tex", soft_wrap=True, markup=False)
+    if output is not None:
+        out.print(f"Written to {output}: table.json, table.md, table.csv, table.tex, report.html", soft_wrap=True,
+                  markup=False)  # fmt: skip

@@ -9,6 +9,7 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +18,17 @@ from rich.console import Console
 from softprompt.backbones import Backbone
 from softprompt.comparison.costs import measure_costs
 from softprompt.comparison.formats import as_csv, as_latex, as_markdown
+from softprompt.comparison.page import as_page
 from softprompt.comparison.standings import floors_in, read_finished, standings
 from softprompt.disk import make_folder, write_json, write_text
 from softprompt.errors import BadInput, UnknownName
 from softprompt.jobs import Asked, Job, Watch, check_asked, floors_of, run_jobs
+from softprompt.live import watch
 from softprompt.methods import get_method
 from softprompt.recipes import Recipe, Setting
 from softprompt.recipes.override import override, override_all
 from softprompt.resolve import Told, make_recipes, understand
 from softprompt.tasks import Task
-from softprompt.terminal import TrainingView
 from softprompt.training.interrupt import interruptible
 from softprompt.training.runs import measure_test, open_backbone, versions
 from softprompt.transfer import Predecessor, read_predecessor
@@ -261,7 +263,7 @@ class Comparison:
             "notes": [
                 f"Every method: {_counted(self.budget, 'tried setting')} (its learning rates {tried}; seed 0, chosen "
                 f"by dev), then {_counted(self.seeds, 'seed')} at the chosen one; every run {length} of {of}.",
-                *_common_notes(self.seeds),
+                *common_notes(self.seeds),
                 "tokens/s (source and target tokens, no padding), peak memory and minutes are those of a method tuned "
                 "alone: steps timed in turns after the runs, which share their batches. Minutes are those of the "
                 "training steps, without evaluations.",
@@ -278,7 +280,7 @@ def _counted(count: int, what: str) -> str:
     return f"{count} {what}{'' if count == 1 else 's'}"
 
 
-def _common_notes(seeds: int) -> list[str]:
+def common_notes(seeds: int) -> list[str]:
     """How to read the scores."""
     over = "seeds and test examples" if seeds > 1 else "test examples (one seed: nothing is said of seeds)"
     return [
@@ -295,6 +297,7 @@ def write_comparison(output: Path, found: Mapping[str, Any]) -> None:
     write_text(output / "table.md", as_markdown(found))
     write_text(output / "table.csv", as_csv(found))
     write_text(output / "table.tex", as_latex(found))
+    write_text(output / "report.html", as_page(found))
 
 
 def compare(
@@ -336,4 +339,4 @@ def compare(
         say("Ctrl-C: ending after this step, then saving. Press again to end at once.")
 
     with interruptible(notice) as interrupted:
-        return made.run(say, lambda jobs: TrainingView(console, [job.name for job in jobs]), interrupted)
+        return made.run(say, partial(watch, console), interrupted)
