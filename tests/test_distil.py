@@ -111,8 +111,9 @@ def test_the_loss_is_the_papers(family: str, temperature: float) -> None:
         assert found[i] == pytest.approx(nll / tokens + 0.7 * (kl / tokens + np.mean(mse)), abs=2e-5)
 
 
-def test_a_packed_step_is_a_plain_one_and_no_weight_leaves_the_task_loss() -> None:
-    backbone = tiny.backbone("gpt2")
+@pytest.mark.parametrize("placement", ["front", "after_bos"])
+def test_a_packed_step_is_a_plain_one_and_no_weight_leaves_the_task_loss(placement: str) -> None:
+    backbone = tiny.backbone("gpt2", bos=True, placement=placement)
     assert isinstance(backbone, Causal)
     stage = stage_of(backbone)
     with backbone.using(bank_of(stage)):
@@ -165,6 +166,15 @@ def test_every_tensor_of_every_task_moves_and_their_shared_rows_are_one(family: 
         assert dev == [entry["dev"][member.task.name] for entry in stage.history if "dev" in entry]
         assert 0 < sum("loss" in entry for entry in member.history) <= 30
     assert_same_tensors(copied(stage.prompt), stage.best_state)
+
+
+@pytest.mark.parametrize("family", ["llama", "t5"])
+def test_prompts_behind_the_source_are_taught_too(family: str) -> None:
+    whole, _ = gradients_of(tiny.backbone(family, placement="after_source"))
+    cut, _ = gradients_of(tiny.backbone(family, placement="after_source"), limit=1)
+    for name, grad in whole.items():
+        assert float(grad.abs().max()) > 0
+        assert_close(cut[name], grad, 1e-4)
 
 
 def test_a_step_takes_two_tasks_or_more_all_of_them_in_turn() -> None:
@@ -273,7 +283,9 @@ def test_an_interrupted_source_stage_goes_on_to_the_same_bits(
     assert (code, "is a finished run" in err) == (2, True)
 
 
-def test_what_a_source_stage_refuses_before_it_starts(place: Path, tmp_path: Path) -> None:
+def test_what_a_source_stage_refuses_before_it_starts(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     runs, out = place / "runs", tmp_path / "out"
     colour, answer = runs / "colour", runs / "answer"
     train(place, "other", tmp_path / "longer", settings={"length": LENGTH + 1})
@@ -299,6 +311,9 @@ def test_what_a_source_stage_refuses_before_it_starts(place: Path, tmp_path: Pat
     for given, more, said in cases:
         with pytest.raises(BadInput, match=said):
             distil(given, **{"output": out, **more})
+    monkeypatch.setattr("softprompt.distillation.describe", lambda _: {"kind": "masked"})
+    with pytest.raises(BadInput, match="fills gaps; softprompt distil works on backbones that write"):
+        distil([colour, answer], out)
     assert not out.exists()
 
 

@@ -14,6 +14,7 @@ from rich.console import Console
 
 from softprompt.artefact import Prompt
 from softprompt.backbones import Backbone
+from softprompt.backbones.load import describe
 from softprompt.disk import make_folder, write_lines
 from softprompt.errors import BadArtefact, BadInput, Interrupted, RunFailed
 from softprompt.handmade import save_unscored, unscored_card
@@ -75,6 +76,8 @@ def distil(
     _check_recipe(recipe, length)
     setting = cards[0].setting if device is None else cards[0].setting.model_copy(update={"device": device})
     said = Distillation(teachers=[one.record for one in teachers], weight=weight, temperature=temperature)
+    if describe(setting.backbone)["kind"] == "masked":
+        raise BadInput(f"{setting.backbone} fills gaps; softprompt distil works on backbones that write their answers.")
     origins = [card.task for card in cards]
     frozen = open_backbone(setting)
     setting = setting.model_copy(update={"dtype": plain(frozen.dtype)})
