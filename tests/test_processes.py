@@ -12,7 +12,7 @@ import pytest
 from safetensors.torch import load_file
 
 from softprompt import commands, processes
-from softprompt.backbones import Backbone, load
+from softprompt.backbones import load
 from softprompt.errors import BadInput
 from softprompt.training.candidate import Candidate
 from tests import tiny

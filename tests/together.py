@@ -16,10 +16,12 @@ from softprompt.backbones import Backbone, load
 from softprompt.disk import write_json, write_tensors
 from softprompt.errors import BadInput, OutOfMemory
 from softprompt.evaluate import evaluate
+from softprompt.recipes import Recipe
 from softprompt.soft import Bank
 from softprompt.training.candidate import Candidate
 from softprompt.training.gradients import Gradients
 from softprompt.training.loop import tune
+from softprompt.training.runs import make_candidate
 from tests import tiny
 from tests.test_training import candidate, tiny_task
 
@@ -45,9 +47,13 @@ def bank(backbone: Backbone) -> list[Candidate]:
 
 def network(backbone: Backbone) -> list[Candidate]:
     """A baseline, whose tensors stand inside the network."""
-    one = candidate(backbone, "bitfit")
+    one = _baseline(backbone, "bitfit")
     tune(backbone, [one])
     return [one]
+
+
+def _baseline(backbone: Backbone, method: str) -> Candidate:
+    return make_candidate(method, Recipe(method=method, steps=6, batch=3, evaluate_every=3), backbone, tiny_task())
 
 
 def ending(one: Candidate) -> dict[str, Any]:
@@ -126,7 +132,7 @@ def main(folder: Path) -> None:
     _kept(folder, "halved", bank(_without_memory(tiny.backbone("llama"), 2)))
     never = _without_memory(tiny.backbone("llama"), 0)
     found["out of memory"] = _said(lambda: tune(never, [candidate(never, "prompt_tuning")]))
-    found["baseline"] = _said(lambda: candidate(sharded, "peft:lora"))
+    found["baseline"] = _said(lambda: _baseline(sharded, "peft:lora"))
     found["disagreement"] = _said(lambda: processes.agree(processes.rank(), "their data"))
     found["exit"] = _interrupted(json.loads((folder / "words.json").read_text()))
     write_json(folder / f"found-{processes.rank()}.json", found)
