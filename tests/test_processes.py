@@ -59,13 +59,14 @@ def found(two: Path, rank: int = 0) -> dict[str, Any]:
     return value
 
 
-def assert_ended_as(two: Path, name: str, expected: list[Candidate]) -> None:
-    """What two processes kept as `name` is the same in both, and what one process has found."""
+def assert_ended_as(two: Path, name: str, expected: list[Candidate], but: str = "-") -> None:
+    """What two processes kept as `name` is the same in both, and what one process has found (`but`: names left out)."""
     assert_same_tensors(*(load_file(two / f"{name}-{rank}.safetensors") for rank in (1, 0)))  # type: ignore[arg-type]
     tensors, told = load_file(two / f"{name}-0.safetensors"), json.loads((two / f"{name}-0.json").read_text())
     for one in expected:
         for key, tensor in one.prompt.state_dict().items():
-            assert_close(tensors[f"{one.name}/{key}"].float(), tensor.float(), 2e-4)
+            if but not in key:
+                assert_close(tensors[f"{one.name}/{key}"].float(), tensor.float(), 2e-4)
         alone, together = ending(one), told[one.name]
         assert together["stopped"] == alone["stopped"]
         assert together["best"]["step"] == alone["best"]["step"]
@@ -98,7 +99,8 @@ def test_a_sharded_backbone_trains_and_generates_as_a_whole_one(two: Path, famil
 
 
 def test_a_baseline_ends_in_two_processes_as_in_one_and_is_not_sharded(two: Path) -> None:
-    assert_ended_as(two, "network", network(tiny.backbone("bart")))
+    # A bias of all keys shifts every score alike: its gradient is rounding, which AdamW makes as large as any.
+    assert_ended_as(two, "network", network(tiny.backbone("bart")), but="k_proj.bias")
     assert "leave out --fsdp" in found(two)["baseline"].lower()
 
 
