@@ -45,7 +45,7 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for i in range(2)
     ]  # fmt: skip
     try:
-        said = [process.communicate(timeout=300)[0] for process in started]
+        said = [process.communicate(timeout=900)[0] for process in started]
     finally:
         for process in started:
             process.kill()
