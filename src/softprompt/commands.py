@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
+from softprompt import processes
 from softprompt.artefact import Prompt, load_prompt
 from softprompt.backbones import Backbone, load
 from softprompt.disk import write_lines
@@ -44,6 +45,7 @@ from softprompt.training.runs import (
     resume_run,
     tune_runs,
 )  # fmt: skip
+from softprompt.training.tracking import Tracker, check_trackers, tracked
 
 
 def train(
@@ -80,6 +82,8 @@ def train(
     gradient_checkpointing: bool = False,
     compile: bool = False,
     placement: str = "front",
+    fsdp: bool = False,
+    tracker: Tracker | Sequence[Tracker] | None = None,
     overwrite: bool = False,
     console: Console | None = None,
 ) -> dict[str, Prompt]:
@@ -92,14 +96,15 @@ def train(
     writes to `output`, several to a folder of their name in it. Without `method` it is that of the run
     `start_from`, else prompt tuning. Nothing is loaded or written before all of it is checked.
     """
-    console = console or Console(stderr=True, highlight=False)
+    console = console or _console()
+    trackers = check_trackers(tracker)
     told = understand(
         data=data, task=task, backbone=backbone, method=method, steps=steps, batch=batch,
         tokens_per_step=tokens_per_step, seed=seed, recipe=recipe, dev=dev, test=test, template=template, label=label,
         words=words, split_seed=split_seed, data_dir=data_dir, limit=limit, protocol=protocol, compat=compat,
         shots=shots, draw=draw, settings=settings, start_from=start_from, dtype=dtype, device=device,
         max_source=max_source, dropout=dropout, tokens_per_pass=tokens_per_pass,
-        gradient_checkpointing=gradient_checkpointing, compile=compile, placement=placement,
+        gradient_checkpointing=gradient_checkpointing, compile=compile, placement=placement, fsdp=fsdp,
     )  # fmt: skip
     recipes, read, setting, predecessor = told.recipes(), told.task, told.setting, told.predecessor
     root = Path(output)
@@ -114,12 +119,17 @@ def train(
         for method, recipe in recipes.items()
     }
     runs = [begin(candidate, folders[method], setting) for method, candidate in candidates.items()]
-    return _train(frozen, runs, console, setting)
+    return _train(frozen, runs, console, setting, trackers, root)
 
 
-def resume(folders: Sequence[str | Path], console: Console | None = None) -> dict[str, Prompt]:
+def resume(
+    folders: Sequence[str | Path],
+    console: Console | None = None,
+    tracker: Tracker | Sequence[Tracker] | None = None,
+) -> dict[str, Prompt]:
     """Go on with interrupted runs: a run's folder, or the folder that several of one call share."""
-    console = console or Console(stderr=True, highlight=False)
+    console = console or _console()
+    trackers = check_trackers(tracker)
     found = [one for folder in folders for one in _run_folders(Path(folder))]
     cards = {folder: read_run_card(folder) for folder in found}
     for folder in found:
@@ -138,7 +148,7 @@ def resume(folders: Sequence[str | Path], console: Console | None = None) -> dic
         runs.append(resume_run(card, folder, frozen, task_again(card.task)))
         step = runs[-1].candidate.step
         console.print(f"{card.name} goes on after step {step} of {card.recipe.steps}", soft_wrap=True)
-    return _train(frozen, runs, console, setting)
+    return _train(frozen, runs, console, setting, trackers, Path(folders[0]))
 
 
 def evaluate_run(
@@ -213,7 +223,9 @@ def predict_run(
         return [_answer(record) for record in evaluate(frozen, examples, 0)]
 
 
-def _train(frozen: Backbone, runs: list[Run], console: Console, setting: Setting) -> dict[str, Prompt]:
+def _train(
+    frozen: Backbone, runs: list[Run], console: Console, setting: Setting, trackers: Sequence[Tracker], root: Path
+) -> dict[str, Prompt]:
     candidates = [run.candidate for run in runs]
     for candidate in candidates:
         rates = ", ".join(f"{group} {rate:.3g}" for group, rate in candidate.recipe.rates.items())
@@ -227,9 +239,10 @@ def _train(frozen: Backbone, runs: list[Run], console: Console, setting: Setting
 
     with (
         TrainingView(console, [candidate.name for candidate in candidates]) as view,
+        tracked(view, trackers, candidates, setting, root) as listener,
         interruptible(notice) as interrupted,
     ):
-        tune_runs(frozen, runs, listener=view, interrupted=interrupted, tokens_per_pass=setting.tokens_per_pass)
+        tune_runs(frozen, runs, listener=listener, interrupted=interrupted, tokens_per_pass=setting.tokens_per_pass)
     task = candidates[0].task
     console.print(f"evaluating on {len(task.examples['dev'])} dev and {len(task.examples['test'])} test examples")
     lowest = floors(frozen, task)
@@ -257,6 +270,10 @@ def _train(frozen: Backbone, runs: list[Run], console: Console, setting: Setting
     return prompts
 
 
+def _console() -> Console:
+    return Console(stderr=True, highlight=False, quiet=processes.place()[0] > 0)
+
+
 def load_for(prompt: Prompt, backbone: str | None, dtype: str, device: str | None) -> Backbone:
     card = prompt.card
     frozen = load(
@@ -269,10 +286,12 @@ def load_for(prompt: Prompt, backbone: str | None, dtype: str, device: str | Non
 def _describe(task: Task, frozen: Backbone) -> str:
     rows = "/".join(str(len(examples)) for examples in task.examples.values())
     answers = ", ".join(task.choices) if task.choices else "free text"
+    several = f"; {processes.count()} processes" if processes.count() > 1 else ""
+    several += ", which share its layers" if frozen.sharded else ""
     placed = "" if frozen.placement == "front" else f", prompts {frozen.placement.replace('_', ' ')}"
     return (
         f"task {task.name}: {rows} train/dev/test examples; template {task.template!r}; answers {answers}\n"
-        f"backbone {frozen.name}: {frozen.kind}, d={frozen.d}, {plain(frozen.dtype)}, {frozen.device}{placed}"
+        f"backbone {frozen.name}: {frozen.kind}, d={frozen.d}, {plain(frozen.dtype)}, {frozen.device}{placed}{several}"
     )
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from rich.console import Console
 
+from softprompt import processes
 from softprompt.artefact import Prompt
 from softprompt.backbones import Backbone
 from softprompt.backbones.load import describe
@@ -62,6 +63,7 @@ def distil(
     Task, template, words, backbone and setting are those of the runs, which must agree on the last two; `batch` is
     the examples of each task in a step. Raises BadInput or BadArtefact before anything is loaded or written.
     """
+    processes.only_one("distil")
     console = console or Console(stderr=True, highlight=False)
     root, teachers = Path(output), [read_predecessor(run) for run in runs]
     cards = [_card_of(teacher) for teacher in teachers]
@@ -90,6 +92,7 @@ def distil(
 
 def resume_distilled(folder: Path, card: RunCard, console: Console | None = None) -> dict[str, Prompt]:
     """Go on with an interrupted source stage. It needs its teachers, as they were."""
+    processes.only_one("distil")
     console = console or Console(stderr=True, highlight=False)
     assert card.distillation is not None
     teachers = []

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from softprompt import processes
 from softprompt.backbones import Backbone, passes
 from softprompt.metrics import measure
 from softprompt.tasks import Example, Task
@@ -70,22 +71,31 @@ def evaluate(
 
     Examples with choices are ranked (the answer is the likeliest choice) unless `generate`; others are
     generated, greedily, at most `max_new_tokens`. Where there are choices no more tokens are generated than the
-    longest has, and one to end it. Records come in the order of the examples.
+    longest has, and one to end it. Records come in the order of the examples; of several processes each asks a share.
     """
     if examples:
         backbone.check_asked(examples[0], "generated" if generate else "ranked")
+    mine = processes.share(len(examples))
+    if backbone.sharded and examples:
+        mine = mine or [0]  # every process must call the layers
+    own = [examples[i] for i in mine]
     records: dict[int, Record] = {}
     limit = PASS_TOKENS[backbone.device.type == "cpu"]
     if examples and examples[0].choices and not generate:
         limit //= backbone.ranking_rows(examples[0].choices)
     with backbone.settled():
-        for group in passes(backbone, examples, [prompt] * len(examples), limit):
-            asked = [examples[i] for i in group]
+        groups = list(passes(backbone, own, [prompt] * len(own), limit))
+        if backbone.sharded and groups:  # and all of them equally often: the last answer again is the same
+            groups += groups[-1:] * (processes.most(len(groups)) - len(groups))
+        for group in groups:
+            asked = [own[i] for i in group]
             truncated = backbone.pose(asked, [prompt] * len(asked)).truncated
             made = _generated(backbone, asked, prompt, max_new_tokens) if generate or not asked[0].choices else None
             ranked = made or _ranked(backbone, asked, prompt)
             for i, example, record, cut in zip(group, asked, ranked, truncated, strict=True):
-                records[i] = _record(example, record, cut)
+                records[mine[i]] = _record(example, record, cut)
+    for found in processes.gathered(records):
+        records |= found
     return [records[i] for i in range(len(examples))]
 
 

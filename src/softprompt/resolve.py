@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from softprompt import processes
 from softprompt.backbones.cloze import check_asked
 from softprompt.backbones.load import describe, find_device, find_dtype
 from softprompt.backbones.placement import check_placement
@@ -118,8 +119,10 @@ def understand(
     gradient_checkpointing: bool = False,
     compile: bool = False,
     placement: str = "front",
+    fsdp: bool = False,
 ) -> Told:
     """What the words of `train` mean. Reads the data, not the backbone's weights. Raises BadInput and its kin."""
+    processes.check_sharding(fsdp)
     predecessor = None if start_from is None else read_predecessor(start_from)
     flags = {"steps": steps, "batch": batch, "tokens_per_step": tokens_per_step}
     given = dict(settings or {}) | {name: value for name, value in flags.items() if value is not None}
@@ -133,7 +136,7 @@ def understand(
     setting = Setting(
         backbone=backbone, dtype=dtype, device=device, max_source=max_source, dropout=dropout,
         gradient_checkpointing=gradient_checkpointing, compile=compile, tokens_per_pass=tokens_per_pass,
-        placement=check_placement(placement),
+        placement=check_placement(placement), fsdp=fsdp or processes.shards(),
     )  # fmt: skip
     return Told(read, setting, methods, given, seed, recipe, predecessor)
 

@@ -87,6 +87,8 @@ class Backbone:
         self.v, self._width = table.weight.shape
         self.pad: int = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
         self.embedding = install(model, Bank(), self.pad)
+        self.sharded = False
+        """Its layers are spread over the processes of this run, which must therefore all call it equally often."""
         self._choice_ids: dict[tuple[str, ...], list[list[int]]] = {}
         self._whole, self._parts = TextIds(tokenizer), TextIds(tokenizer, special=False)
 
@@ -176,6 +178,7 @@ class Backbone:
             made = self.model.generate(  # type: ignore[operator]
                 input_ids=batch.ids,
                 attention_mask=batch.mask.long(),
+                synced_gpus=self.sharded,  # a process whose answers have ended goes on until all have
                 **{"max_new_tokens": max_new_tokens, "do_sample": False, "pad_token_id": self.pad, **options},
             )
         texts = self.tokenizer.batch_decode(self._generated(made, batch), skip_special_tokens=True)

@@ -138,7 +138,7 @@ class Causal(Backbone):
             with self.embedding.laid_out(layout):
                 made = self.model.generate(  # type: ignore[operator]
                     input_ids=ids, attention_mask=real, past_key_values=cache, max_new_tokens=max_new_tokens,
-                    do_sample=False, pad_token_id=self.pad,
+                    do_sample=False, pad_token_id=self.pad, synced_gpus=self.sharded,
                 )  # fmt: skip
         assert cache.get_seq_length() >= ids.shape[1], "the prompt's keys and values were dropped on the way"
         texts = self.tokenizer.batch_decode(made[:, ids.shape[1] :], skip_special_tokens=True)

@@ -3,7 +3,10 @@
 import shutil
 from collections.abc import Iterator
 
+import torch
 from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 
 from softprompt.errors import BadInput
 from softprompt.recompute import again, layers_of
@@ -24,6 +27,20 @@ def checkpoint_layers(model: nn.Module) -> None:
 def are_checkpointed(model: nn.Module) -> bool:
     """Whether `checkpoint_layers` was here."""
     return any("forward" in vars(layer) for layer in layers_of(model))
+
+
+def shard_layers(model: nn.Module, device: torch.device, count: int) -> None:
+    """Spread each layer over `count` processes (FSDP2): whole only while it is computed, forward or backward.
+
+    Embedding table, head and last norm stay whole in each process, and so do the prompts, which stand outside the
+    model: nothing that is trained is sharded. Raises BadInput for a model without such layers.
+    """
+    layers = list(layers_of(model))
+    if not layers:
+        raise BadInput(f"{type(model).__name__} has no layers that can be sharded; do without --fsdp.")
+    mesh = init_device_mesh(device.type, (count,))
+    for layer in layers:
+        fully_shard(layer, mesh=mesh)
 
 
 def compile_layers(model: nn.Module) -> None:

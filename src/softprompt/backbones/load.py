@@ -2,18 +2,20 @@
 
 import difflib
 from collections.abc import Iterable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from softprompt import processes
 from softprompt.backbones.backbone import Backbone
 from softprompt.backbones.causal import Causal
 from softprompt.backbones.cloze import BackboneKind
 from softprompt.backbones.embedded import EMBEDDED, find_gguf, is_prepared, prepare
 from softprompt.backbones.fused import fuse
-from softprompt.backbones.layers import checkpoint_layers, compile_layers
+from softprompt.backbones.layers import checkpoint_layers, compile_layers, shard_layers
 from softprompt.backbones.masked import Masked
 from softprompt.backbones.placement import check_placement
 from softprompt.backbones.seq2seq import Seq2Seq
@@ -59,37 +61,57 @@ def load(
     gradient_checkpointing: bool = False,
     compile: bool = False,
     placement: str = "front",
+    fsdp: bool = False,
 ) -> Backbone:
     """Load a frozen backbone.
 
     `name` is an embedded name (see EMBEDDED), a folder, or a hub id ("google-t5/t5-base"). `max_source` is
     the most source tokens read of an example; `dropout` leaves the backbone's own dropout on.
     `gradient_checkpointing` trades time for memory, `compile` a slow start for faster steps. `placement` says where
-    prompts stand (softprompt.backbones.placement).
+    prompts stand (softprompt.backbones.placement). `fsdp` spreads the layers over the processes of this run.
     """
     from transformers import AutoTokenizer
 
     check_placement(placement)
     where = find_device(device)
     precision = find_dtype(dtype, where)
-    kind, place = resolve(name)
+    with processes.in_turn(alone=False):
+        kind, place = resolve(name)
+    sharded = fsdp and processes.count() > 1
+    if sharded and (compile or kind == "masked"):
+        what = "--compile" if compile else f"{name}, a masked backbone,"
+        raise BadInput(f"{what} does not go with --fsdp; leave --fsdp out.")
     auto, made = _classes(kind)
-    with quiet_loading():
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(place)
-            model, found = auto.from_pretrained(place, dtype=precision, output_loading_info=True)
-        except (OSError, ValueError) as error:
-            raise BadInput(f"The backbone {name!r} cannot be loaded: {_first_line(error)}") from None
-    if kind == "masked":
-        _check_head(name, found["missing_keys"])
-    model = model.to(where).requires_grad_(False)
+    with processes.in_turn(alone=True) if sharded else nullcontext():  # a machine holds one whole model at a time
+        with quiet_loading():
+            try:
+                tokenizer = AutoTokenizer.from_pretrained(place)
+                model, found = auto.from_pretrained(place, dtype=precision, output_loading_info=True)
+            except (OSError, ValueError) as error:
+                raise BadInput(f"The backbone {name!r} cannot be loaded: {_first_line(error)}") from None
+        if kind == "masked":
+            _check_head(name, found["missing_keys"])
+        model = _prepared(model.requires_grad_(False), where, sharded, gradient_checkpointing, compile)
+    backbone = made(model, tokenizer, name, max_source=max_source, dropout=dropout, placement=placement)
+    backbone.sharded = sharded
+    if sharded:
+        backbone.packs(())  # tried now, while all processes are at the same place
+    return backbone
+
+
+def _prepared(model: Any, where: torch.device, sharded: bool, checkpointing: bool, compile: bool) -> Any:
+    """A model as it is trained through, on its device."""
+    if not sharded:  # else it may not fit there
+        model = model.to(where)
     if compile:
         compile_layers(model)  # it fuses by itself
     else:
         fuse(model)
-    if gradient_checkpointing:
+    if checkpointing:
         checkpoint_layers(model)
-    return made(model, tokenizer, name, max_source=max_source, dropout=dropout, placement=placement)
+    if sharded:
+        shard_layers(model, where, processes.count())
+    return model.to(where)
 
 
 def describe(name: str) -> dict[str, Any]:

@@ -37,7 +37,9 @@ class Seq2Seq(Backbone):
         order = sorted(range(len(lengths)), key=lengths.__getitem__)
         each = RUN_TOKENS[self.device.type == "cpu"]
         found = []
-        for begin, end in cut([lengths[i] for i in order], lambda g, s: g * s + each):
+        whole = [(0, len(order))]  # sharded layers are called as often in every process
+        runs = whole if self.sharded else cut([lengths[i] for i in order], lambda g, s: g * s + each)
+        for begin, end in runs:
             rows, s = order[begin:end], lengths[order[end - 1]]
             mask = batch.mask[rows, :s].long()
             states: Tensor = encoder(inputs_embeds=embeds[rows, :s], attention_mask=mask).last_hidden_state

@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import ClassVar
 
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 
 from softprompt.errors import BadInput, PromptMismatch
 from softprompt.options import Options, Site
@@ -51,6 +52,8 @@ class BaselineOptions(Options):
             raise BadInput("A baseline needs the network that it works in; tune it with softprompt train.")
         if any(module._compiled_call_impl is not None for module in site.model.modules()):
             raise BadInput("--compile compiles the layers as they are; a baseline changes them. Leave out --compile.")
+        if any(isinstance(module, FSDPModule) for module in site.model.modules()):
+            raise BadInput("--fsdp shards layers that stay as they are; a baseline changes them. Leave out --fsdp.")
         return self.stored(self.start(site.model, site.seed))
 
     def stored(self, form: Adapted) -> SoftPrompt:

@@ -10,7 +10,8 @@ from typing import Any
 import typer
 from rich.console import Console
 
-from softprompt.errors import SoftPromptError
+from softprompt import processes
+from softprompt.errors import BadInput, CannotWrite, OutOfMemory, SoftPromptError
 from softprompt.training.interrupt import raise_interrupted
 
 app = typer.Typer(
@@ -21,13 +22,29 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-err = Console(stderr=True, highlight=False)
-out = Console(highlight=False)
+FIRST = processes.place()[0] == 0
+err = Console(stderr=True, highlight=False, quiet=not FIRST)
+out = Console(highlight=False, quiet=not FIRST)
+
+
+@app.callback()
+def _started(ctx: typer.Context) -> None:
+    if ctx.invoked_subcommand != "train":
+        processes.only_one(str(ctx.invoked_subcommand))
 
 
 def print_json(value: Any) -> None:
     json.dump(value, sys.stdout, indent=2, ensure_ascii=False, allow_nan=False)
     sys.stdout.write("\n")
+
+
+def _is_heard(error: SoftPromptError) -> bool:
+    """Whether this process prints `error`.
+
+    Wrong words are wrong in all processes, wrong files on a machine; what ends one process alone, that one must say.
+    """
+    rank, local, _ = processes.place()
+    return rank == 0 or isinstance(error, CannotWrite | OutOfMemory) or (isinstance(error, BadInput) and local == 0)
 
 
 def main() -> None:
@@ -37,8 +54,10 @@ def main() -> None:
     try:
         app()
     except SoftPromptError as error:
+        rank = processes.place()[0]
+        err.quiet = not _is_heard(error)
         text = str(error).replace("[", r"\[")
-        err.print(f"[bold red]error:[/] {text}", soft_wrap=True)
+        err.print(f"[bold red]error:[/] {f'process {rank}: ' if rank else ''}{text}", soft_wrap=True)
         sys.exit(error.exit_code)
     except BrokenPipeError:
         # The reader went away (`| head`): end quietly, as other tools do.

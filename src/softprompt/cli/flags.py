@@ -69,6 +69,12 @@ Placement = Annotated[
     str, typer.Option(help="Where the prompt stands: front, after_bos, after_source (before the answer).")
 ]
 Compile = Annotated[bool, typer.Option("--compile", help="Compile the layers (torch.compile): starts slowly.")]
+Fsdp = Annotated[
+    bool, typer.Option("--fsdp/--no-fsdp", help="Shard the backbone over the processes of this run (docs/scale.md).")
+]
+Trackers = Annotated[
+    list[str] | None, typer.Option("--tracker", help="Log to tensorboard, wandb, mlflow or trackio; repeatable.")
+]
 
 
 def with_plan(

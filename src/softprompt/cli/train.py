@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from softprompt import commands, resolve, terminal
+from softprompt import commands, processes, resolve, terminal
 from softprompt.cli.app import app, err, out, print_json
 from softprompt.cli.flags import (
     AsJson,
@@ -21,6 +21,7 @@ from softprompt.cli.flags import (
     Device,
     Draw,
     Dtype,
+    Fsdp,
     Label,
     Limit,
     MaxSource,
@@ -37,6 +38,7 @@ from softprompt.cli.flags import (
     TestFile,
     TokensPerPass,
     TokensPerStep,
+    Trackers,
     Words,
     with_plan,
 )
@@ -82,12 +84,15 @@ def train(
     tokens_per_pass: TokensPerPass = None,
     gradient_checkpointing: Checkpointing = False,
     compile_: Compile = False,
+    fsdp: Fsdp = False,
+    tracker: Trackers = None,
     resume: Annotated[list[Path] | None, typer.Option(help="Go on with an interrupted run's folder.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what --output holds.")] = False,
 ) -> None:
     """Tune one prompt, or one a method, and write it to a folder."""
     if resume:
-        commands.resume(resume, err)
+        commands.resume(resume, err, tracker)
+        processes.leave()
         return
     said = {
         "data": data, "task": task, "backbone": backbone, "method": method, "steps": steps, "batch": batch,
@@ -97,12 +102,13 @@ def train(
         "protocol": protocol, "compat": compat, "shots": shots, "draw": draw,
         "settings": resolve.parse_settings(set_ or []), "start_from": start_from, "dtype": dtype, "device": device,
         "max_source": max_source, "dropout": dropout, "tokens_per_pass": tokens_per_pass,
-        "gradient_checkpointing": gradient_checkpointing, "compile": compile_, "placement": placement,
+        "gradient_checkpointing": gradient_checkpointing, "compile": compile_, "placement": placement, "fsdp": fsdp,
     }  # fmt: skip
     words = with_plan(ctx, said, plan, config, recipe)
     if output is None or not words["backbone"]:
         raise BadInput("train needs --data FILE (or --task NAME), --backbone NAME and --output DIR.")
-    commands.train(output=output, overwrite=overwrite, console=err, **words)
+    commands.train(output=output, overwrite=overwrite, tracker=tracker, console=err, **words)
+    processes.leave()
 
 
 @app.command()

@@ -21,6 +21,7 @@ class Setting(BaseModel):
     dropout: bool = Field(False, description="leave the frozen model's own dropout on")
     gradient_checkpointing: bool = False
     compile: bool = False
+    fsdp: bool = Field(False, description="shard the layers over the processes of the run")
     tokens_per_pass: int | None = Field(None, ge=1)
     placement: Placement = Field("front", description="where prompts stand: front, after_bos, after_source")
 

@@ -1,13 +1,16 @@
-"""The gradient of one step, in as many passes as memory asks for: how a step is cut does not change its result."""
+"""The gradient of one step, in as many passes as memory asks for: how a step is cut does not change its result.
+
+Nor does how many processes share it: weights are those of the whole step, and gradients are summed before any is used.
+"""
 
 import warnings
 from collections.abc import Sequence
 
 import torch
-from accelerate import Accelerator
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from torch import Tensor, nn
 
+from softprompt import processes
 from softprompt.backbones import Backbone, passes
 from softprompt.errors import OutOfMemory
 from softprompt.tasks import Example
@@ -26,7 +29,6 @@ class Gradients:
 
     def __init__(self, backbone: Backbone, limit: int | None = None) -> None:
         self.backbone = backbone
-        self.accelerator = Accelerator(cpu=backbone.device.type == "cpu")
         self.limit = limit or PASS_TOKENS[backbone.device.type == "cpu"]
         self.scale = HALF_SCALE if backbone.dtype is torch.float16 else 1.0
 
@@ -42,20 +44,41 @@ class Gradients:
         weights = [1 / tokens[i] for i in owners]
         tensors = list(dict.fromkeys(t for i in alive for t in candidates[i].prompt.parameters()))  # some may be shared
         while True:
-            losses = self._accumulated(examples, owners, weights, tensors)
-            self._charge(examples, owners)
+            losses = processes.total(self._together(examples, owners, weights, tensors))
+            if processes.is_first():  # for all: it needs every example, and the embeddings alone
+                self._charge(examples, owners)
+            processes.sum_gradients(tensors)
+            processes.join_flags(
+                flag for i in alive for flag in candidates[i].prompt.buffers() if flag.dtype is torch.bool
+            )
             if self.scale == 1.0:
-                return {i: losses[i] for i in alive}
+                return losses
             finite = [i for i in alive if abs(losses[i]) < float("inf")]
             if self._unscaled(tensors, [t for i in finite for t in candidates[i].prompt.parameters()]):
-                return {i: losses[i] for i in alive}
+                return losses
+
+    def _together(
+        self, examples: Sequence[Example], owners: Sequence[int], weights: Sequence[float], tensors: list[nn.Parameter]
+    ) -> dict[int, float]:
+        """This process's part of a step. Raises OutOfMemory in all processes where one of them runs out."""
+        try:
+            losses, why = self._accumulated(examples, owners, weights, tensors), ""
+        except OutOfMemory as error:
+            if self.backbone.sharded:  # the others wait inside a layer: the launcher ends them
+                raise
+            losses, why = dict.fromkeys(owners, 0.0), str(error)
+        if processes.anyone(bool(why)):
+            raise OutOfMemory(next(filter(None, processes.gathered(why))))
+        return losses
 
     def _accumulated(
         self, examples: Sequence[Example], owners: Sequence[int], weights: Sequence[float], tensors: list[nn.Parameter]
     ) -> dict[int, float]:
-        """Add up all passes of a step; returns the weighted losses by owner."""
+        """Add up all passes of this process's share of a step; returns its weighted losses by owner."""
         losses = dict.fromkeys(owners, 0.0)
-        left = list(range(len(examples)))
+        left = processes.share(len(examples), lambda i: self.backbone.size(examples[i], targets=True))
+        if self.backbone.sharded:
+            self._keep_pace(examples, owners, left)
         while left:
             groups = passes(
                 self.backbone, [examples[i] for i in left], [owners[i] for i in left], self.limit, targets=True
@@ -80,6 +103,15 @@ class Gradients:
             left = [i for i in left if i not in done]
         return losses
 
+    def _keep_pace(self, examples: Sequence[Example], owners: Sequence[int], mine: Sequence[int]) -> None:
+        """Call sharded layers as often as the process with most passes does, for nothing."""
+        own = [examples[i] for i in mine], [owners[i] for i in mine]
+        needed = len(list(passes(self.backbone, *own, self.limit, targets=True)))
+        scale, self.scale = self.scale, 0.0
+        for _ in range(processes.most(needed) - needed):
+            self._passed(examples[:1], owners[:1], [0.0])
+        self.scale = scale
+
     def _passed(self, examples: Sequence[Example], owners: Sequence[int], weights: Sequence[float]) -> list[float]:
         """One forward and backward pass; returns each example's weighted loss."""
         nll = self.backbone.loss(self.backbone.pose(examples, owners, targets=True)).nll
@@ -87,7 +119,7 @@ class Gradients:
         # Rows are independent, so a row that is not finite is left out without touching the others' gradients.
         total = weighted[nll.isfinite()].sum()
         if total.requires_grad:
-            self.accelerator.backward(total * self.scale)
+            (total * self.scale).backward()  # type: ignore[no-untyped-call]
         return list(weighted.detach().tolist())
 
     def _charge(self, examples: Sequence[Example], owners: Sequence[int]) -> None:
@@ -105,12 +137,17 @@ class Gradients:
             embedding(batch.ids)
         charged = [penalty for penalty in embedding.penalties.values() if bool(penalty.isfinite())]
         if charged:
-            self.accelerator.backward(torch.stack(charged).sum() * self.scale)
+            (torch.stack(charged).sum() * self.scale).backward()  # type: ignore[no-untyped-call]
 
     def _halve(self, examples: Sequence[Example], error: RuntimeError) -> None:
         """Make passes smaller after one of `examples` that did not fit. Raises OutOfMemory for a single example."""
         clear_device_cache(garbage_collection=True)
         sizes = [self.backbone.size(example, targets=True) for example in examples]
+        if self.backbone.sharded:  # no process can repeat a pass by itself
+            raise OutOfMemory(
+                f"A pass of {sum(sizes)} tokens does not fit in memory ({str(error).splitlines()[0][:120]}). Start "
+                f"with --tokens-per-pass {max(1, min(self.limit, sum(sizes)) // 2)}."
+            ) from None
         if len(examples) == 1:
             raise OutOfMemory(
                 f"One example of {sizes[0]} tokens does not fit in memory ({str(error).splitlines()[0][:120]}). Use "

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
+from softprompt import processes
 from softprompt.backbones import Backbone
 from softprompt.errors import OutOfMemory
 from softprompt.evaluate import mean_loss, score_examples
@@ -50,7 +51,7 @@ def tune(
         bank = Bank({candidate.name: candidate.prompt for candidate in live}).train()
         stop = False
         with backbone.using(bank):
-            while not any(map(places.leaves, live)) and not (stop := interrupted()):
+            while not any(map(places.leaves, live)) and not (stop := processes.anyone(interrupted())):
                 try:
                     losses = gradients(live, range(len(live)))
                 except OutOfMemory:

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from softprompt import processes
 from softprompt.artefact import Card, Prompt, fingerprint, load_prompt, stored
 from softprompt.backbones import Backbone, load
 from softprompt.disk import make_folder, write_json, write_lines
@@ -81,11 +82,11 @@ def versions(*more: str) -> dict[str, str]:
 
 
 def open_backbone(setting: Setting) -> Backbone:
-    """A backbone to train on: it remembers what it tokenises."""
+    """A backbone to train on, in all processes of the run: it remembers what it tokenises."""
     frozen = load(
-        setting.backbone, dtype=setting.dtype, device=setting.device, max_source=setting.max_source,
+        setting.backbone, dtype=setting.dtype, device=processes.join(setting.device), max_source=setting.max_source,
         dropout=setting.dropout, gradient_checkpointing=setting.gradient_checkpointing, compile=setting.compile,
-        placement=setting.placement,
+        placement=setting.placement, fsdp=setting.fsdp,
     )  # fmt: skip
     frozen.remember()
     return frozen
@@ -167,6 +168,8 @@ def check_folder(
 
 def begin(candidate: Candidate, folder: Path, setting: Setting, distillation: Distillation | None = None) -> Run:
     """Make the run's folder and write what it was told."""
+    if not processes.is_first():
+        return Run(candidate, folder)
     make_folder(folder)
     for stale in ("prompt.json", FILE, "metrics.jsonl"):  # of an overwritten run: never beside the new one's
         (folder / stale).unlink(missing_ok=True)
@@ -235,12 +238,14 @@ def tune_runs(
     def candidates() -> Iterator[Candidate]:
         for run in runs:
             began[run.candidate.name] = run
+            _start_alike(run.candidate)
             yield run.candidate
 
     def save(candidate: Candidate) -> None:
-        folder = began[candidate.name].folder
-        write_lines(folder / "metrics.jsonl", candidate.history)
-        save_checkpoint(candidate, folder)
+        if processes.is_first():
+            folder = began[candidate.name].folder
+            write_lines(folder / "metrics.jsonl", candidate.history)
+            save_checkpoint(candidate, folder)
 
     def let_go(candidate: Candidate) -> None:
         if ended:
@@ -250,6 +255,7 @@ def tune_runs(
         backbone, candidates(), listener=listener, save=save, ended=let_go, interrupted=interrupted,
         tokens_per_pass=tokens_per_pass, together=together, until=until,
     )  # fmt: skip
+    processes.wait()  # who ended earlier would have the launcher end the one that saves
     goal = float("inf") if until is None else until
     known = runs if isinstance(runs, Sequence) else began.values()  # some of a list may not have had their turn
     left = [run for run in known if not run.candidate.done and run.candidate.step < goal]
@@ -259,6 +265,13 @@ def tune_runs(
             f"Interrupted after step {steps}; everything is saved. Go on with: "
             f"softprompt train --resume {' --resume '.join(str(run.folder) for run in left)}"
         )
+
+
+def _start_alike(candidate: Candidate) -> None:
+    """Start every process from the first one's values: machines of different kinds may round them differently."""
+    processes.agree((candidate.name, candidate.step, candidate.task.origin), "their runs or data")
+    candidate.recipe = processes.from_first(candidate.recipe)
+    processes.spread(candidate.prompt.state_dict().values())
 
 
 def finish(backbone: Backbone, run: Run, floors: Mapping[str, dict[str, Any]], *, test: bool = True) -> Prompt:
@@ -273,10 +286,11 @@ def finish(backbone: Backbone, run: Run, floors: Mapping[str, dict[str, Any]], *
     run.scores = scores
     form = candidate.prompt.deployable()
     prompt = Prompt(_card(backbone, candidate, form, scores), form)
-    write_curve(run.folder, candidate.history, candidate.name, task.metrics[0])
-    write_model_card(run.folder, prompt.card)
-    prompt.save(run.folder, candidate.prompt)
-    (run.folder / FILE).unlink(missing_ok=True)
+    if processes.is_first():
+        write_curve(run.folder, candidate.history, candidate.name, task.metrics[0])
+        write_model_card(run.folder, prompt.card)
+        prompt.save(run.folder, candidate.prompt)
+        (run.folder / FILE).unlink(missing_ok=True)
     if candidate.failed:
         best = candidate.best
         kept = f"the best prompt (step {best['step']})" if best else "the last good prompt"
@@ -314,7 +328,8 @@ def _scored(
         for name, split, scoring in readings:
             found, records = score_task(backbone, task, split, 0, scoring=scoring)
             scores[name] = found.as_json()
-            write_lines(folder / f"predictions-{name}.jsonl", [record.as_json() for record in records])
+            if processes.is_first():
+                write_lines(folder / f"predictions-{name}.jsonl", [record.as_json() for record in records])
     return scores
 
 

@@ -102,7 +102,7 @@ class Distilling(Gradients):
         whole = weighted + self.said.weight * (kl * a_token + mse * an_example)
         total = whole[whole.isfinite()].sum()
         if total.requires_grad:
-            self.accelerator.backward(total * self.scale)
+            (total * self.scale).backward()  # type: ignore[no-untyped-call]
         return list(whole.detach().tolist())
 
 

@@ -1,0 +1,106 @@
+"""Trackers (TensorBoard, Weights & Biases, MLflow, Trackio) through accelerate: they get what metrics.jsonl holds."""
+
+import importlib.util
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from accelerate import Accelerator
+from accelerate.tracking import GeneralTracker
+from accelerate.utils import ProjectConfiguration
+
+from softprompt import processes
+from softprompt.errors import MissingPackage, UnknownName
+from softprompt.recipes import Setting
+from softprompt.training.candidate import Candidate
+from softprompt.training.loop import Listener
+
+TRACKERS = ("tensorboard", "wandb", "mlflow", "trackio")
+"""Names, which are those of their packages too."""
+PROJECT = "softprompt"
+"""The project (MLflow: experiment) that runs are logged under."""
+
+Tracker: TypeAlias = str | GeneralTracker
+"""A name, or a tracker of your own in accelerate's form."""
+
+
+def check_trackers(given: Tracker | Sequence[Tracker] | None) -> list[Tracker]:
+    """What was asked for, as a list. Raises UnknownName, and MissingPackage for a tracker that is not installed."""
+    asked = [given] if isinstance(given, (str, GeneralTracker)) else list(given or [])
+    for name in asked:
+        if isinstance(name, GeneralTracker):
+            continue
+        if name not in TRACKERS:
+            raise UnknownName("tracker", name, TRACKERS)
+        if importlib.util.find_spec(name) is None:
+            raise MissingPackage(name, f"--tracker {name} needs it.", f"pip install {name}")
+    return asked
+
+
+@contextmanager
+def tracked(
+    listener: Listener, trackers: Sequence[Tracker], candidates: Sequence[Candidate], setting: Setting, folder: Path
+) -> Iterator[Listener]:
+    """A listener that also logs to `trackers`, which start and end with the block; `listener` itself without any.
+
+    The first process logs for all. What trackers keep as files goes to `folder`/softprompt.
+    """
+    if not trackers or not processes.is_first():
+        yield listener
+        return
+    accelerator = Accelerator(
+        cpu=setting.device == "cpu", mixed_precision="no", log_with=list(trackers),
+        project_config=ProjectConfiguration(logging_dir=str(folder)),
+    )  # fmt: skip
+    accelerator.init_trackers(PROJECT, config=_config(candidates, setting))
+    try:
+        yield _Logged(listener, accelerator, several=len(candidates) > 1)
+    finally:
+        for tracker in accelerator.trackers:
+            tracker.finish()
+
+
+class _Logged:
+    """Logs each line of a candidate's history when it is made; of several candidates, under their names."""
+
+    def __init__(self, listener: Listener, accelerator: Accelerator, *, several: bool) -> None:
+        self.listener, self.accelerator, self.several = listener, accelerator, several
+
+    def stepped(self, candidate: Candidate) -> None:
+        self._log(candidate)
+        self.listener.stepped(candidate)
+
+    def evaluated(self, candidate: Candidate) -> None:
+        self._log(candidate)
+        self.listener.evaluated(candidate)
+
+    def ended(self, candidate: Candidate) -> None:
+        self.listener.ended(candidate)
+
+    def _log(self, candidate: Candidate) -> None:
+        line = candidate.history[-1]
+        place = f"{candidate.name}/" if self.several else ""
+        values = {f"{place}{name}": value for name, value in flat(line).items() if name != "step"}
+        self.accelerator.log(values, step=line["step"])
+
+
+def flat(value: Mapping[str, Any], place: str = "") -> dict[str, Any]:
+    """Nested names as one, with slashes: {"dev": {"accuracy": 1.0}} is {"dev/accuracy": 1.0}. None is left out."""
+    found: dict[str, Any] = {}
+    for name, item in value.items():
+        if isinstance(item, Mapping):
+            found |= flat(item, f"{place}{name}/")
+        elif item is not None:
+            found[f"{place}{name}"] = item
+    return found
+
+
+def _config(candidates: Sequence[Candidate], setting: Setting) -> dict[str, Any]:
+    """What run.json says, flat; trackers take plain values only."""
+    told: dict[str, Any] = {"setting": setting.model_dump(), "task": candidates[0].task.origin}
+    for one in candidates:
+        recipe = {"recipe": one.recipe.model_dump(mode="json")}
+        told |= {one.name: recipe} if len(candidates) > 1 else recipe
+    plain = (bool, int, float, str)
+    return {name: value if isinstance(value, plain) else str(value) for name, value in flat(told).items()}
