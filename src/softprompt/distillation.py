@@ -158,8 +158,6 @@ def _check_recipe(recipe: Recipe, length: int) -> None:
 def _made(
     name: str, recipe: Recipe, frozen: Backbone, origins: Sequence[dict[str, Any]], teachers: Sequence[Predecessor]
 ) -> SourceStage:
-    if frozen.kind == "masked":
-        raise BadInput(f"{frozen.name} is a masked backbone; a prompt is distilled on a causal or encoder-decoder one.")
     for teacher in teachers:
         teacher.prompt.check(frozen)
     tasks = [task_again(origin) for origin in origins]
