@@ -206,7 +206,15 @@ def test_trainer_computes_layers_again_and_gets_the_same_gradients(family: str, 
         norm = next(module for name, module in backbone.model.named_modules() if name.endswith(NORMS[family]))
         norm.register_forward_hook(lambda *_: runs.append(1))
         with attach(backbone.model, prompt, tiny.PAD, dropout=dropout):
-            trainer(backbone, data, tmp_path, max_steps=3, gradient_checkpointing=checkpointing).train()
+            trainer(
+                backbone,
+                data,
+                tmp_path,
+                max_steps=3,
+                learning_rate=0.5,
+                optim="sgd",
+                gradient_checkpointing=checkpointing,
+            ).train()
             assert backbone.model.training == dropout
         assert not any(getattr(module, "gradient_checkpointing", False) for module in backbone.model.modules())
         return copied(prompt), len(runs)
@@ -214,7 +222,7 @@ def test_trainer_computes_layers_again_and_gets_the_same_gradients(family: str, 
     (plain, once), (recomputed, twice) = trained(False), trained(True)
     assert twice == 2 * once
     for name, tensor in plain.items():
-        assert_close(recomputed[name].float(), tensor.float(), 1e-6)
+        assert_close(recomputed[name].float(), tensor.float(), 1e-5)  # Adam would make rounding as large as a step
 
 
 NORMS = {
