@@ -284,7 +284,7 @@ def test_a_gap_is_refused_where_none_can_be_filled(family: str) -> None:
 
 
 def test_prefix_tuning_needs_a_cache_that_it_has_not() -> None:
-    with pytest.raises(BadInput, match="Compare with peft:lora"):
+    with pytest.raises(BadInput, match="Train peft:lora"):
         make_candidate("p", Recipe(method="peft:prefix", steps=1), masked("bert"), tiny_task())
 
 

@@ -9,7 +9,8 @@ import torch
 from softprompt.backbones import Backbone, Batch, Losses, passes
 from softprompt.backbones.layers import between_attentions, checkpoint_layers, compile_layers, layers_of
 from softprompt.errors import BadInput, OutOfMemory
-from softprompt.soft import Bank
+from softprompt.prompts import Free
+from softprompt.soft import Bank, SoftPrompt
 from softprompt.tasks import Example
 from softprompt.training.gradients import Gradients
 from softprompt.training.loop import tune
@@ -217,3 +218,16 @@ def test_what_is_compiled_is_whole_parts_without_attention(family: str) -> None:
         "t5": {"T5LayerFF", "T5LayerNorm"},
     }
     assert names == expected[family]
+
+
+@pytest.mark.parametrize("choices", [("good", "bad"), ("good", "not good at all", "bad")])
+def test_near_the_context_limit_a_source_is_cut_for_its_own_prompt_alone(choices: tuple[str, ...]) -> None:
+    backbone = tiny.backbone("llama", max_source=90)
+    bank = bank_of(backbone, "prompt_tuning")
+    bank.add("long", SoftPrompt(Free(torch.randn(60, tiny.D))))
+    asked = [Example("red sir " * n, "good", " team :", choices) for n in (44, 40)]
+    with backbone.using(bank):
+        mixed = backbone.rank(asked, [0, 1])
+        assert_close(mixed[:1], backbone.rank(asked[:1], [0]))
+        assert_close(mixed[1:], backbone.rank(asked[1:], [1]))
+        assert backbone.pose(asked, [0, 1], targets=True).mask.sum(1).tolist() == [94, 96]  # max_source; all there are

@@ -173,7 +173,7 @@ def test_a_prompt_of_another_placement_is_refused_and_not_exported(tmp_path: Pat
     with pytest.raises(PromptMismatch, match=r"'after_bos'.*places prompts 'front'"):
         prompt.check(placed("llama", "front"))
     with pytest.raises(BadInput, match="PEFT puts every prompt in front"):
-        write_peft(prompt, "causal", tmp_path / "exported")
+        write_peft(prompt, {"kind": "causal"}, tmp_path / "exported")
     assert not (tmp_path / "exported").exists()
 
 

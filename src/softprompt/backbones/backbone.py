@@ -311,11 +311,13 @@ class Backbone:
         return eos
 
     def _sources(
-        self, examples: Sequence[Example], prompts: Sequence[int], target: int
+        self, examples: Sequence[Example], prompts: Sequence[int], reserved: Sequence[int]
     ) -> tuple[list[list[int]], tuple[bool, ...]]:
-        bank = self.embedding.bank
-        limit = min(self.max_source, self.room(bank.longest(prompts), target))
-        found = [self.source_ids(example, limit) for example in examples]
+        """Source ids of each row, cut to leave room for its own prompt and `reserved` target tokens of its own."""
+        bank, found = self.embedding.bank, []
+        for example, prompt, target in zip(examples, prompts, reserved, strict=True):
+            room = self.room(bank.longest([prompt]), target)
+            found.append(self.source_ids(example, min(self.max_source, room)))
         for example, (ids, _) in zip(examples, found, strict=True):
             if not ids:
                 raise BadData(f"The example {example.id or example.source!r} has no source tokens.")
@@ -329,9 +331,16 @@ class Backbone:
         return torch.tensor(made, dtype=torch.long, device=self.device)
 
     def _pose(
-        self, examples: Sequence[Example], prompts: Sequence[int], targets: Sequence[Sequence[int]] | None
+        self,
+        examples: Sequence[Example],
+        prompts: Sequence[int],
+        targets: Sequence[Sequence[int]] | None,
+        reserved: Sequence[int] | None = None,
     ) -> Batch:
-        sources, truncated = self._sources(examples, prompts, max(map(len, targets or [()])))
+        """Rows with these targets; `reserved` says for how many target tokens a source leaves room, if not its own."""
+        if reserved is None:
+            reserved = [0] * len(examples) if targets is None else [len(target) for target in targets]
+        sources, truncated = self._sources(examples, prompts, reserved)
         return self.lay(sources, prompts, targets, truncated)
 
     def lay(
@@ -386,7 +395,8 @@ class Backbone:
         width = len(choices[0])
         rows = [example for example in examples for _ in range(width)]
         owners = [prompt for prompt in prompts for _ in range(width)]
-        batch = self._pose(rows, owners, [ids for group in choices for ids in group])
+        longest = [max(map(len, group)) for group in choices for _ in range(width)]  # all choices see the same source
+        batch = self._pose(rows, owners, [ids for group in choices for ids in group], longest)
         return -self.loss(batch).nll.reshape(len(examples), width)
 
     def _log_probabilities(self, batch: Batch) -> Float[Tensor, "b t v"]:

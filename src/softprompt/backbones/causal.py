@@ -119,7 +119,7 @@ class Causal(Backbone):
         one = len(set(prompts)) == 1 and width > 0 and not options
         usable = self._memories is not None and one and self.packs(prompts)
         cache = DynamicCache(config=self.model.config) if usable else None
-        sources = self._sources(examples, prompts, 0)[0] if usable else []
+        sources = self._sources(examples, prompts, [0] * len(examples))[0] if usable else []
         head = self._head_of(prompts[0])[0] if usable else []
         at = len(head) - width  # tokens of each source that stand before its prompt
         if cache is None or self._memories is None or any(cache.is_sliding) or min(map(len, sources)) <= at:

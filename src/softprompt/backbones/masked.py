@@ -165,9 +165,13 @@ class Masked(Backbone):
     # Rows
 
     def _pose(
-        self, examples: Sequence[Example], prompts: Sequence[int], targets: Sequence[Sequence[int]] | None
+        self,
+        examples: Sequence[Example],
+        prompts: Sequence[int],
+        targets: Sequence[Sequence[int]] | None,
+        reserved: Sequence[int] | None = None,
     ) -> Batch:
-        """Rows with a mask for each target token, or for each token of the longest choice.
+        """Rows with a mask for each target token, or for each token of the longest choice, which is what is reserved.
 
         How much is read of a source depends on its own prompt and choices alone, not on the rest of the batch.
         """
