@@ -170,6 +170,29 @@ def test_one_method_may_have_settings_of_its_own(
     assert "nothing is said of seeds" in " ".join(found["notes"])
 
 
+def test_baselines_that_change_the_network_stand_in_the_same_table(compare: Run, tmp_path: Path) -> None:
+    found = compare(
+        tmp_path, tasks="glue/rte", methods=["prompt_tuning", "full", "peft:lora"], budget=2, seeds=2,
+        settings={"steps": 2, "evaluate_every": 2, "batch": 4, "peft:lora.rank": 1},
+    )  # fmt: skip
+    rows = {row["label"]: row for row in found["tasks"][0]["rows"]}
+    assert rows["peft:lora"]["options"]["rank"] == 1
+    for row in rows.values():
+        tests = [json.loads((tmp_path / f / "prompt.json").read_text())["scores"]["test"] for f in row["folders"]]
+        assert row["test"] == [test["metrics"]["accuracy"] for test in tests]
+        # What is measured of a run that is read again is what is measured of one that has just ended.
+        first, *_ = row["folders"]
+        card = json.loads((tmp_path / first / "prompt.json").read_text())
+        assert set(card["scores"]) == {"majority", "zero_shot", "dev", "test", "test_generated"}
+        assert row["costs"]["seconds_per_step"] > 0
+
+
+def test_a_method_that_cannot_be_made_here_is_refused_before_the_first_step(compare: Run, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="no tensor whose name ends in 'bias'"):
+        compare(tmp_path, tasks="glue/rte", methods=["prompt_tuning", "bitfit"], settings={"steps": 2})
+    assert not list(tmp_path.rglob("run.json"))
+
+
 @pytest.mark.parametrize(
     ("more", "error", "message"),
     [

@@ -105,6 +105,59 @@ def test_a_bank_of_mixed_methods_trains_each_prompt_as_it_would_alone(family: st
             assert_close(mixed.prompt.state_dict()[name].float(), tensor.float(), 2e-4)
 
 
+def other_task() -> Task:
+    """Five questions with three answers: another task, of another size."""
+    texts = ["parcel late", "invoice wrong where", "log in", "my parcel", "invoice very bad"]
+    answers = ("yes", "no", "maybe")
+    examples = [Example(text, answers[i % 3], " label :", answers, (), str(i)) for i, text in enumerate(texts)]
+    return Task(
+        "other", {"train": examples, "dev": examples, "test": examples}, answers, ("accuracy",), "{text} label :"
+    )
+
+
+@pytest.mark.parametrize("family", ["llama", "t5"])
+def test_candidates_that_come_and_go_with_other_tasks_are_each_as_alone(family: str) -> None:
+    """Six runs of two tasks in three places, ending at their last step or out of patience; one draws noise."""
+    specs: list[tuple[str, Task, dict[str, Any]]] = [
+        ("prompt_tuning", tiny_task(), {"steps": 2}),
+        ("dept", other_task(), {"seed": 1, "rates": {"prompt": 0.05}}),
+        ("smop", tiny_task(), {"seed": 2, "steps": 5, "batch": 3}),
+        ("superpos", other_task(), {"rates": {"weights": 0.0, "codebook": 0.0}, "evaluate_every": 1, "patience": 2}),
+        ("adept", tiny_task(), {"batch": 2, "steps": 3}),
+        ("residual", other_task(), {"seed": 4, "schedule": "cosine"}),
+    ]
+
+    def bank() -> list[Candidate]:
+        return [candidate(tiny.backbone(family), method, task, **recipe) for method, task, recipe in specs]
+
+    together, alone = bank(), bank()
+    order: list[str] = []
+    held: list[list[int]] = []
+
+    def look() -> bool:
+        held.append([one.step for one in together])
+        assert sum(step > 0 for step in held[-1]) <= 3 + len(order)
+        return False
+
+    tune(tiny.backbone(family), iter(together), together=3, ended=lambda one: order.append(one.name), interrupted=look)
+    for one in alone:
+        tune(tiny.backbone(family), [one])
+    assert order[0] == "prompt_tuning"
+    assert sorted(order) == sorted(one.name for one in together)
+    assert held[2][:4] == [2, 2, 2, 0], "the fourth waits until a place is free"
+    assert held[3][:4] == [2, 3, 3, 1]
+    for mixed, single in zip(together, alone, strict=True):
+        assert (mixed.step, mixed.stopped) == (single.step, single.stopped)
+        for entry, expected in zip(mixed.history, single.history, strict=True):
+            assert entry.keys() == expected.keys()
+            assert entry.get("dev") == expected.get("dev")
+            assert entry.get("rates") == expected.get("rates")
+            assert entry.get("loss", 0.0) == pytest.approx(expected.get("loss", 0.0), abs=2e-4)
+        for name, tensor in single.prompt.state_dict().items():
+            assert_close(mixed.prompt.state_dict()[name].float(), tensor.float(), 2e-4)
+    assert together[3].stopped is not None
+
+
 @pytest.mark.parametrize("stop", [2, 3, 5])
 @pytest.mark.parametrize("method", METHODS)
 def test_resumed_equals_uninterrupted_to_the_bit(method: str, stop: int, tmp_path: Any) -> None:

@@ -29,7 +29,6 @@ from softprompt.training.loop import Listener
 from softprompt.training.runs import (
     Run,
     begin,
-    check_room,
     finish,
     floors,
     make_candidate,
@@ -155,13 +154,12 @@ def run_jobs(
 
     `lowest` are the floors, which go into each card. At most `together` are in memory at a time (None: as many as
     fit, `places`); each is finished, and its result on disk, as soon as it has taken its last step. Raises BadInput
-    before the first step for a prompt that has no room, Interrupted after saving.
+    before the first step for a prompt that cannot be made here, Interrupted after saving.
     """
     left = [job for job in jobs if not job.finished]
-    for job in left:
-        check_room(job.recipe.parsed_options().length, backbone, job.task)
     if not left:
         return []
+    _check_made(left, backbone)
     setting = left[0].asked.setting
     tests = {job.name: job.test for job in left}
     failed = []
@@ -185,6 +183,16 @@ def run_jobs(
     except Interrupted:
         raise Interrupted("Interrupted; everything is saved. The same command goes on from here.") from None
     return failed
+
+
+def _check_made(jobs: Sequence[Job], backbone: Backbone) -> None:
+    """Make a prompt of every kind there will be, and let it go: what cannot be made is known before the first step."""
+    seen = set()
+    for job in jobs:
+        kind = (job.recipe.method, json.dumps(job.recipe.options, sort_keys=True, default=str), id(job.task))
+        if kind not in seen:
+            seen.add(kind)
+            make_candidate(job.name, job.recipe, backbone, job.task, job.predecessor)
 
 
 def places(jobs: Sequence[Job], backbone: Backbone) -> int:

@@ -129,10 +129,11 @@ def understand(
     if recipe is not None and method:
         raise BadInput(one_of(recipe, method))
     methods = [recipe.method] if recipe else choose_methods(method, predecessor)
-    _require_backbone(backbone)
+    facts = _require_backbone(backbone)
     find_dtype(dtype, find_device(device))
     published = {"protocol": protocol, "compat": compat, "shots": shots, "draw": draw}
     read = read_task(data, task, dev, test, template, label, words, split_seed, data_dir, limit, published)
+    _answers(facts, read)
     setting = Setting(
         backbone=backbone, dtype=dtype, device=device, max_source=max_source, dropout=dropout,
         gradient_checkpointing=gradient_checkpointing, compile=compile, tokens_per_pass=tokens_per_pass,

@@ -24,6 +24,7 @@ from softprompt.cli.flags import (
     Label,
     Limit,
     MaxSource,
+    Placement,
     PlanFile,
     Protocol,
     RecipeName,
@@ -95,6 +96,7 @@ def sweep(
     set_: Set = None,
     start_from: StartFrom = None,
     max_source: MaxSource = 256,
+    placement: Placement = "front",
     dtype: Dtype = "float32",
     device: Device = None,
     dropout: Annotated[bool, typer.Option("--dropout", help="Leave the frozen model's own dropout on.")] = False,
@@ -112,7 +114,7 @@ def sweep(
         "protocol": protocol, "compat": compat, "shots": shots, "draw": draw,
         "settings": resolve.parse_settings(set_ or []), "start_from": start_from, "dtype": dtype, "device": device,
         "max_source": max_source, "dropout": dropout, "tokens_per_pass": tokens_per_pass,
-        "gradient_checkpointing": gradient_checkpointing, "compile": compile_,
+        "gradient_checkpointing": gradient_checkpointing, "compile": compile_, "placement": placement,
     }  # fmt: skip
     words = with_plan(ctx, said, plan, config, recipe)
     if output is None or not words["backbone"]:

@@ -23,6 +23,7 @@ from softprompt.cli.flags import (
     Label,
     Limit,
     MaxSource,
+    Placement,
     Protocol,
     Set,
     Shots,
@@ -126,6 +127,7 @@ def compare(
         typer.Option("--set", help="Recipe field or method option, NAME=VALUE; of one method: METHOD.NAME=VALUE."),
     ] = None,
     max_source: MaxSource = 256,
+    placement: Placement = "front",
     dtype: Dtype = "float32",
     device: Device = None,
     dropout: Annotated[bool, typer.Option("--dropout", help="Leave the frozen model's own dropout on.")] = False,
@@ -156,7 +158,7 @@ def compare(
         template=template and resolve.unescaped(template), label=label, words=resolve.parse_words(word or []),
         dev=dev, test=test, settings=resolve.parse_settings(set_ or []), max_source=max_source, dtype=dtype,
         device=device, dropout=dropout, tokens_per_pass=tokens_per_pass,
-        gradient_checkpointing=gradient_checkpointing, compile=compile_,
+        gradient_checkpointing=gradient_checkpointing, compile=compile_, placement=placement,
     )  # fmt: skip
     _show(found, output, as_json)
 

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from softprompt.backbones import Backbone
+from softprompt.methods import get_method
 from softprompt.recipes import Recipe
 from softprompt.soft import Bank
 from softprompt.tasks import Task
@@ -48,8 +49,23 @@ def measure_costs(
 ) -> dict[str, Costs]:
     """Time a step of each recipe on the same examples, in turns, so that a busy machine slows all of them alike.
 
-    The first step of each is not timed; its memory is measured before another prompt is made.
+    The first step of each is not timed; its memory is measured before another prompt is made. A baseline, which may
+    be as large as the network, has the memory to itself, and its steps follow each other.
     """
+    alone = [name for name, (recipe, _) in recipes.items() if get_method(recipe.method).kind == "network"]
+    groups = [[name for name in recipes if name not in alone], *([name] for name in alone)]
+    found: dict[str, Costs] = {}
+    for names in groups:
+        found |= _measured(backbone, task, {name: recipes[name] for name in names}, tokens_per_pass)
+    return {name: found[name] for name in recipes}
+
+
+def _measured(
+    backbone: Backbone,
+    task: Task,
+    recipes: Mapping[str, tuple[Recipe, Predecessor | None]],
+    tokens_per_pass: int | None,
+) -> dict[str, Costs]:
     candidates: dict[str, Candidate] = {}
     peaks: dict[str, float | None] = {}
     gradients = Gradients(backbone, tokens_per_pass)
@@ -65,11 +81,11 @@ def measure_costs(
             times[name].append(_step(backbone, gradients, candidate))
     return {
         name: Costs(
-            statistics.median(seconds for seconds, _ in found),
-            statistics.median(tokens / seconds for seconds, tokens in found),
+            statistics.median(seconds for seconds, _ in taken),
+            statistics.median(tokens / seconds for seconds, tokens in taken),
             peaks[name],
         )
-        for name, found in times.items()
+        for name, taken in times.items()
     }
 
 
