@@ -59,7 +59,7 @@ def running_batch(backbone: Backbone, cache: PromptCache) -> RunningBatch:
             batch.clear()
             if gap <= TOLERANCE[backbone.dtype]:
                 return batch
-        except Exception:  # noqa: BLE001, S110  # whatever a model of somebody else's does, the slow way is left
+        except Exception:  # noqa: BLE001  # whatever a model of somebody else's does, the slow way is left
             pass
         if attention(backbone) != before:
             with quiet_loading():

@@ -58,7 +58,8 @@ def ranking(choices: Sequence[Sequence[int]]) -> Ranking:
 def read_picks(scores: Tensor, places: Sequence[int], ids: Sequence[int]) -> list[float]:
     """Entries (place, id) of log-probabilities (m, v), in one transfer."""
     at = torch.tensor(places, device=scores.device)
-    return scores[at, torch.tensor(ids, device=scores.device)].double().cpu().tolist()  # type: ignore[no-any-return]
+    found: list[float] = scores[at, torch.tensor(ids, device=scores.device)].double().cpu().tolist()
+    return found
 
 
 def summed(rankings: Sequence[Ranking], picked: Sequence[float]) -> list[list[float]]:

@@ -27,8 +27,9 @@ class RecomputedBatch:
 
     def join(self, questions: Sequence[Question]) -> Tensor:
         rows: list[tuple[Question, list[int]]] = [(question, []) for question in questions]
+        logits = self._next(rows)
         self._rows += rows
-        return self._next(rows)
+        return logits
 
     def step(self, tokens: Sequence[int]) -> Tensor:
         for (_, made), token in zip(self._rows, tokens, strict=True):
@@ -43,9 +44,7 @@ class RecomputedBatch:
         self._rows = []
 
     def score(self, questions: Sequence[Question], rankings: Sequence[Ranking]) -> list[list[float]]:
-        rows = [
-            (question, target) for question, one in zip(questions, rankings, strict=True) for target in one.targets
-        ]
+        rows = [(question, target) for question, one in zip(questions, rankings, strict=True) for target in one.targets]
         own = self._scores(rows)
         found, at = [], 0
         for one in rankings:

@@ -62,7 +62,7 @@ class Chooser:
         reached = shares.cumsum(-1)
         # The fewest likeliest tokens whose shares reach top_p, the one that reaches it included.
         kept = int((reached < self.sampling.top_p).sum()) + 1 if self.sampling.top_p < 1 else len(reached)
-        drawn = torch.rand((), generator=self.generator, dtype=torch.float64) * reached[: kept][-1]
+        drawn = torch.rand((), generator=self.generator, dtype=torch.float64) * reached[:kept][-1]
         return int(order[min(int((reached[:kept] <= drawn).sum()), len(reached) - 1)])
 
 

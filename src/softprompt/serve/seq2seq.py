@@ -126,7 +126,7 @@ class Seq2SeqBatch:
 
 
 class Seq2SeqCohorts:
-    """The same for a decoder with absolute positions (BART): those that joined together go on together, by themselves."""
+    """The same for a decoder with absolute positions (BART): those that joined together go on by themselves."""
 
     def __init__(self, backbone: Seq2Seq) -> None:
         self.backbone = backbone

@@ -33,7 +33,10 @@ class TextStream:
         if after.endswith(UNFINISHED) and pending < MOST_UNFINISHED:
             return ""
         self._text += after[len(before) :]
-        self._settled, self._read = self._read, len(self.ids)
+        # The next piece is read behind these tokens, if they have a text of their own to be read behind.
+        if self._decoded(self.ids[self._read :]).strip():
+            self._settled = self._read
+        self._read = len(self.ids)
         return self._give(ended=False)
 
     def end(self) -> str:
