@@ -170,7 +170,7 @@ class PromptBank:
                 self._rename(incoming, self.folder / f"{name}@{before.version + 1 if before else 1}")
                 self._discard(name, keep_newest=True)
                 self._refresh(again=True)
-                return self._entries[name]
+                return self.entry(name)
         except BadArtefact as error:
             told = str(error).replace(str(incoming / FOLDED), "the tensors").replace(str(incoming), name)
             raise BadArtefact(told) from None
@@ -281,8 +281,8 @@ def check_name(name: str) -> None:
     """Raise BadInput for what may not be a prompt's name: it becomes a folder's."""
     if not NAME.fullmatch(name) or name == BASE:
         raise BadInput(
-            f"{name[:120]!r} cannot be a prompt's name: expected 1 to 100 letters, digits, dots, dashes or underscores, "
-            f"a letter or digit first, and not {BASE!r}."
+            f"{name[:120]!r} cannot be a prompt's name: expected 1 to 100 letters, digits, dots, dashes or "
+            f"underscores, a letter or digit first, and not {BASE!r}."
         )
 
 

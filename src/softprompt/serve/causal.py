@@ -65,6 +65,10 @@ class CausalBatch:
         """Columns that a sequence takes in the end."""
         return question.length + len(question.source) + new
 
+    def room(self, question: Question) -> int | None:
+        """Most tokens that can follow a source; None: no limit."""
+        return None if self.backbone.context is None else self.backbone.context - self.tokens(question, 0)
+
     def join(self, questions: Sequence[Question]) -> Tensor:
         """Let sequences join behind those there are; returns the logits (g, v) of their first tokens, in float32."""
         rows = [_Row(question, (), front) for question, front in zip(questions, self._fronts(questions), strict=True)]

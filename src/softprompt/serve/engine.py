@@ -10,7 +10,7 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -154,6 +154,11 @@ class Engine:
                     self._joins.append(job)
             self._news.notify()
 
+    def spell(self, token: int) -> str:
+        """The text of one token."""
+        text: str = self._tokenizer.decode([token])
+        return text
+
     def retry_after(self) -> int:
         """Seconds in which the queue may have become short, 1 to 60."""
         return min(max(math.ceil(self.waiting / 2 / max(self._rate, 1e-3)), 1), 60)
@@ -166,7 +171,7 @@ class Engine:
         finally:
             job.cancelled = True
 
-    async def generate(self, job: Generate) -> AsyncIterator[Piece]:
+    async def generate(self, job: Generate) -> AsyncGenerator[Piece, None]:
         """The pieces of a submitted job. Whoever goes away cancels it."""
         try:
             while True:

@@ -25,6 +25,10 @@ class RecomputedBatch:
     def tokens(self, question: Question, new: int) -> int:
         return question.length + len(question.source) + new
 
+    def room(self, question: Question) -> int | None:
+        used = self.tokens(question, 0) if self.backbone.kind == "causal" else 1
+        return None if self.backbone.context is None else self.backbone.context - used
+
     def join(self, questions: Sequence[Question]) -> Tensor:
         rows: list[tuple[Question, list[int]]] = [(question, []) for question in questions]
         logits = self._next(rows)

@@ -40,6 +40,10 @@ class Seq2SeqBatch:
         """Columns that a sequence takes in the end."""
         return question.length + len(question.source) + new
 
+    def room(self, question: Question) -> int | None:
+        """Most tokens that can follow a source; None: no limit."""
+        return None  # a distance may be any
+
     def join(self, questions: Sequence[Question]) -> Tensor:
         """Let sequences join behind those there are; returns the logits (g, v) of their first tokens, in float32."""
         first, lengths = len(self), [question.length + len(question.source) for question in questions]
@@ -138,6 +142,9 @@ class Seq2SeqCohorts:
 
     def tokens(self, question: Question, new: int) -> int:
         return question.length + len(question.source) + new
+
+    def room(self, question: Question) -> int | None:
+        return None if self.backbone.context is None else self.backbone.context - 1
 
     def join(self, questions: Sequence[Question]) -> Tensor:
         cohort = Seq2SeqBatch(self.backbone)
