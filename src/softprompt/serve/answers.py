@@ -162,6 +162,10 @@ class Writer:
             text_offset=offsets,
         )
 
+    def _top(self, chosen: Chosen) -> dict[str, float]:
+        """By text; of tokens that are spelled alike, the likeliest."""
+        return {self.engine.spell(token): value for token, value in reversed(chosen.top)}
+
     def _body(self, choices: Sequence[CompletionChoice], **more: Any) -> Completion:
         return Completion(id=self.id, created=self.created, model=self.body.model, choices=list(choices), **more)
 

@@ -21,7 +21,7 @@ from softprompt.errors import BadArtefact, BadInput
 from softprompt.serve.answers import ClientGone, Writer, classified, completion_jobs, rank_jobs, while_connected
 from softprompt.serve.asking import Asker
 from softprompt.serve.bank import BASE, Entry, PromptBank, check_name
-from softprompt.serve.engine import Engine
+from softprompt.serve.engine import Closing, Engine
 from softprompt.serve.guard import Guard, may_change
 from softprompt.serve.keys import Keys
 from softprompt.serve.limits import Limits
@@ -75,10 +75,12 @@ class Server:
         self._keeper = ThreadPoolExecutor(1, "softprompt-keeper")  # stores prompts, so that no question waits for it
 
     async def read(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._reader, work)
+        """Tokenise and look up, in the one thread that does."""
+        return await _in(self._reader, work)
 
     async def keep(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._keeper, work)
+        """List and store prompts."""
+        return await _in(self._keeper, work)
 
     @asynccontextmanager
     async def running(self, app: FastAPI) -> AsyncIterator[None]:
@@ -89,6 +91,14 @@ class Server:
             await asyncio.get_running_loop().run_in_executor(None, self.engine.close, self.grace)
             self._reader.shutdown(cancel_futures=True)
             self._keeper.shutdown()
+
+
+async def _in(threads: ThreadPoolExecutor, work: Callable[[], T]) -> T:
+    try:
+        doing = asyncio.get_running_loop().run_in_executor(threads, work)
+    except RuntimeError:  # the threads have ended
+        raise Closing("The server has ended.") from None
+    return await doing
 
 
 def make_app(

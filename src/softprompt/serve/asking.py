@@ -40,21 +40,22 @@ class Asker:
     def to_generate(
         self, model: str, texts: Sequence[Input], *, raw: bool, max_tokens: int | None, default: int
     ) -> list[Asked]:
-        """Texts to continue, each by at most `max_tokens` (None: `default`, or what there is room for)."""
+        """Texts to continue, each by at most `max_tokens` (None: `default`).
+
+        Beside them a source is cut to the backbone's positions; `predict` would let an answer run past those.
+        """
         self._count(texts)
         if max_tokens is not None and max_tokens > self.limits.output_tokens:
             raise BadInput(f"max_tokens is {max_tokens}; this server gives at most {self.limits.output_tokens}.")
-        served = self._served(model)
+        served, most = self._served(model), max_tokens or min(default, self.limits.output_tokens)
         found = []
         for text in texts:
-            question, cut = self._question(served, self._example(served, text, raw, ()), 0)
+            question, cut = self._question(served, self._example(served, text, raw, ()), most)
             room = self.engine.batch.room(question)
-            most = max_tokens or min(default, self.limits.output_tokens, max(room or default, 1))
             if room is not None and most > room:
                 raise BadInput(
-                    f"The prompt's {question.length} rows and the input's {len(question.source)} tokens leave room for "
-                    f"{max(room, 0)} of the {most} tokens asked for ({self.backbone.name} has {self.backbone.context} "
-                    "positions). Shorten the input or lower max_tokens."
+                    f"The answer may have {room} tokens and {most} were asked for ({self.backbone.name} has "
+                    f"{self.backbone.context} positions). Lower max_tokens."
                 )
             found.append(Asked(question, cut, most))
         return found
@@ -110,7 +111,10 @@ class Asker:
         most = limit if served is None else served.card.max_source
         ids, cut = self.backbone.source_ids(example, min(most, self._room(length, target, most)))
         if cut and served is None:
-            raise BadInput(f"The input has {tokens} tokens; {self.backbone.name} has room for {len(ids)}. Shorten it.")
+            raise BadInput(
+                f"The input has {tokens} tokens; beside the answer {self.backbone.name} has room for {len(ids)}. Shorten "
+                "it or lower max_tokens."
+            )
         if not ids:
             raise BadInput("The input has no tokens; give some text.")
         if served is None:

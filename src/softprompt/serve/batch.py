@@ -58,6 +58,7 @@ def running_batch(backbone: Backbone, cache: PromptCache) -> RunningBatch:
             batch = kind()
             gap = float((_trial(backbone, batch) - told).abs().max())
             batch.clear()
+            cache.clear()
             if gap <= TOLERANCE[backbone.dtype]:
                 return batch
         except Exception:  # noqa: BLE001  # whatever a model of somebody else's does, the slow way is left

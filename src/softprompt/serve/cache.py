@@ -38,6 +38,11 @@ class PromptCache:
         self._held[key] = held
         self.bytes += size
 
+    def clear(self) -> None:
+        """Forget all, and the counts too."""
+        self._held.clear()
+        self.bytes = self.hits = self.misses = 0
+
     def drop(self, key: Hashable) -> None:
         """Forget a key, if it is held: of a prompt that was replaced or removed."""
         if key in self._held:
