@@ -156,9 +156,7 @@ class Writer:
         return Logprobs(
             tokens=spelled,
             token_logprobs=[float(one.logprob or 0.0) for one in chosen],
-            top_logprobs=[{self.engine.spell(t): v for t, v in one.top} for one in chosen]
-            if self.body.logprobs
-            else None,
+            top_logprobs=[self._top(one) for one in chosen] if self.body.logprobs else None,
             text_offset=offsets,
         )
 

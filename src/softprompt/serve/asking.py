@@ -112,8 +112,8 @@ class Asker:
         ids, cut = self.backbone.source_ids(example, min(most, self._room(length, target, most)))
         if cut and served is None:
             raise BadInput(
-                f"The input has {tokens} tokens; beside the answer {self.backbone.name} has room for {len(ids)}. Shorten "
-                "it or lower max_tokens."
+                f"The input has {tokens} tokens; beside the answer {self.backbone.name} has room for {len(ids)}. "
+                "Shorten it or lower max_tokens."
             )
         if not ids:
             raise BadInput("The input has no tokens; give some text.")

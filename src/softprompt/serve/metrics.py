@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterable
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -19,6 +19,7 @@ class Metrics(Watch):
     """The server's own registry, and the engine's watch."""
 
     def __init__(self) -> None:
+        disable_created_metrics()  # a second line beside each
         self.registry = CollectorRegistry()
         self.rows = Histogram(
             "softprompt_batch_rows", "Requests that one pass of the network serves.", ["work"], buckets=ROWS,

@@ -96,7 +96,9 @@ def handle_errors(app: FastAPI) -> None:
 
 def _first_of(errors: Sequence[Any]) -> tuple[str, str | None]:
     """What to say of a body or query that does not fit, and which parameter it is about."""
-    first = errors[0]
+    first = min(
+        errors, key=lambda error: error["type"] != "extra_forbidden"
+    )  # a misspelt name, before what it left out
     place = [str(part) for part in first["loc"] if part not in ("body", "query", "path", "header")]
     param = place[0] if place and first["type"] != "json_invalid" else None
     if first["type"] == "extra_forbidden" and param:
@@ -105,5 +107,6 @@ def _first_of(errors: Sequence[Any]) -> tuple[str, str | None]:
         return f"Unknown parameter {param!r}." + (f" Did you mean {close[0]!r}?" if close else " Leave it out."), param
     if first["type"] == "json_invalid":
         return f"The body is no JSON: {first.get('ctx', {}).get('error', 'it cannot be read')}.", None
-    where = ".".join(place) or "The body"
-    return f"{where}: {first['msg']}.", param
+    if not place:
+        return f"The body is no JSON object sent as application/json: {first['msg']}.", None
+    return f"{'.'.join(place)}: {first['msg']}.", param
