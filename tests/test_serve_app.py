@@ -5,6 +5,7 @@ import json
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ def test_the_openai_client_completes_streams_and_lists(tmp_path: Path, monkeypat
         assert (await ai.models.retrieve("free")).owned_by == "softprompt"
         made = await ai.completions.create(model="free", prompt=[TEXT, "good bad"])
         assert [choice.index for choice in made.choices] == [0, 1]
-        with predicting(lambda **given: tiny.backbone("llama", **given), monkeypatch) as predict:
+        with predicting(cache(lambda **given: tiny.backbone("llama", **given)), monkeypatch) as predict:
             assert made.choices[0].text == predict(tmp_path / "free", TEXT)["prediction"]
             assert made.choices[1].text == predict(tmp_path / "free", "good bad")["prediction"]
         assert made.usage is not None
@@ -103,7 +104,7 @@ def test_sampling_stops_and_log_probabilities(tmp_path: Path) -> None:
 def test_classify_gives_the_probabilities_of_predict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def ask(client: httpx2.AsyncClient) -> None:
         told = (await client.post("/v1/classify", json={"model": "teams", "input": [TEXT, "good bad"]})).json()
-        with predicting(lambda **given: tiny.backbone("llama", **given), monkeypatch) as predict:
+        with predicting(cache(lambda **given: tiny.backbone("llama", **given)), monkeypatch) as predict:
             for found, text in zip(told["data"], [TEXT, "good bad"], strict=True):
                 alone = predict(tmp_path / "teams", text)
                 assert found["prediction"] == alone["prediction"]

@@ -128,7 +128,9 @@ def make_app(
 
 
 def _asking_routes(app: FastAPI, server: Server) -> None:
-    @app.post("/v1/completions", response_model=Completion, tags=["ask"])
+    streamed = {"content": {"text/event-stream": {"schema": {"type": "string"}}}}
+
+    @app.post("/v1/completions", response_model=Completion, responses={200: streamed}, tags=["ask"])
     async def completions(body: CompletionBody, request: Request) -> Any:
         """Continue texts, each with the prompt that `model` names; with `stream`, as server-sent events."""
         body.refuse_unsupported()

@@ -43,11 +43,6 @@ class PromptCache:
         self._held.clear()
         self.bytes = self.hits = self.misses = 0
 
-    def drop(self, key: Hashable) -> None:
-        """Forget a key, if it is held: of a prompt that was replaced or removed."""
-        if key in self._held:
-            self.bytes -= _bytes(self._held.pop(key))
-
 
 def _bytes(tensor: Tensor) -> int:
     return tensor.numel() * tensor.element_size()

@@ -49,7 +49,7 @@ class _Row(NamedTuple):
 
 
 class CausalBatch:
-    """Sequences in slots 0, 1, ... of a decoder-only backbone. `shifted` leaves slots free from the front."""
+    """Sequences in slots 0, 1, ... of a decoder-only backbone."""
 
     def __init__(self, backbone: Causal, cache: PromptCache) -> None:
         self.backbone, self.cache = backbone, cache

@@ -19,7 +19,7 @@ class Metrics(Watch):
     """The server's own registry, and the engine's watch."""
 
     def __init__(self) -> None:
-        disable_created_metrics()  # a second line beside each
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # a second line beside each
         self.registry = CollectorRegistry()
         self.rows = Histogram(
             "softprompt_batch_rows", "Requests that one pass of the network serves.", ["work"], buckets=ROWS,
