@@ -1,6 +1,5 @@
 """What the verbs do: the command line and the Python API call the same functions."""
 
-import json
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -312,26 +311,11 @@ def _questions(prompt: Prompt, texts: Sequence[str] | None, data: str | Path | N
         lines = texts or [line.rstrip("\n") for line in sys.stdin if line.strip()]
         if not lines:
             raise BadInput("Nothing to answer: give texts, --data FILE, or lines on stdin.")
-        rows = [_fields(form, line) for line in lines]
+        rows = [form.row(line) for line in lines]
     for row in rows:
-        for name in form.fields:
-            if name not in row:
-                raise BadInput(f"The template needs the column {name!r}; given: {', '.join(row) or 'none'}.")
+        form.check(row)
     first = choices[0] if choices else ""
     return [Example(form.source(row), first, form.cue, choices, answer_at=form.answer_at(row)) for row in rows]
-
-
-def _fields(form: Template, line: str) -> dict[str, str]:
-    if len(form.fields) == 1:
-        return {form.fields[0]: line}
-    try:
-        value = json.loads(line)
-    except json.JSONDecodeError:
-        value = None
-    if not isinstance(value, dict):
-        wanted = json.dumps(dict.fromkeys(form.fields, "..."))
-        raise BadInput(f"This prompt reads {len(form.fields)} columns; give each text as JSON: {wanted}.")
-    return {str(key): str(item) for key, item in value.items()}
 
 
 def _answer(record: Record) -> dict[str, Any]:

@@ -20,6 +20,9 @@ from softprompt.soft import Bank
 from softprompt.start import embedding_scale
 from softprompt.tasks.task import Example, Scoring
 
+MOST_CHOICES = 10_000
+"""Sets of choices whose ids are held in memory."""
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -210,6 +213,10 @@ class Backbone:
         self._whole.remember()
         self._parts.remember()
 
+    def hold(self, most: int) -> None:
+        """Hold about `most` bytes of texts and their ids in memory, and no more."""
+        self._whole.most = self._parts.most = most
+
     def read_sources(self, examples: Sequence[Example]) -> None:
         """Tokenise the sources of examples that will be asked for: together takes half the time of one by one."""
         self._whole.read(example.source + example.cue for example in examples)
@@ -225,6 +232,8 @@ class Backbone:
     def choice_ids(self, choices: Sequence[str]) -> list[list[int]]:
         """Ids of each choice as it is scored. Raises BadInput for one without tokens and for two that are the same."""
         key = tuple(choices)
+        if len(self._choice_ids) > MOST_CHOICES:  # a server's clients may name any
+            self._choice_ids = {}
         if key not in self._choice_ids:  # every example of a task asks again, and comparing all pairs is not free
             self._choice_ids[key] = self._checked_choice_ids(key)
         return self._choice_ids[key]

@@ -54,6 +54,7 @@ class TextIds:
 
     def __init__(self, tokenizer: Any, *, special: bool = True) -> None:
         self.tokenizer, self.special = tokenizer, special
+        self.most = MEMORY
         self._memory: dict[str, bytes] = {}
         self._held = self._read = 0  # bytes in memory; texts so far
         self._remembers = False
@@ -73,7 +74,7 @@ class TextIds:
         missing = [text for text in dict.fromkeys(texts) if text not in self._memory]
         if not missing:
             return
-        if self._held > MEMORY:
+        if self._held > self.most:
             self.keep()
             self._memory, self._held = {}, 0
         found: dict[str, bytes] = {}

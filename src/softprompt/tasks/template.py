@@ -3,6 +3,7 @@
 {mask} is no column: it is the place of the answer, for masked backbones (softprompt.backbones.masked).
 """
 
+import json
 import string
 from collections.abc import Mapping
 
@@ -45,6 +46,25 @@ class Template:
             None,
         )
         self.has_mask = MASK in named
+
+    def row(self, line: str) -> dict[str, str]:
+        """The columns that a text names: itself where there is one, else those of a JSON object. Raises BadInput."""
+        if len(self.fields) == 1:
+            return {self.fields[0]: line}
+        try:
+            value = json.loads(line)
+        except (json.JSONDecodeError, RecursionError):
+            value = None
+        if not isinstance(value, dict):
+            wanted = json.dumps(dict.fromkeys(self.fields, "..."))
+            raise BadInput(f"This prompt reads {len(self.fields)} columns; give each text as JSON: {wanted}.")
+        return {str(key): str(item) for key, item in value.items()}
+
+    def check(self, row: Mapping[str, str]) -> None:
+        """Raise BadInput when a column is missing."""
+        for name in self.fields:
+            if name not in row:
+                raise BadInput(f"The template needs the column {name!r}; given: {', '.join(row) or 'none'}.")
 
     def source(self, row: Mapping[str, str]) -> str:
         """The text up to and with the last column, filled from `row`; the cue follows it."""

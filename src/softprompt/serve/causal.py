@@ -1,0 +1,227 @@
+"""Decoder-only backbones: a batch that sequences join and leave, over slots of keys and values.
+
+A sequence's slot is [its prompt's keys and values][source][what was generated]. A prompt that does not look at its
+input has the same keys and values for every source, so they are computed once and kept (softprompt.serve.cache); the
+rows of one that does go through the network with the source.
+"""
+
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from softprompt.backbones import Causal
+from softprompt.backbones.cutting import cut
+from softprompt.embedding import Layout
+from softprompt.quiet import quiet_loading
+from softprompt.serve.cache import PromptCache
+from softprompt.serve.question import Question, Ranking, read_picks, summed
+from softprompt.serve.slots import NAME, Slots
+from softprompt.soft import Bank, SoftPrompt
+
+PASS_COST = {True: 32, False: 512}  # tokens that one more pass of padded rows costs: on a CPU, on an accelerator
+
+
+class _Row(NamedTuple):
+    """What one row of a pass brings: ids (of soft tokens too, for a prompt that looks at its input)."""
+
+    question: Question
+    tail: Sequence[int] = ()
+    """Target tokens behind the source."""
+    front: Tensor | None = None
+    """Keys and values of the prompt (layers, 2, key heads, l, head size); None: there are none, or they are in ids."""
+
+    @property
+    def start(self) -> int:
+        """Columns that are filled already."""
+        return 0 if self.front is None else self.front.shape[3]
+
+    @property
+    def soft(self) -> int:
+        """Soft tokens that go through the network with the source."""
+        return self.question.length - self.start
+
+    @property
+    def tokens(self) -> int:
+        return self.soft + len(self.question.source) + len(self.tail)
+
+
+class CausalBatch:
+    """Sequences in slots 0, 1, ... of a decoder-only backbone."""
+
+    def __init__(self, backbone: Causal, cache: PromptCache) -> None:
+        self.backbone, self.cache = backbone, cache
+        self.slots, self._scratch = Slots(_layers(backbone)), Slots(_layers(backbone), lasting=False)
+        self._lengths: list[int] = []  # of each sequence, its prompt included
+        with quiet_loading():
+            backbone.model.set_attn_implementation(NAME)  # type: ignore[operator]
+
+    def __len__(self) -> int:
+        return len(self._lengths)
+
+    def tokens(self, question: Question, new: int) -> int:
+        """Columns that a sequence takes in the end."""
+        return question.length + len(question.source) + new
+
+    def room(self, question: Question) -> int | None:
+        """Most tokens that can follow a source; None: no limit."""
+        return None if self.backbone.context is None else self.backbone.context - self.tokens(question, 0)
+
+    def join(self, questions: Sequence[Question]) -> Tensor:
+        """Let sequences join behind those there are; returns the logits (g, v) of their first tokens, in float32."""
+        rows = [_Row(question, (), front) for question, front in zip(questions, self._fronts(questions), strict=True)]
+        states = self._run(self.slots, len(self), rows)
+        ends = list(accumulate(row.tokens for row in rows))
+        self._lengths += [row.start + row.tokens for row in rows]
+        return self.backbone._head(states[[end - 1 for end in ends]]).float()
+
+    def step(self, tokens: Sequence[int]) -> Tensor:
+        """Give each sequence its next token; returns the logits (b, v) of the ones after, in float32."""
+        device = self.backbone.device
+        embeds = self.backbone.embedding.table(torch.tensor(tokens, device=device).unsqueeze(1))
+        columns = torch.tensor(self._lengths, device=device).unsqueeze(1)
+        states = self._call(self.slots, slice(0, len(self)), embeds, columns, columns, max(self._lengths) + 1)
+        self._lengths = [length + 1 for length in self._lengths]
+        return self.backbone._head(states[:, 0]).float()
+
+    def leave(self, index: int) -> None:
+        """Let sequence `index` go; the last one takes its place."""
+        last = len(self) - 1
+        if index != last:
+            self.slots.move(last, index)
+            self._lengths[index] = self._lengths[last]
+        self._lengths.pop()
+        if not self._lengths:
+            self.slots.clear()
+
+    def clear(self) -> None:
+        self._lengths = []
+        self.slots.clear()
+        self._scratch.clear()
+
+    def score(self, questions: Sequence[Question], rankings: Sequence[Ranking]) -> list[list[float]]:
+        """Log-probability of each choice of each question, in nats."""
+        fronts = self._fronts(questions)
+        rows, owners = [], []
+        for i, (question, front, asked) in enumerate(zip(questions, fronts, rankings, strict=True)):
+            for j, target in enumerate(asked.targets):
+                rows.append(_Row(question, target[:-1], front))
+                owners.append((i, j))
+        places = {owner: at for at, owner in enumerate(owners)}
+        states = self._sorted_runs(rows)
+        begins = list(accumulate((len(row.tail) + 1 for row in rows), initial=0))
+        scores = torch.log_softmax(self.backbone._head(states).float(), -1)
+        picks = [
+            (begins[places[i, pick.row]] + pick.column, pick.id) for i, one in enumerate(rankings) for pick in one.picks
+        ]
+        return summed(rankings, read_picks(scores, [at for at, _ in picks], [token for _, token in picks]))
+
+    def _sorted_runs(self, rows: Sequence[_Row]) -> Tensor:
+        """States (m, d) that predict: of each row, in order, those at its source's end and its tail."""
+        order = sorted(range(len(rows)), key=lambda i: rows[i].tokens)
+        each = PASS_COST[self.backbone.device.type == "cpu"]
+        found: dict[int, Tensor] = {}
+        for begin, end in cut([rows[i].tokens for i in order], lambda g, s: g * s + each):
+            group = [rows[i] for i in order[begin:end]]
+            states = self._run(self._scratch, 0, group)
+            ends = list(accumulate(row.tokens for row in group))
+            for i, row, stop in zip(order[begin:end], group, ends, strict=True):
+                found[i] = states[stop - len(row.tail) - 1 : stop]
+        return torch.cat([found[i] for i in range(len(rows))])
+
+    def _run(self, slots: Slots, first: int, rows: Sequence[_Row]) -> Tensor:
+        """Read rows into slots from `first` on; returns the states of all their tokens (sum of tokens, d)."""
+        device, t = self.backbone.device, max(row.tokens for row in rows)
+        width = max(row.start for row in rows) + t
+        slots.reserve(first + len(rows), width)
+        for slot, row in enumerate(rows, first):
+            if row.front is not None:
+                slots.put(slot, row.front)
+        starts = torch.tensor([row.start for row in rows]).unsqueeze(1)
+        sizes = torch.tensor([row.tokens for row in rows]).unsqueeze(1)
+        own = torch.arange(t).expand(len(rows), -1)
+        # Padding stands behind a row's tokens, in columns that its own next tokens overwrite before they are seen;
+        # its positions are those of real tokens, as a table of positions may end there.
+        columns, positions = starts + own, starts + torch.minimum(own, sizes - 1)
+        states = self._call(
+            slots, slice(first, first + len(rows)), self._embed(rows, t), columns.to(device), positions.to(device),
+            width,
+        )  # fmt: skip
+        return states[(own < sizes).to(device)]
+
+    def _embed(self, rows: Sequence[_Row], t: int) -> Tensor:
+        """What the network reads of rows (g, t, d)."""
+        backbone = self.backbone
+        prompts = {row.question.prompt: i for i, row in enumerate(rows) if _shows(row)}
+        bank = Bank({str(i): prompt for prompt, i in prompts.items() if prompt is not None})
+        index = {prompt: i for i, prompt in enumerate(bank)}
+        ids, position, named = [], [], []
+        for row in rows:
+            prompt, source = row.question.prompt, row.question.source
+            shown = index[prompt] if prompt is not None and _shows(row) else -1
+            soft = bank.soft_ids(shown, backbone.v) if row.soft else []
+            filling = [backbone.pad] * (t - row.tokens)
+            ids.append([*soft, *source, *row.tail, *filling])
+            position.append([*[-1] * len(soft), *range(len(source)), *[-1] * (t - len(soft) - len(source))])
+            named.append(shown)
+        device = backbone.device
+        layout = Layout(torch.tensor(named, device=device), torch.tensor(position, device=device))
+        with backbone.using(bank), backbone.embedding.laid_out(layout):
+            embeds: Tensor = backbone.embedding(torch.tensor(ids, device=device))
+        return embeds
+
+    def _call(
+        self, slots: Slots, rows: slice, embeds: Tensor, columns: Tensor, positions: Tensor, width: int
+    ) -> Tensor:
+        """The network's last states (g, t, d) over embeddings (g, t, d), with what the rows' slots hold before them."""
+        base: Any = self.backbone.model.base_model
+        with slots.reading(rows, columns, width):
+            states: Tensor = base(
+                inputs_embeds=embeds, position_ids=positions, past_key_values=slots.cache, use_cache=True
+            ).last_hidden_state
+        return states
+
+    def _fronts(self, questions: Sequence[Question]) -> list[Tensor | None]:
+        """Keys and values of each question's prompt; what is not remembered yet is computed, all of it together."""
+        found: dict[SoftPrompt, Tensor] = {}
+        missing: dict[SoftPrompt, Question] = {}
+        for question in questions:
+            prompt = question.prompt
+            if prompt is None or not prompt.length or prompt.kind == "input" or prompt in found or prompt in missing:
+                continue
+            held = self.cache.get(question.key)
+            if held is None:
+                missing[prompt] = question
+            else:
+                found[prompt] = held
+        if missing:
+            self._read_prompts(list(missing))
+            for slot, (prompt, question) in enumerate(missing.items()):
+                found[prompt] = self._scratch.take(slot, prompt.length)
+                self.cache.put(question.key, found[prompt])
+        return [None if question.prompt is None else found.get(question.prompt) for question in questions]
+
+    def _read_prompts(self, prompts: Sequence[SoftPrompt]) -> None:
+        """Read the rows of prompts into the scratch slots, one a slot."""
+        backbone, t = self.backbone, max(prompt.length for prompt in prompts)
+        rows = [prompt.prompt(None) for prompt in prompts]
+        embeds = torch.stack([torch.nn.functional.pad(one, (0, 0, 0, t - len(one))) for one in rows])
+        columns = torch.arange(t, device=backbone.device).expand(len(rows), -1)
+        last = torch.tensor([len(one) - 1 for one in rows], device=backbone.device).unsqueeze(1)
+        self._scratch.reserve(len(rows), t)
+        self._call(
+            self._scratch, slice(0, len(rows)), embeds.to(backbone.dtype), columns, torch.minimum(columns, last), t
+        )
+
+
+def _shows(row: _Row) -> bool:
+    """Whether a row's embeddings depend on its prompt: of others the table says all."""
+    prompt = row.question.prompt
+    return prompt is not None and (prompt.offset is not None or row.soft > 0)
+
+
+def _layers(backbone: Causal) -> int:
+    config: Any = backbone.model.config
+    return int(config.get_text_config().num_hidden_layers)

@@ -1,0 +1,182 @@
+"""Keys and values of many sequences in one block of memory, a slot each: they come, grow and go one by one.
+
+    data (layers, 2, slots, key heads, columns, head size)         2: keys, values
+
+Token p of a sequence stands in column p of its slot, whoever is beside it, so nothing is moved when a sequence joins
+or grows, and what stands behind a token's own column is never seen. transformers' own caches are grown by copying all
+of them for each token, and know one length for all rows.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AttentionInterface
+from transformers.cache_utils import Cache, CacheLayerMixin
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
+
+NAME = "softprompt-slots"
+"""Under which transformers knows an attention that reads slots; outside `Slots.reading` it is SDPA attention."""
+LEAST = 32  # columns of the first block
+
+_active: ContextVar["Slots | None"] = ContextVar("slots", default=None)
+
+
+class Slots:
+    """Slots for a transformers model; `cache` is what the model is given as its past keys and values."""
+
+    def __init__(self, layers: int, *, lasting: bool = True) -> None:
+        self.lasting = lasting
+        """Whether what stands in the slots outlives a larger block; False: a block as large as the last need."""
+        self.data: Tensor | None = None
+        self.cache = Cache(layers=[_Layer(self, i) for i in range(layers)])
+        self._rows = slice(0, 0)
+        self._columns = torch.empty(0, 0, dtype=torch.long)  # (g, t)
+        self._width = 0
+        self._wanted = (0, 0)
+
+    @property
+    def bytes(self) -> int:
+        return 0 if self.data is None else self.data.numel() * self.data.element_size()
+
+    @contextmanager
+    def reading(self, rows: slice, columns: Tensor, width: int) -> Iterator[None]:
+        """Inside, a call of the model reads and writes `rows`; its token (i, j) stands in column `columns[i, j]`.
+
+        `width` is one past the largest of the columns (g, t).
+        """
+        self._rows, self._columns, self._width = rows, columns, width
+        self.reserve(rows.stop, self._width)
+        token = _active.set(self)
+        try:
+            yield
+        finally:
+            _active.reset(token)
+
+    @contextmanager
+    def showing(self, rows: slice, width: int) -> Iterator[None]:
+        """Inside, a call of the model reads the first `width` columns of `rows` and writes nothing."""
+        assert self.data is not None
+        for layer, held in zip(self.cache.layers, self.data, strict=True):
+            layer.keys, layer.values = held[0, rows, :, :width], held[1, rows, :, :width]
+        yield
+        for layer in self.cache.layers:
+            layer.keys = layer.values = None
+
+    def reserve(self, slots: int, columns: int) -> None:
+        """Have at least so many slots and columns; what stands there stays, if it is to last."""
+        old = self.data
+        had = (0, 0) if old is None else (old.shape[2], old.shape[4])
+        if slots <= had[0] and columns <= had[1]:
+            return
+        self._wanted = (max(slots, had[0]), max(columns, had[1])) if self.lasting else (slots, columns)
+        if old is None:
+            return  # the shape is known when the model writes for the first time
+        self.data = self._block(old.shape[3], old.shape[5], old)
+        if self.lasting:
+            self.data[:, :, : had[0], :, : had[1]] = old
+
+    def put(self, slot: int, held: Tensor) -> None:
+        """Write `held` (layers, 2, key heads, l, head size) at the front of a slot."""
+        if self.data is None:
+            self.data = self._block(held.shape[2], held.shape[4], held)
+        self.data[:, :, slot, :, : held.shape[3]] = held
+
+    def fill(self, layer: int, first: int, column: int, key: Tensor, value: Tensor) -> None:
+        """Write keys and values (g, key heads, t, head size) of one layer into slots from `first` on, at `column`."""
+        if self.data is None:
+            self.data = self._block(key.shape[1], key.shape[3], key)
+        rows, columns = slice(first, first + len(key)), slice(column, column + key.shape[2])
+        self.data[layer, 0, rows, :, columns] = key
+        self.data[layer, 1, rows, :, columns] = value
+
+    def take(self, slot: int, columns: int) -> Tensor:
+        """A copy of a slot's first columns (layers, 2, key heads, columns, head size)."""
+        assert self.data is not None
+        return self.data[:, :, slot, :, :columns].clone()
+
+    def move(self, source: int, target: int) -> None:
+        assert self.data is not None
+        self.data[:, :, target] = self.data[:, :, source]
+
+    def shift(self, columns: int) -> None:
+        """Drop the first columns of all slots."""
+        assert self.data is not None
+        self.data[..., : self.data.shape[4] - columns, :] = self.data[..., columns:, :].clone()
+
+    def clear(self) -> None:
+        """Give the memory back."""
+        self.data, self._wanted = None, (0, 0)
+
+    def _block(self, heads: int, size: int, like: Tensor) -> Tensor:
+        slots, columns = self._wanted
+        rounded = LEAST  # doubled, so that growing stays rare
+        while rounded < columns:
+            rounded *= 2
+        return like.new_zeros(len(self.cache.layers), 2, slots, heads, rounded, size)
+
+    def write(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Store keys and values (g, key heads, t, head size) of the call under way; return all that its rows hold."""
+        if self.data is None:
+            self.data = self._block(key.shape[1], key.shape[3], key)
+        own = self.data[layer, :, self._rows]  # (2, g, key heads, columns, head size)
+        at = torch.arange(len(self._columns), device=self._columns.device).unsqueeze(1)
+        own[0][at, :, self._columns] = key.transpose(1, 2)
+        own[1][at, :, self._columns] = value.transpose(1, 2)
+        return own[0, :, :, : self._width], own[1, :, :, : self._width]
+
+    def mask(self, allowed: Callable[..., Tensor]) -> Tensor:
+        """Which columns each token of the call sees (g, 1, t, columns); `allowed` is the layer type's own rule."""
+        nothing = self._columns.new_zeros(())
+        keys = torch.arange(self._width, device=self._columns.device)
+        seen: Tensor = allowed(nothing, nothing, self._columns.unsqueeze(-1), keys)  # (g, t, columns)
+        return seen.unsqueeze(1)
+
+    @property
+    def width(self) -> int:
+        return self._width
+
+    @property
+    def past(self) -> int:
+        """Columns before those of the call, where all of its rows begin in the same column."""
+        return self._width - self._columns.shape[1]
+
+
+class _Layer(CacheLayerMixin):  # type: ignore[misc]
+    """One layer of the slots, as transformers asks for it."""
+
+    def __init__(self, slots: Slots, index: int) -> None:
+        super().__init__()
+        self.slots, self.index, self.is_initialized = slots, index, True
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        pass
+
+    def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+        return self.slots.write(self.index, key_states, value_states)
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        return self.slots.width, 0
+
+    def get_seq_length(self) -> int:
+        return self.slots.past
+
+    def get_max_length(self) -> int:
+        return -1
+
+
+def _mask(*, mask_function: Callable[..., Tensor], **given: Any) -> Any:
+    slots = _active.get()
+    if slots is None:
+        return sdpa_mask(mask_function=mask_function, **given)
+    if given.get("use_vmap"):
+        raise ValueError("its attention mask is made from rows, not from positions")
+    return slots.mask(mask_function)
+
+
+AttentionInterface.register(NAME, sdpa_attention_forward)
+AttentionMaskInterface.register(NAME, _mask)
