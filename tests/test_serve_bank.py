@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+from softprompt.artefact import Card, Prompt
 from softprompt.errors import BadArtefact, BadInput, PromptMismatch
 from softprompt.serve import bank as bank_module
 from softprompt.serve.asking import Asker
@@ -20,8 +21,11 @@ from softprompt.serve.engine import Engine
 from softprompt.serve.jobs import Rank
 from softprompt.serve.limits import Limits
 from softprompt.serve.question import ranking
+from softprompt.soft import Folded
 from tests import tiny
 from tests.serving import SMALL, TEAMS, running, write_prompt
+
+EMPTY = Folded("prompt", torch.zeros(0, tiny.D))
 
 
 def parts(folder: Path) -> tuple[bytes, bytes]:
@@ -145,6 +149,10 @@ def test_what_is_no_prompt_is_refused_and_leaves_nothing(bank: PromptBank, made:
         assert str(bank.folder) not in str(refused.value)
     with pytest.raises(PromptMismatch, match="tuned for tiny-gpt2"):
         bank.put("second", *made(2, tiny.backbone("gpt2")))
+    with pytest.raises(PromptMismatch, match="to stand at the placement 'after_source'"):
+        bank.put("second", _changed(card, placement="after_source"), tensors)
+    with pytest.raises(PromptMismatch, match="is a baseline"):
+        bank._check(Prompt(Card.model_validate_json(card).model_copy(update={"kind": "network"}), EMPTY))
     assert sorted(path.name for path in bank.folder.iterdir()) == before
 
 

@@ -204,6 +204,12 @@ class PromptBank:
                 f"The prompt {card.name!r} was tuned for {card.backbone} ({card.fingerprint.short()}), not for the "
                 f"backbone served here, {self.backbone.name} ({self.fingerprint.short()}). Serve it with that one."
             )
+        if card.kind == "network":
+            raise PromptMismatch(
+                f"{card.name!r} ({card.method}) is a baseline: it changes the network for every request. A server of "
+                "prompts cannot hold it."
+            )
+        prompt.check_placement(self.backbone.placement)
         self.backbone.room(card.length, 0)
         Template(card.template)
 
