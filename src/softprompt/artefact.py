@@ -35,6 +35,7 @@ FORMAT = 1
 FOLDED, UNFOLDED = "prompt.safetensors", "method.safetensors"
 ADAPTER_CONFIG, ADAPTER, TRAINED = "adapter_config.json", "adapter_model.safetensors", "network.safetensors"
 NETWORK = "network."
+_METADATA = {FOLDED: {"softprompt": "prompt"}, UNFOLDED: {"softprompt": "method"}}
 SAMPLED = 256
 
 
@@ -172,18 +173,18 @@ class Prompt:
             )
 
     def save(self, folder: Path, unfolded: SoftPrompt | None = None) -> None:
-        for other in (FOLDED, UNFOLDED, ADAPTER_CONFIG, ADAPTER, TRAINED):  # of a run that stood here before
-            (folder / other).unlink(missing_ok=True)
-        if isinstance(self.form, Adapted):
-            if self.form.adapter is not None:
-                write_json(folder / ADAPTER_CONFIG, self.form.adapter)
-            write_tensors(folder / _file_of(self.card), self.form.tensors, {"format": "pt"})
-        elif isinstance(self.form, Unfolded):
-            write_tensors(folder / UNFOLDED, self.form.tensors, {"softprompt": "method"})
-        else:
+        own = _file_of(self.card)
+        meant = {own}
+        if isinstance(self.form, Adapted) and self.form.adapter is not None:
+            write_json(folder / ADAPTER_CONFIG, self.form.adapter)
+            meant.add(ADAPTER_CONFIG)
+        if isinstance(self.form, Folded):
             if unfolded is not None:
                 write_tensors(folder / UNFOLDED, unfolded.state_dict(), {"softprompt": "method"})
-            write_tensors(folder / FOLDED, stored_tensors(self.form), {"softprompt": "prompt"})
+            meant.add(UNFOLDED)
+        write_tensors(folder / own, stored_tensors(self.form), _METADATA.get(own, {"format": "pt"}))
+        for other in {FOLDED, UNFOLDED, ADAPTER_CONFIG, ADAPTER, TRAINED} - meant:  # of a run that stood here before
+            (folder / other).unlink(missing_ok=True)
         write_json(folder / "prompt.json", self.card.model_dump())
 
 
