@@ -1,1 +1,1 @@
-"""Serving named soft prompts of one frozen model: the engine and its batches, the bank of prompts, and HTTP over them."""
+"""Serving named soft prompts of one frozen model: the engine and its batches, the bank of prompts, HTTP over them."""
