@@ -30,7 +30,7 @@ SMALL = Batching(rows=3, tokens=300, pass_tokens=64, wait=0.002, queue=200, cach
 
 def write_prompt(
     folder: Path, backbone: Backbone, *, kind: str = "prompt", length: int = 4, seed: int = 0, template: str = "{text}",
-    choices: list[str] | None = None, max_source: int = 256,
+    choices: list[str] | None = None, max_source: int = 256, placement: str = "front",
 ) -> Path:  # fmt: skip
     """A finished run of random values in `folder`."""
     d, draw = backbone.d, torch.Generator().manual_seed(seed)
@@ -50,9 +50,9 @@ def write_prompt(
     stored = {"method": method, "options": options, "trainable": 1, "stored": 1}
     card = Card(
         name=folder.name, kind=kind, backbone=backbone.name, fingerprint=fingerprint(backbone), length=length,
-        positions=positions, zeroed=0, max_source=max_source, task="tiny", template=template, choices=choices or [],
-        label=None, words=None, metrics=["accuracy"], seed=seed, scores={}, best=None, stopped=None,
-        versions=versions(), **stored,
+        positions=positions, zeroed=0, max_source=max_source, placement=placement, task="tiny", template=template,
+        choices=choices or [], label=None, words=None, metrics=["accuracy"], seed=seed, scores={}, best=None,
+        stopped=None, versions=versions(), **stored,
     )  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
     Prompt(card, form).save(folder)
@@ -69,13 +69,20 @@ def write_all_kinds(folder: Path, backbone: Backbone) -> list[str]:
     write_prompt(folder / "bare", backbone, kind="prompt+position", length=0, seed=3, template="{text} team")
     write_prompt(folder / "shifted", backbone, kind="prompt+token", length=3, seed=4, choices=TEAMS[:2])
     write_prompt(folder / "looking", backbone, kind="input", length=4, seed=5)
-    return ["teams", "free", "placed", "bare", "shifted", "looking"]
+    opened = {"kind": "prompt+position", "placement": "after_bos"}
+    write_prompt(folder / "opened", backbone, length=4, seed=6, choices=TEAMS, **opened)
+    write_prompt(folder / "behind", backbone, length=3, seed=7, placement="after_source")
+    return ["teams", "free", "placed", "bare", "shifted", "looking", "opened", "behind"]
 
 
 @contextmanager
 def predicting(backbone: Callable[..., Backbone], patch: Any) -> Iterator[Callable[[Path, str], dict[str, Any]]]:
     """`softprompt predict` on a tiny backbone, one text at a time."""
-    patch.setattr(softprompt.commands, "load", lambda name, *, max_source, **_: backbone(max_source=max_source))
+    patch.setattr(
+        softprompt.commands,
+        "load",
+        lambda name, **given: backbone(max_source=given["max_source"], placement=given["placement"]),
+    )
     yield lambda folder, text: softprompt.commands.predict_run(folder, [text])[0]
 
 

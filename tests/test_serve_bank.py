@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 import torch
 
-from softprompt.artefact import Card, Prompt
 from softprompt.errors import BadArtefact, BadInput, PromptMismatch
 from softprompt.serve import bank as bank_module
 from softprompt.serve.asking import Asker
@@ -21,11 +20,8 @@ from softprompt.serve.engine import Engine
 from softprompt.serve.jobs import Rank
 from softprompt.serve.limits import Limits
 from softprompt.serve.question import ranking
-from softprompt.soft import Folded
 from tests import tiny
 from tests.serving import SMALL, TEAMS, running, write_prompt
-
-EMPTY = Folded("prompt", torch.zeros(0, tiny.D))
 
 
 def parts(folder: Path) -> tuple[bytes, bytes]:
@@ -136,7 +132,8 @@ def test_what_is_no_prompt_is_refused_and_leaves_nothing(bank: PromptBank, made:
         (_changed(card, length=10**12), tensors, "at most 65536"),
         (_changed(card, length=-1), tensors, "at most 65536"),
         (_changed(card, template="no column"), tensors, "no column in braces"),
-        (_changed(card, kind="input"), tensors, "looks at its input"),
+        (_changed(card, kind="input"), tensors, "of kind 'input' and has no folded tensors"),
+        (_changed(card, kind="network"), tensors, "of kind 'network' and has no folded tensors"),
         (_changed(card, format=2), tensors, "format 2"),
         (card, tensors[:-3], "truncated or no safetensors"),
         (card, b"\x80\x04\x95pickle", "truncated or no safetensors"),
@@ -151,14 +148,18 @@ def test_what_is_no_prompt_is_refused_and_leaves_nothing(bank: PromptBank, made:
         bank.put("second", *made(2, tiny.backbone("gpt2")))
     with pytest.raises(PromptMismatch, match="to stand at the placement 'after_source'"):
         bank.put("second", _changed(card, placement="after_source"), tensors)
-    with pytest.raises(PromptMismatch, match="is a baseline"):
-        bank._check(Prompt(Card.model_validate_json(card).model_copy(update={"kind": "network"}), EMPTY))
     assert sorted(path.name for path in bank.folder.iterdir()) == before
 
 
 def test_a_prompt_of_another_backbone_and_a_damaged_one_are_refused_when_asked(bank: PromptBank) -> None:
     write_prompt(bank.folder / "foreign", tiny.backbone("gpt2"))
     write_prompt(bank.folder / "damaged", tiny.backbone("llama"))
+    baseline = write_prompt(bank.folder / "baseline", tiny.backbone("llama"))
+    card, tensors = parts(baseline)
+    (baseline / "network.safetensors").write_bytes(tensors)
+    (baseline / "prompt.json").write_bytes(_changed(card, kind="network", stored=4 * tiny.D))
+    with pytest.raises(BadArtefact, match="is a baseline"):
+        bank.get("baseline")
     (bank.folder / "damaged" / "prompt.safetensors").write_bytes(b"nothing")
     with pytest.raises(PromptMismatch, match="not for the backbone served here, tiny-llama"):
         bank.get("foreign")

@@ -49,13 +49,13 @@ async def generated(engine: Engine, job: Generate) -> tuple[str, str]:
 def test_any_mix_answers_as_predict_answers_each_alone(
     name: str, kind: type, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    backbone, draw = tiny.backbone(name), random.Random(name)
+    backbone, draw = tiny.backbone(name, bos=True), random.Random(name)
     names = write_all_kinds(tmp_path, backbone)
     engine, bank = Engine(backbone, SMALL), PromptBank(tmp_path, backbone)
     asker = Asker(engine, bank, Limits())
     assert isinstance(engine.batch, kind)
-    asked = [(draw.choice(names), some_text(draw)) for _ in range(24)]
-    noise = [some_text(draw) for _ in range(8)]
+    asked = [(draw.choice(names), some_text(draw)) for _ in range(16)]
+    noise = [some_text(draw) for _ in range(5)]
 
     async def one(prompt: str, text: str) -> Any:
         await asyncio.sleep(draw.random() / 20)
@@ -87,7 +87,7 @@ def test_any_mix_answers_as_predict_answers_each_alone(
         return list(found[: len(asked)])
 
     found = asyncio.run(all_at_once())
-    with predicting(cache(lambda **given: tiny.backbone(name, **given)), monkeypatch) as predict:
+    with predicting(cache(lambda **given: tiny.backbone(name, bos=True, **given)), monkeypatch) as predict:
         for (prompt, text), answer in zip(asked, found, strict=True):
             alone = predict(tmp_path / prompt, text)
             if isinstance(answer, str):

@@ -7,6 +7,7 @@ are not made for several.
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from softprompt.backbones.placement import tokens_before
 from softprompt.errors import BadInput
 from softprompt.serve.bank import BASE, PromptBank, Served
 from softprompt.serve.engine import Engine
@@ -99,7 +100,8 @@ class Asker:
         form = served.template
         row = form.row(text) if isinstance(text, str) else {name: str(value) for name, value in text.items()}
         form.check(row)
-        return Example(form.source(row), choices[0] if choices else "", form.cue, choices)
+        first = choices[0] if choices else ""
+        return Example(form.source(row), first, form.cue, choices, answer_at=form.answer_at(row))
 
     def _question(self, served: Served | None, example: Example, target: int) -> tuple[Question, bool]:
         """The ids of a source beside `target` target tokens, and whether it was cut."""
@@ -119,7 +121,9 @@ class Asker:
             raise BadInput("The input has no tokens; give some text.")
         if served is None:
             return Question(tuple(ids)), cut
-        return Question(tuple(ids), served.prompt, served.entry.key), cut
+        placement = served.card.placement
+        before = tokens_before(ids, self.backbone.opening if placement == "after_bos" else [], placement)
+        return Question(tuple(ids), served.prompt, served.entry.key, before), cut
 
     def _room(self, length: int, target: int, most: int) -> int:
         return most if self.backbone.context is None else self.backbone.room(length, target)

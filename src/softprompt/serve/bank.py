@@ -199,15 +199,15 @@ class PromptBank:
 
     def _check(self, prompt: Prompt) -> None:
         card = prompt.card
+        if card.kind == "network":
+            raise BadArtefact(
+                f"{card.name!r} ({card.method}) is a baseline: it changes the network itself, which all prompts share "
+                "here. Use it with softprompt itself: predict, evaluate."
+            )
         if not card.fingerprint.agrees(self.fingerprint):
             raise PromptMismatch(
                 f"The prompt {card.name!r} was tuned for {card.backbone} ({card.fingerprint.short()}), not for the "
                 f"backbone served here, {self.backbone.name} ({self.fingerprint.short()}). Serve it with that one."
-            )
-        if card.kind == "network":
-            raise PromptMismatch(
-                f"{card.name!r} ({card.method}) is a baseline: it changes the network for every request. A server of "
-                "prompts cannot hold it."
             )
         prompt.check_placement(self.backbone.placement)
         self.backbone.room(card.length, 0)
@@ -309,10 +309,10 @@ def _check_card(card: bytes) -> None:
         raise BadArtefact(f"The card is no prompt.json: {_first(error)}.") from None
     except (ValueError, RecursionError) as error:
         raise BadArtefact(f"The card is no JSON object: {error}.") from None
-    if told.kind == "input":
+    if told.kind in ("input", "network"):
         raise BadInput(
-            "This prompt looks at its input, so it has no folded tensors to send. Copy its run folder into the "
-            "server's folder of prompts instead."
+            f"This run is of kind {told.kind!r} and has no folded tensors to send. One of kind 'input' is served when "
+            "its folder is copied into the server's folder of prompts."
         )
     if not 0 <= told.length <= MOST_ROWS or not 0 <= (told.positions or 0) <= MOST_ROWS:
         raise BadInput(

@@ -1,11 +1,11 @@
 """Decoder-only backbones: a batch that sequences join and leave, over slots of keys and values.
 
-A sequence's slot is [its prompt's keys and values][source][what was generated]. A prompt that does not look at its
-input has the same keys and values for every source, so they are computed once and kept (softprompt.serve.cache); the
-rows of one that does go through the network with the source.
+A sequence's slot is [its head][the rest of its source][what was generated]. Its head is its prompt, with the BOS token
+where that stands before it: what does not look at the input has the same keys and values for every source, so they are
+computed once and kept (softprompt.serve.cache). The rows of other prompts go through the network with the source.
 """
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from itertools import accumulate
 from typing import Any, NamedTuple
 
@@ -17,21 +17,20 @@ from softprompt.backbones.cutting import cut
 from softprompt.embedding import Layout
 from softprompt.quiet import quiet_loading
 from softprompt.serve.cache import PromptCache
-from softprompt.serve.question import Question, Ranking, read_picks, summed
+from softprompt.serve.question import Question, Ranking, bank_of, read_picks, summed
 from softprompt.serve.slots import NAME, Slots
-from softprompt.soft import Bank, SoftPrompt
 
 PASS_COST = {True: 32, False: 512}  # tokens that one more pass of padded rows costs: on a CPU, on an accelerator
 
 
 class _Row(NamedTuple):
-    """What one row of a pass brings: ids (of soft tokens too, for a prompt that looks at its input)."""
+    """A question, as far as it still goes through the network."""
 
     question: Question
     tail: Sequence[int] = ()
     """Target tokens behind the source."""
     front: Tensor | None = None
-    """Keys and values of the prompt (layers, 2, key heads, l, head size); None: there are none, or they are in ids."""
+    """Keys and values of the question's head (layers, 2, key heads, columns, head size), where it is known."""
 
     @property
     def start(self) -> int:
@@ -39,13 +38,14 @@ class _Row(NamedTuple):
         return 0 if self.front is None else self.front.shape[3]
 
     @property
-    def soft(self) -> int:
-        """Soft tokens that go through the network with the source."""
-        return self.question.length - self.start
+    def tokens(self) -> int:
+        return self.question.length + len(self.question.source) + len(self.tail) - self.start
 
     @property
-    def tokens(self) -> int:
-        return self.soft + len(self.question.source) + len(self.tail)
+    def shows(self) -> bool:
+        """Whether its embeddings depend on its prompt: of others the table says all."""
+        prompt = self.question.prompt
+        return prompt is not None and (prompt.offset is not None or (self.front is None and prompt.length > 0))
 
 
 class CausalBatch:
@@ -153,23 +153,18 @@ class CausalBatch:
 
     def _embed(self, rows: Sequence[_Row], t: int) -> Tensor:
         """What the network reads of rows (g, t, d)."""
-        backbone = self.backbone
-        prompts = {row.question.prompt: i for i, row in enumerate(rows) if _shows(row)}
-        bank = Bank({str(i): prompt for prompt, i in prompts.items() if prompt is not None})
+        backbone, device = self.backbone, self.backbone.device
+        bank, _ = bank_of([row.question for row in rows if row.shows])
         index = {prompt: i for i, prompt in enumerate(bank)}
-        ids, position, named = [], [], []
-        for row in rows:
-            prompt, source = row.question.prompt, row.question.source
-            shown = index[prompt] if prompt is not None and _shows(row) else -1
-            soft = bank.soft_ids(shown, backbone.v) if row.soft else []
-            filling = [backbone.pad] * (t - row.tokens)
-            ids.append([*soft, *source, *row.tail, *filling])
-            position.append([*[-1] * len(soft), *range(len(source)), *[-1] * (t - len(soft) - len(source))])
-            named.append(shown)
-        device = backbone.device
-        layout = Layout(torch.tensor(named, device=device), torch.tensor(position, device=device))
+        named = [index[row.question.prompt] if row.shows and row.question.prompt else -1 for row in rows]
+        ids, ranks = [], []
+        for row, shown in zip(rows, named, strict=True):
+            soft = bank.soft_ids(shown, backbone.v) if shown >= 0 else [backbone.pad] * row.question.length
+            ids.append(row.question.ids(soft, row.tail)[row.start :])
+            ranks.append(row.question.ranks(row.tail)[row.start :])
+        layout = Layout(torch.tensor(named, device=device), backbone._fill(ranks, -1, left=False))
         with backbone.using(bank), backbone.embedding.laid_out(layout):
-            embeds: Tensor = backbone.embedding(torch.tensor(ids, device=device))
+            embeds: Tensor = backbone.embedding(backbone._fill(ids, backbone.pad, left=False))
         return embeds
 
     def _call(
@@ -184,42 +179,24 @@ class CausalBatch:
         return states
 
     def _fronts(self, questions: Sequence[Question]) -> list[Tensor | None]:
-        """Keys and values of each question's prompt; what is not remembered yet is computed, all of it together."""
-        found: dict[SoftPrompt, Tensor] = {}
-        missing: dict[SoftPrompt, Question] = {}
-        for question in questions:
-            prompt = question.prompt
-            if prompt is None or not prompt.length or prompt.kind == "input" or prompt in found or prompt in missing:
+        """Keys and values of each question's head; those not remembered yet are computed, all of them together."""
+        heads = [question.head() for question in questions]
+        found: dict[Hashable, Tensor] = {}
+        missing: dict[Hashable, Question] = {}
+        for head in heads:
+            if head is None or head.key in found or head.key in missing:
                 continue
-            held = self.cache.get(question.key)
+            held = self.cache.get(head.key)
             if held is None:
-                missing[prompt] = question
+                missing[head.key] = head
             else:
-                found[prompt] = held
+                found[head.key] = held
         if missing:
-            self._read_prompts(list(missing))
-            for slot, (prompt, question) in enumerate(missing.items()):
-                found[prompt] = self._scratch.take(slot, prompt.length)
-                self.cache.put(question.key, found[prompt])
-        return [None if question.prompt is None else found.get(question.prompt) for question in questions]
-
-    def _read_prompts(self, prompts: Sequence[SoftPrompt]) -> None:
-        """Read the rows of prompts into the scratch slots, one a slot."""
-        backbone, t = self.backbone, max(prompt.length for prompt in prompts)
-        rows = [prompt.prompt(None) for prompt in prompts]
-        embeds = torch.stack([torch.nn.functional.pad(one, (0, 0, 0, t - len(one))) for one in rows])
-        columns = torch.arange(t, device=backbone.device).expand(len(rows), -1)
-        last = torch.tensor([len(one) - 1 for one in rows], device=backbone.device).unsqueeze(1)
-        self._scratch.reserve(len(rows), t)
-        self._call(
-            self._scratch, slice(0, len(rows)), embeds.to(backbone.dtype), columns, torch.minimum(columns, last), t
-        )
-
-
-def _shows(row: _Row) -> bool:
-    """Whether a row's embeddings depend on its prompt: of others the table says all."""
-    prompt = row.question.prompt
-    return prompt is not None and (prompt.offset is not None or row.soft > 0)
+            self._run(self._scratch, 0, [_Row(head) for head in missing.values()])
+            for slot, (key, head) in enumerate(missing.items()):
+                found[key] = self._scratch.take(slot, self.tokens(head, 0))
+                self.cache.put(key, found[key])
+        return [None if head is None else found[head.key] for head in heads]
 
 
 def _layers(backbone: Causal) -> int:

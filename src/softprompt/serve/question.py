@@ -7,7 +7,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from softprompt.soft import SoftPrompt
+from softprompt.backbones import Backbone
+from softprompt.backbones.backbone import Batch
+from softprompt.embedding import IGNORED, Layout
+from softprompt.soft import Bank, SoftPrompt
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,14 +21,53 @@ class Question:
     prompt: SoftPrompt | None = None
     key: Hashable = None
     """Of the prompt's name and version: what is known of the prompt is remembered under it."""
+    before: int = 0
+    """Source tokens that stand before the prompt (softprompt.backbones.placement)."""
 
     @property
     def length(self) -> int:
         return 0 if self.prompt is None else self.prompt.length
 
-    @property
-    def kind(self) -> str:
-        return "none" if self.prompt is None else self.prompt.kind
+    def head(self) -> "Question | None":
+        """What this begins with whatever its text, the prompt last; None where there is nothing of the kind."""
+        fixed = self.prompt is not None and self.length > 0 and self.prompt.packs and self.before < len(self.source)
+        return (
+            Question(self.source[: self.before], self.prompt, (self.key, self.before), self.before) if fixed else None
+        )
+
+    def ids(self, soft: Sequence[int], tail: Sequence[int] = ()) -> list[int]:
+        """Its tokens: those of the source around the prompt's `soft` ids, and a target's behind."""
+        return [*self.source[: self.before], *soft, *self.source[self.before :], *tail]
+
+    def ranks(self, tail: Sequence[int] = ()) -> list[int]:
+        """Of each of these tokens its rank in the source, -1 for those that are not in it."""
+        n = len(self.source)
+        return [*range(self.before), *[-1] * self.length, *range(self.before, n), *[-1] * len(tail)]
+
+
+def bank_of(questions: Sequence[Question]) -> tuple[Bank, list[int]]:
+    """The prompts of questions, each once, and the index of each question's own; -1 for none."""
+    prompts = dict.fromkeys(question.prompt for question in questions if question.prompt is not None)
+    index = {prompt: i for i, prompt in enumerate(prompts)}
+    bank = Bank({str(i): prompt for prompt, i in index.items()})
+    return bank, [-1 if question.prompt is None else index[question.prompt] for question in questions]
+
+
+def lay(
+    backbone: Backbone, questions: Sequence[Question], targets: Sequence[Sequence[int]] | None = None
+) -> tuple[Bank, Batch]:
+    """Questions as `backbone.lay` would lay them, but each with its prompt where it was tuned to stand."""
+    bank, named = bank_of(questions)
+    left = backbone._left()
+    tails = targets if left and targets is not None else [()] * len(questions)
+    asked = list(zip(questions, named, tails, strict=True))
+    ids = [question.ids(bank.soft_ids(i, backbone.v), tail) for question, i, tail in asked]
+    ranks = backbone._fill([question.ranks(tail) for question, _, tail in asked], -1, left=left)
+    real = backbone._fill([[1] * len(row) for row in ids], 0, left=left).bool()
+    labels = None if targets is None else backbone._fill(targets, IGNORED, left=left)
+    layout = Layout(torch.tensor(named, device=backbone.device), ranks)
+    padded = backbone._fill(ids, backbone.pad, left=left)
+    return bank, Batch(padded, real, layout, labels, tuple(named), (False,) * len(ids))
 
 
 class Pick(NamedTuple):

@@ -7,9 +7,7 @@ import torch
 from torch import Tensor
 
 from softprompt.backbones import Backbone
-from softprompt.backbones.backbone import Batch
-from softprompt.serve.question import Question, Ranking, read_picks, summed
-from softprompt.soft import Bank
+from softprompt.serve.question import Question, Ranking, lay, read_picks, summed
 
 
 class RecomputedBatch:
@@ -64,13 +62,9 @@ class RecomputedBatch:
 
     def _scores(self, rows: Sequence[tuple[Question, Sequence[int]]]) -> list[Tensor]:
         """Of each row's target, log-probabilities (its tokens, v) of the tokens that could stand there."""
-        backbone = self.backbone
-        prompts = dict.fromkeys(q.prompt for q, _ in rows if q.prompt is not None)
-        index = {prompt: i for i, prompt in enumerate(prompts)}
-        named = [-1 if q.prompt is None else index[q.prompt] for q, _ in rows]
-        sizes = [len(target) for _, target in rows]
-        with backbone.using(Bank({str(i): prompt for prompt, i in index.items()})):
-            batch: Batch = backbone.lay([q.source for q, _ in rows], named, [t for _, t in rows], (False,) * len(rows))
+        backbone, sizes = self.backbone, [len(target) for _, target in rows]
+        bank, batch = lay(backbone, [question for question, _ in rows], [target for _, target in rows])
+        with backbone.using(bank):
             scores = backbone._log_probabilities(batch)  # (b, t, v)
         left = backbone._left()
         return [own[-size:] if left else own[:size] for own, size in zip(scores, sizes, strict=True)]

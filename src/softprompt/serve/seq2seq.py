@@ -16,9 +16,8 @@ from transformers import DynamicCache, EncoderDecoderCache
 
 from softprompt.backbones import Seq2Seq
 from softprompt.backbones.backbone import Batch
-from softprompt.serve.question import Question, Ranking, read_picks, summed
+from softprompt.serve.question import Question, Ranking, lay, read_picks, summed
 from softprompt.serve.slots import Slots
-from softprompt.soft import Bank
 
 
 class Seq2SeqBatch:
@@ -47,8 +46,8 @@ class Seq2SeqBatch:
     def join(self, questions: Sequence[Question]) -> Tensor:
         """Let sequences join behind those there are; returns the logits (g, v) of their first tokens, in float32."""
         first, lengths = len(self), [question.length + len(question.source) for question in questions]
-        batch = encoder_batch(self.backbone, questions)
-        with self.backbone.using(_bank(questions)):
+        bank, batch = lay(self.backbone, questions)
+        with self.backbone.using(bank):
             states = self.backbone._encoded(batch)
         cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
         start: int = self.backbone.model.config.decoder_start_token_id  # type: ignore
@@ -110,8 +109,8 @@ class Seq2SeqBatch:
     def score(self, questions: Sequence[Question], rankings: Sequence[Ranking]) -> list[list[float]]:
         """Log-probability of each choice of each question, in nats. The encoder runs once a question."""
         backbone = self.backbone
-        batch = encoder_batch(backbone, questions)
-        with backbone.using(_bank(questions)):
+        bank, batch = lay(backbone, questions)
+        with backbone.using(bank):
             states = backbone._encoded(batch)
         owners = torch.tensor([i for i, one in enumerate(rankings) for _ in one.targets], device=backbone.device)
         targets = [target for one in rankings for target in one.targets]
@@ -175,21 +174,6 @@ class Seq2SeqCohorts:
 
     def score(self, questions: Sequence[Question], rankings: Sequence[Ranking]) -> list[list[float]]:
         return Seq2SeqBatch(self.backbone).score(questions, rankings)
-
-
-def encoder_batch(backbone: Seq2Seq, questions: Sequence[Question]) -> Batch:
-    """Questions as the encoder reads them, over `_bank(questions)`."""
-    bank = _bank(questions)
-    index = {prompt: i for i, prompt in enumerate(bank)}
-    prompts = [-1 if question.prompt is None else index[question.prompt] for question in questions]
-    with backbone.using(bank):
-        return backbone.lay([question.source for question in questions], prompts, None, (False,) * len(questions))
-
-
-def _bank(questions: Sequence[Question]) -> Bank:
-    """The prompts of questions, each once, in the order in which they come."""
-    prompts = dict.fromkeys(question.prompt for question in questions if question.prompt is not None)
-    return Bank({str(i): prompt for i, prompt in enumerate(prompts)})
 
 
 def _store(slots: Slots, made: DynamicCache, first: int, column: int, columns: int) -> None:
