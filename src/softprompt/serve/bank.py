@@ -209,7 +209,6 @@ class PromptBank:
                 f"The prompt {card.name!r} was tuned for {card.backbone} ({card.fingerprint.short()}), not for the "
                 f"backbone served here, {self.backbone.name} ({self.fingerprint.short()}). Serve it with that one."
             )
-        prompt.check_placement(self.backbone.placement)
         self.backbone.room(card.length, 0)
         Template(card.template)
 
