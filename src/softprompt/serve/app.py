@@ -26,6 +26,7 @@ from softprompt.serve.guard import Guard, may_change
 from softprompt.serve.keys import Keys
 from softprompt.serve.limits import Limits
 from softprompt.serve.metrics import Metrics, Timed
+from softprompt.serve.page import page_route
 from softprompt.serve.problems import DOCUMENTED, handle_errors, problem
 from softprompt.serve.schema import (
     Classification,
@@ -121,6 +122,7 @@ def make_app(
     _asking_routes(app, server)
     _prompt_routes(app, server)
     _health_routes(app, server, metrics)
+    page_route(app)
     app.add_middleware(Guard, keys=keys, limits=limits)
     app.add_middleware(Timed, metrics=metrics)
     _document(app)
