@@ -154,14 +154,12 @@ def test_the_list_goes_by_the_keyboard_alone(page: Page) -> None:
 
 def test_free_text_is_streamed(page: Page, address: str) -> None:
     choose(page, "free")
-    for label, value in (("Most tokens", "9"), ("Temperature", "0")):
-        page.get_by_text("More", exact=True).click()
-        page.get_by_label(label).fill(value)
-        page.get_by_text("More", exact=True).click()
+    page.get_by_text("More", exact=True).click()
+    page.get_by_label("Most tokens").fill("9")
     ask(page)
     whole = api(page, address, "completions", model="free", prompt=TEXT, max_tokens=9)["choices"][0]
     expect(result(page).locator(".said")).to_have_text(whole["text"])
-    expect(result(page).get_by_text("Ended at 9 tokens")).to_have_count(whole["finish_reason"] == "length")
+    expect(result(page).get_by_text("Ended at 9 tokens")).to_have_count(int(whole["finish_reason"] == "length"))
     choose(page, "teams")
     page.get_by_label("Answer in free text").check()
     ask(page)
@@ -241,7 +239,7 @@ def test_a_busy_server_is_asked_again_and_a_slow_one_stopped(page: Page) -> None
     page.get_by_role("button", name="Ask again", exact=True).click()
     expect(result(page).locator(".best")).to_be_visible()
     held: list[Route] = []
-    page.route("**/v1/classify", held.append, times=1)
+    page.route("**/v1/classify", lambda route: held.append(route), times=1)
     ask(page)
     page.get_by_role("button", name="Stop").click()
     expect(result(page)).to_contain_text("Stopped.")
@@ -282,7 +280,7 @@ def test_light_and_dark_can_be_read(page: Page, request: pytest.FixtureRequest) 
         (".bad p", ".bad"), ("summary", "#question"),
     )}  # fmt: skip
     assert {name: _contrast(*pair) >= 4.5 for name, pair in pairs.items()} == dict.fromkeys(pairs, True)
-    dark = "dark" in request.node.name or request.node.callspec.params["page"]["color_scheme"] == "dark"
+    dark = request.node.callspec.params["page"]["color_scheme"] == "dark"
     assert (sum(_shade(page, "body", "backgroundColor")) < 3 * 128) == dark
 
 
@@ -300,10 +298,13 @@ def _contrast(one: list[int], other: list[int]) -> float:
     return (high + 0.05) / (low + 0.05)
 
 
-def test_the_policy_allows_nothing_from_elsewhere(page: Page, address: str) -> None:
-    policy = page.request.get(address).headers["content-security-policy"]
+def test_no_script_runs_but_the_pages_own(browser: Browser, address: str) -> None:
+    page = browser.new_page()
+    answer = page.goto(address)
+    assert answer is not None
+    policy = answer.headers["content-security-policy"]
     assert "default-src 'none'" in policy
     assert "unsafe" not in policy
-    assert "http" not in policy
     page.evaluate("document.body.append(Object.assign(document.createElement('script'), {text: 'window.ran = 1'}))")
     assert page.evaluate("window.ran") is None
+    page.close()

@@ -1,4 +1,4 @@
-"""The page at `/`: one file without anything from elsewhere, and a policy that lets the browser run only what is in it."""
+"""The page at `/`: one file that needs nothing from elsewhere, and a policy by which nothing else runs in it."""
 
 import base64
 import hashlib
