@@ -1,12 +1,13 @@
 """report.html: a comparison as one page that needs nothing else. Inline SVG, no script, light and dark."""
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from typing import Any
 
 from softprompt.comparison.formats import FLOORS, HEADS, rows_of
-from softprompt.comparison.plots import Curve, Point, colour, interval, learning_curves, score_against
+from softprompt.comparison.plots import Curve, Point, colour, interval, learning_curves, near, score_against
+from softprompt.report import percent
 
 STYLE = """
 :root { color-scheme: light dark;
@@ -34,7 +35,7 @@ td.tie { color: var(--quiet); } td.better { color: var(--better); } td.worse { c
 .plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 460px), 1fr)); gap: 1rem;
   margin-top: 1.2rem; }
 figure:first-child { grid-column: 1 / -1; }
-figure { margin: 0; padding: 1rem; background: var(--sheet); border-radius: 10px; }
+figure { margin: 0; padding: 1rem; background: var(--sheet); border-radius: 10px; overflow-x: auto; }
 figcaption { color: var(--quiet); font-size: .85rem; margin-top: .3rem; }
 .legend { display: flex; flex-wrap: wrap; gap: .15rem 1rem; padding: 0; margin: .5rem 0 0; list-style: none;
   font-size: .85rem; }
@@ -69,28 +70,19 @@ def as_page(found: Mapping[str, Any]) -> str:
 
 
 def _section(part: Mapping[str, Any]) -> str:
-    y_label = f"test {part['metric']}"
     plots = [
         _figure(
             "Learning curves", learning_curves(_curves(part["rows"]), f"dev {part['metric']}"),
             "Mean over seeds on the dev examples that choose the checkpoint; the band is one standard deviation to "
             "each side.", _legend(part["rows"]),
         ),
-        _figure(
-            "Score against parameters",
-            score_against(
-                _points(part, lambda row: row["trainable"]), "trained values", y_label, _floors(part), log=True
-            ),
-            "Mean over seeds, one standard deviation to each side; dashed: the floors.",
-        ),
+        _scatter(part, "Score against parameters", "trained values", lambda row: row["trainable"], log=True),
     ]  # fmt: skip
     if all(row.get("costs") for row in part["rows"]):
         plots.append(
-            _figure(
-                "Score against time",
-                score_against(_points(part, lambda row: row["costs"]["minutes"]), "minutes of training, alone", y_label,
-                              _floors(part)),
-                "Minutes of all training steps of one run, timed for each method alone.",
+            _scatter(
+                part, "Score against time", "minutes of training, alone", lambda row: row["costs"]["minutes"],
+                about="Minutes of all training steps of one run, timed for each method alone. ",
             )
         )  # fmt: skip
     return (
@@ -172,9 +164,14 @@ def _curves(rows: Sequence[Mapping[str, Any]]) -> list[Curve]:
     return curves
 
 
-def _points(part: Mapping[str, Any], x: Any) -> list[Point]:
-    return [Point(row["label"], x(row), row["mean"], row["deviation"] or 0.0) for row in part["rows"]]
-
-
-def _floors(part: Mapping[str, Any]) -> list[tuple[str, float]]:
-    return [(FLOORS[name], value) for name, value in part["floors"].items()]
+def _scatter(
+    part: Mapping[str, Any], title: str, x_label: str, x: Callable[[Any], float], *, log: bool = False, about: str = ""
+) -> str:
+    points = [Point(row["label"], x(row), row["mean"], row["deviation"] or 0.0) for row in part["rows"]]
+    floors = [(FLOORS[name], value) for name, value in part["floors"].items()]
+    shown = near(points, floors)
+    hidden = ", ".join(f"{name} {percent(value)}" for name, value in floors if (name, value) not in shown)
+    caption = f"{about}Mean over seeds, one standard deviation to each side."
+    caption += " Dashed: what a method must beat." if shown else ""
+    caption += f" Outside of the plot: {hidden}." if hidden else ""
+    return _figure(title, score_against(points, x_label, f"test {part['metric']}", shown, log=log), caption)

@@ -93,18 +93,12 @@ def score_against(
     """Points with their spread and their names, and the floors as lines."""
     low, high = _room([point.x for point in points], 0.12, log=log)
     x = Axis(low, high, LEFT, WIDTH - RIGHT, log)
-    y = _score_axis(_near([v for p in points for v in (p.y - p.spread, p.y + p.spread)], [f for _, f in floors]))
+    y = _score_axis([*_reached(points), *(value for _, value in floors)])
     parts = [_frame(x, y, x_label, y_label, _short)]
-    below = [f"{name} {100 * value:.1f}" for name, value in floors if value < y.low]
-    if below:
-        parts.append(
-            f'<text class="tick" x="{LEFT + 6}" y="{HEIGHT - BOTTOM - 7}">below: {escape(", ".join(below))}</text>'
-        )
     for name, value in floors:
-        if value >= y.low:
-            place = f'y1="{y(value):.1f}" y2="{y(value):.1f}"'
-            parts.append(f'<line class="floor" x1="{LEFT}" x2="{WIDTH - RIGHT}" {place}/>')
-            parts.append(f'<text class="note" x="{WIDTH - RIGHT - 4}" y="{y(value) - 4:.1f}">{escape(name)}</text>')
+        place = f'y1="{y(value):.1f}" y2="{y(value):.1f}"'
+        parts.append(f'<line class="floor" x1="{LEFT}" x2="{WIDTH - RIGHT}" {place}/>')
+        parts.append(f'<text class="note" x="{WIDTH - RIGHT - 4}" y="{y(value) - 4:.1f}">{escape(name)}</text>')
     for i, point in enumerate(points):
         at, up, down = x(point.x), y(point.y + point.spread), y(point.y - point.spread)
         parts.append(
@@ -134,10 +128,15 @@ def colour(index: int) -> str:
     return f"var(--c{index % COLOURS})"
 
 
-def _near(values: Sequence[float], floors: Sequence[float]) -> list[float]:
-    """The values, and the floors that can be shown without making the values' differences small."""
-    low, high = min(values), max(values)
-    return [*values, *(floor for floor in floors if low - 1.5 * (high - low) <= floor <= high + (high - low))]
+def near(points: Sequence[Point], floors: Sequence[tuple[str, float]]) -> list[tuple[str, float]]:
+    """The floors that can be shown without making the points' differences small."""
+    low, high = min(_reached(points)), max(_reached(points))
+    reach = high - low
+    return [(name, value) for name, value in floors if low - 1.5 * reach <= value <= high + reach]
+
+
+def _reached(points: Sequence[Point]) -> list[float]:
+    return [value for point in points for value in (point.y - point.spread, point.y + point.spread)]
 
 
 Box = tuple[float, float, float, float]
@@ -226,6 +225,7 @@ def _short(value: float) -> str:
 
 def _svg(parts: Sequence[str], about: str, width: int = WIDTH) -> str:
     return (
-        f'<svg class="plot" viewBox="0 0 {width} {HEIGHT}" role="img" aria-label="{escape(about)}">'
+        f'<svg class="plot" style="min-width:{width * 3 // 4}px" viewBox="0 0 {width} {HEIGHT}" role="img" '
+        f'aria-label="{escape(about)}">'
         f"{''.join(parts)}</svg>"
     )
