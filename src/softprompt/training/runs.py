@@ -236,7 +236,9 @@ def tune_runs(
     began: dict[str, Run] = {}
 
     def candidates() -> Iterator[Candidate]:
-        for run in runs:
+        # Of a list, baselines last: one between two soft prompts would keep these out of each other's batches.
+        in_order = sorted(runs, key=_is_baseline) if isinstance(runs, Sequence) else runs
+        for run in in_order:
             began[run.candidate.name] = run
             _start_alike(run.candidate)
             yield run.candidate
@@ -265,6 +267,10 @@ def tune_runs(
             f"Interrupted after step {steps}; everything is saved. Go on with: "
             f"softprompt train --resume {' --resume '.join(str(run.folder) for run in left)}"
         )
+
+
+def _is_baseline(run: Run) -> bool:
+    return run.candidate.prompt.kind == "network"
 
 
 def _start_alike(candidate: Candidate) -> None:
