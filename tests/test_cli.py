@@ -59,8 +59,8 @@ def cli(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
 def test_the_verbs_are_these() -> None:
     names = [command.name or command.callback.__name__ for command in app.registered_commands if command.callback]
     assert names == [
-        "train", "check", "sweep", "reproduce", "compare", "distil", "evaluate", "predict", "show", "list", "env",
-        "export", "import",
+        "train", "check", "sweep", "reproduce", "compare", "distil", "evaluate", "predict", "serve", "show", "list",
+        "env", "export", "import",
     ]  # fmt: skip
 
 
