@@ -2,6 +2,7 @@
 
 import os
 import socket
+from collections.abc import Iterator
 
 import jaxtyping
 import pytest
@@ -16,12 +17,27 @@ jaxtyping.install_import_hook(
 
 import torch  # noqa: E402
 
+from softprompt.report import write_curve  # noqa: E402
+
 torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_curves() -> Iterator[None]:
+    """The learning curve costs more time than a tiny run; a test that wants one asks for `curves`."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("softprompt.training.runs.write_curve", lambda *_: False)
+        yield
+
+
+@pytest.fixture
+def curves(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("softprompt.training.runs.write_curve", write_curve)
 
 
 @pytest.fixture(autouse=True)

@@ -62,6 +62,7 @@ def test_a_method_is_counted_without_weights_as_its_run_counts_it(method: str, t
     assert found == (card.trainable, card.stored)
 
 
+@pytest.mark.usefixtures("curves")
 def test_a_finished_run_holds_what_the_documentation_says(tmp_path: Path) -> None:
     finished(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {

@@ -4,7 +4,7 @@ import csv
 import json
 import re
 import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -30,13 +30,6 @@ __all__ = ["cli"]  # a fixture
 METHODS = ["prompt_tuning", "dept", "superpos"]
 SETTINGS = {"steps": 4, "batch": 4, "evaluate_every": 2, "length": 2, "rank": 2, "sampled": 8, "pool": None}
 Run = Callable[..., dict[str, Any]]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _no_curves() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("softprompt.training.runs.write_curve", lambda *_: False)
-        yield
 
 
 @pytest.fixture(scope="module")

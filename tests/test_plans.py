@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +20,6 @@ from tests.published import rte
 from tests.test_cli import QUICK, Cli, cli, data, model
 
 __all__ = ["cli", "data", "model"]  # fixtures
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _no_curves() -> Iterator[None]:
-    """The learning curves cost more time than all else; tests/test_cli.py draws them."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("softprompt.training.runs.write_curve", lambda *_: False)
-        yield
 
 
 @pytest.fixture(scope="module")

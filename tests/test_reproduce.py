@@ -3,7 +3,7 @@
 import json
 import math
 import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -50,14 +50,6 @@ def data_folder(root: Path) -> Path:
         write_rows(root / task / "train.jsonl", rows(40, classes, columns))
         write_rows(root / task / "validation.jsonl", rows(52, classes, columns)[40:])
     return root
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _no_curves() -> Iterator[None]:
-    """The learning curves cost more time than all else; tests/test_cli.py draws them."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("softprompt.training.runs.write_curve", lambda *_: False)
-        yield
 
 
 @pytest.fixture(scope="module")

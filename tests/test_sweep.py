@@ -8,7 +8,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,13 +33,6 @@ __all__ = ["cli"]  # a fixture
 
 SETTINGS = {"steps": 4, "batch": 4, "evaluate_every": 2, "length": 2, "pool": None}
 GRID = {"rates.prompt": [0.01, 0.1, 0.3], "length": [1, 3]}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _no_curves() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("softprompt.training.runs.write_curve", lambda *_: False)
-        yield
 
 
 @pytest.fixture(scope="module")

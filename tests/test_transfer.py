@@ -118,8 +118,10 @@ def test_the_same_method_starts_with_the_predecessors_own_tensors(
     assert one.optimizer.state_dict()["state"] == {}, "AdamW starts afresh"
 
 
-@pytest.mark.parametrize(("method", "other"), PAIRS)
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    ("family", "method", "other"),
+    [("llama", *pair) for pair in PAIRS] + [("t5", one, other) for one, other in PAIRS if one == other],
+)
 def test_the_first_step_has_the_loss_that_the_predecessor_ended_with(
     family: str, method: str, other: str, ended: Predecessors
 ) -> None:
