@@ -195,6 +195,14 @@ def test_check_reports_all_problems_at_once_and_loads_no_weights(
     code, out, _ = cli("check", *words)
     assert code == 2
     assert len(json.loads(out)["problems"]) == 4
+    words = ("--data", data, "--backbone", model, "--method", "dept", "--method", "superpos", "--set", "length=3")
+    code, out, _ = cli("check", *words, "--set", "rank=2", "--set", "sampled=8", "--json")
+    assert code == 0, out  # as train takes them: each method what it has
+    found = json.loads(out)["resolved"]
+    assert (found["dept"]["options"]["rank"], found["superpos"]["options"]["sampled"]) == (2, 8)
+    code, out, _ = cli("check", *words, "--set", "rnak=2", "--json")
+    assert code == 2
+    assert [problem[:15] for problem in json.loads(out)["problems"]] == ["Unknown setting"]
 
 
 def test_list_methods_is_json_with_the_promised_fields(cli: Cli) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from softprompt.errors import BadInput, UnknownName
 from softprompt.recipes import Recipe
-from softprompt.recipes.override import override, override_all
+from softprompt.recipes.override import override, override_all, taken
 from softprompt.recipes.registry import get_recipe
 
 DEPT = Recipe(method="dept", options={"length": 20, "rank": 5}, rates={"prompt": 0.3})
@@ -111,5 +111,7 @@ def test_of_several_methods_each_takes_what_it_has() -> None:
         override_all([Recipe(), DEPT], {"sampled": 8})
 
 
-def test_what_was_of_use_is_said() -> None:
-    assert override(Recipe(), {"length": 3, "rank": 2, "steps": 4})[1] == {"length", "steps"}
+def test_a_method_takes_what_it_has() -> None:
+    given = {"length": 3, "rank": 2, "steps": 4}
+    assert taken("prompt_tuning", given) == {"length": 3, "steps": 4}
+    assert override(Recipe(), given) == Recipe(options={"length": 3}, steps=4)

@@ -1,8 +1,8 @@
-"""From the user's words to what a run is told: tasks, recipes, and a check of all of it without weights."""
+"""From the user's words to what a run is told: tasks and recipes."""
 
 import importlib.util
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,12 @@ from softprompt import processes
 from softprompt.backbones.cloze import check_asked
 from softprompt.backbones.load import describe, find_device, find_dtype
 from softprompt.backbones.placement import check_placement
-from softprompt.errors import BadInput, MissingPackage, PromptMismatch, SoftPromptError
+from softprompt.errors import BadInput, MissingPackage
 from softprompt.methods import get_method
 from softprompt.recipes import Recipe, Setting, parse_recipe
 from softprompt.recipes.override import override_all
 from softprompt.tasks import SPLITS, TASKS, Split, Task, from_files, get_task
 from softprompt.tasks.spec import as_limit
-from softprompt.training.runs import check_folder
 from softprompt.transfer import Predecessor, read_predecessor, read_sources
 
 PUBLISHED = ("protocol", "compat", "shots", "draw")
@@ -129,11 +128,11 @@ def understand(
     if recipe is not None and method:
         raise BadInput(one_of(recipe, method))
     methods = [recipe.method] if recipe else choose_methods(method, predecessor)
-    facts = _require_backbone(backbone)
+    facts = require_backbone(backbone)
     find_dtype(dtype, find_device(device))
     published = {"protocol": protocol, "compat": compat, "shots": shots, "draw": draw}
     read = read_task(data, task, dev, test, template, label, words, split_seed, data_dir, limit, published)
-    _answers(facts, read)
+    check_answers(facts, read)
     setting = Setting(
         backbone=backbone, dtype=dtype, device=device, max_source=max_source, dropout=dropout,
         gradient_checkpointing=gradient_checkpointing, compile=compile, tokens_per_pass=tokens_per_pass,
@@ -254,104 +253,20 @@ def _without_start(recipe: Recipe) -> Recipe:
     return recipe.model_copy(update={"options": kept})
 
 
-def check(words: Mapping[str, Any], output: Path | None = None) -> dict[str, Any]:
-    """Resolve what train would be told, without weights: {"resolved": ..., "problems": [...]}, all problems at once.
-
-    `words` are those of `train`, but `settings`, and `words` and `limit` too, may be as on the command line.
-    """
-    resolved: dict[str, Any] = {}
-    problems: list[str] = []
-
-    def attempt(what: str, resolve: Callable[[], Any]) -> Any:
-        try:
-            resolved[what] = found = resolve()
-        except SoftPromptError as error:
-            problems.append(str(error))
-            return None
-        return found
-
-    tasks: list[Task] = []
-
-    def task_facts() -> dict[str, Any]:
-        limit, said = words.get("limit"), words.get("words") or {}  # text on the command line, values in a file
-        task = read_task(
-            words.get("data"), words.get("task"), words.get("dev"), words.get("test"), words.get("template"),
-            words.get("label"), said if isinstance(said, Mapping) else parse_words(said), words.get("split_seed") or 0,
-            words.get("data_dir"), parse_limit(limit) if isinstance(limit, list) else limit,
-            {name: words.get(name) for name in PUBLISHED},
-        )  # fmt: skip
-        tasks.append(task)
-        rows = {split: len(examples) for split, examples in task.examples.items()}
-        return {"name": task.name, "rows": rows, "template": task.template, "choices": list(task.choices)}
-
-    backbone, max_source, whole = words.get("backbone") or "", words.get("max_source") or 256, words.get("recipe")
-    start_from: Path | None = words.get("start_from")
-    placement = words.get("placement") or "front"
-    attempt("placement", lambda: check_placement(placement))
-    attempt("task", task_facts)
-    facts = attempt("backbone", lambda: _require_backbone(backbone))
-    if facts and tasks:
-        attempt("answers", lambda: _answers(facts, tasks[0]))
-    attempt("device", lambda: str(find_device(words.get("device"))))
-    dtype = words.get("dtype") or "float32"
-    attempt("dtype", lambda: plain(find_dtype(dtype, torch.device(resolved.get("device", "cpu")))))
-    predecessor = None if start_from is None else attempt("start_from", lambda: _start(start_from, facts, placement))
-    if predecessor is not None:
-        resolved["start_from"] = predecessor.record.model_dump()
-    flags = {name: words.get(name) for name in ("steps", "batch", "tokens_per_step")}
-    given = {name: value for name, value in flags.items() if value is not None}
-    if whole and words.get("method"):
-        problems.append(one_of(whole, words["method"]))
-    for method in [whole.method] if whole else choose_methods(words.get("method"), predecessor):
-        recipe = attempt(
-            method,
-            lambda method=method: make_recipes(  # type: ignore[misc]
-                [method], parse_settings(words.get("settings") or []) | given, words.get("seed"), predecessor,
-                max_source, whole,
-            )[method],
-        )  # fmt: skip
-        if recipe is not None:
-            resolved[method] = {**recipe.model_dump(), "options": recipe.parsed_options().model_dump()}
-            length = recipe.parsed_options().length
-            if facts and facts["context"] and length >= facts["context"]:
-                problems.append(f"{method}: a prompt of {length} rows fills {backbone}'s {facts['context']} positions.")
-    resolved["max_source"] = max_source
-    if output is not None:
-        attempt("output", lambda: _free(output))
-    return {"resolved": resolved, "problems": problems}
-
-
-def _require_backbone(name: str) -> dict[str, Any]:
+def require_backbone(name: str) -> dict[str, Any]:
+    """What is known of a backbone without its weights. Raises BadInput when none is named or there is none such."""
     if not name:
         raise BadInput("No backbone given: --backbone smollm2-135m, a folder or a hub id.")
     return describe(name)
 
 
-def _answers(facts: dict[str, Any], task: Task) -> str:
+def check_answers(facts: dict[str, Any], task: Task) -> str:
     """How answers are scored. Raises BadInput when this kind of backbone cannot be asked so."""
     first = task.examples["train"][0]
     check_asked(
         facts["kind"], facts["name"], choices=first.choices, mask=first.answer_at is not None, scoring=task.scoring
     )
     return task.scoring if task.choices else "generated"
-
-
-def _start(folder: Path, facts: dict[str, Any] | None, placement: str) -> Predecessor:
-    """The run to start from. Of another backbone, only another hidden size shows without weights."""
-    predecessor = read_predecessor(folder)
-    card = predecessor.prompt.card
-    predecessor.prompt.check_placement(placement)
-    if facts is not None and facts["d"] != card.fingerprint.d:
-        raise PromptMismatch(
-            f"--start-from {folder} was tuned for {card.backbone}, hidden size {card.fingerprint.d}; {facts['name']} "
-            f"has {facts['d']}. Use that backbone, or train without --start-from."
-        )
-    return predecessor
-
-
-def _free(output: Path) -> str:
-    check_folder(output)
-    return str(output)
 
 
 def plain(dtype: torch.dtype) -> str:

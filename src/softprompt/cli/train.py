@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from softprompt import commands, processes, resolve, terminal
+from softprompt.check import check as check_words
 from softprompt.cli.app import app, err, out, print_json
 from softprompt.cli.flags import (
     AsJson,
@@ -154,7 +155,7 @@ def check(
         "settings": set_, "start_from": start_from, "dtype": dtype, "device": device, "max_source": max_source,
         "placement": placement,
     }  # fmt: skip
-    report = resolve.check(with_plan(ctx, said, plan, config, recipe), output)
+    report = check_words(with_plan(ctx, said, plan, config, recipe), output)
     if as_json:
         print_json(report)
     else:

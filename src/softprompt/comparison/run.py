@@ -26,7 +26,7 @@ from softprompt.jobs import Asked, Job, Watch, check_asked, floors_of, run_jobs
 from softprompt.live import watch
 from softprompt.methods import get_method
 from softprompt.recipes import Recipe, Setting
-from softprompt.recipes.override import override, override_all
+from softprompt.recipes.override import check_names, taken
 from softprompt.resolve import Told, make_recipes, understand
 from softprompt.tasks import Task
 from softprompt.training.interrupt import interruptible
@@ -83,24 +83,15 @@ def make_entrants(
         method: read_predecessor(words.pop("start_from")) if "start_from" in words else start_from
         for method, words in own.items()
     }
-    # What one method has is no unknown name for the others.
-    used = _useful(methods, common)
+    check_names(methods, common)  # what one method takes is no unknown name for the others
     return [
         Entrant(
             method,
-            make_recipes([method], used[method] | own[method], None, predecessors[method], max_source)[method],
+            make_recipes([method], taken(method, common) | own[method], None, predecessors[method], max_source)[method],
             predecessors[method],
         )
         for method in methods
     ]
-
-
-def _useful(methods: Sequence[str], given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Of `given`, what each method has. Raises UnknownName for a name that none has."""
-    bases = [Recipe(method=method) for method in methods]
-    override_all(bases, given)
-    found = {base.method: override(base, given)[1] for base in bases}
-    return {method: {name: given[name] for name in given if name in names} for method, names in found.items()}
 
 
 class Comparison:

@@ -17,30 +17,36 @@ EITHER = ({"steps", "epochs"}, {"batch", "tokens_per_step"})
 """Fields of which one replaces the other."""
 
 
-def override(recipe: Recipe, given: Mapping[str, Any]) -> tuple[Recipe, set[str]]:
-    """`recipe` with what of `given` its method has, checked, and the names that were of use.
+def takes(method: Method, name: str) -> bool:
+    """Whether a setting of this name changes something of `method`."""
+    head, dot, tail = name.partition(".")
+    return (
+        name in FIELDS or bool(dot and head in BY_GROUP and tail in method.rates) or _option(method, name) is not None
+    )
 
-    Raises BadInput for a value that does not fit.
-    """
+
+def taken(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """What of `given` the method of this name takes."""
+    method = get_method(name)
+    return {setting: value for setting, value in given.items() if takes(method, setting)}
+
+
+def override(recipe: Recipe, given: Mapping[str, Any]) -> Recipe:
+    """`recipe` with what of `given` its method takes, checked. Raises BadInput for a value that does not fit."""
     method = get_method(recipe.method)
     made: dict[str, Any] = recipe.model_dump(exclude_unset=True)
-    used = set()
-    for name, value in given.items():
-        head, dot, tail = name.partition(".")
-        option = _option(method, name)
+    for name, value in taken(recipe.method, given).items():
+        head, _, tail = name.partition(".")
         if name in FIELDS:
             for pair in EITHER:
                 if name in pair and value is not None:
                     made = {key: kept for key, kept in made.items() if key not in pair - set(given)}
             made[name] = value
-        elif dot and head in BY_GROUP and tail in method.rates:
+        elif head in BY_GROUP:
             made[head] = {**made.get(head, {}), tail: value}
-        elif option is not None:
-            made["options"] = {**made.get("options", {}), option: value}
         else:
-            continue
-        used.add(name)
-    return parse_recipe(made), used
+            made["options"] = {**made.get("options", {}), _option(method, name): value}
+    return parse_recipe(made)
 
 
 def _option(method: Method, name: str) -> str | None:
@@ -56,26 +62,31 @@ def _option(method: Method, name: str) -> str | None:
 
 def override_all(recipes: Iterable[Recipe], given: Mapping[str, Any]) -> list[Recipe]:
     """Every recipe with what it can take. Raises UnknownName for a name that none of them has."""
+    recipes = list(recipes)
+    check_names([recipe.method for recipe in recipes], given)
+    return [override(recipe, given) for recipe in recipes]
+
+
+def check_names(names: Iterable[str], given: Mapping[str, Any]) -> None:
+    """Raise UnknownName for a setting that none of the methods takes, BadInput for two that exclude each other."""
     if given.get("batch") is not None and given.get("tokens_per_step") is not None:
         raise BadInput(
             f"batch={given['batch']} and tokens_per_step={given['tokens_per_step']}: a step is counted in examples or "
             "in tokens; give one of them."
         )
-    recipes = list(recipes)
-    changed = [override(recipe, given) for recipe in recipes]
-    used = set().union(*(names for _, names in changed))
+    methods = [get_method(name) for name in names]
     for name in given:
-        if name not in used:
-            methods = [get_method(recipe.method) for recipe in recipes]
-            groups = {group for method in methods for group in method.rates}
-            options = {option for method in methods for option in method.options.model_fields}
-            known = {*FIELDS, *options, *(f"{head}.{group}" for head in BY_GROUP for group in groups)}
-            part, _, tail = name.rpartition(".")
-            if part in PARTS:
-                known |= {f"{part}.{option}" for m in methods for option in options if _option(m, f"{part}.{option}")}
-            meant = {
-                f"{other}.{tail}" for m in methods for other in ("prompt", "offset") if _option(m, f"{other}.{tail}")
-            }
-            hint = f"There is {' and '.join(sorted(meant))}." if part in PARTS and meant else ""
-            raise UnknownName("setting", name, known, hint)
-    return [recipe for recipe, _ in changed]
+        if not any(takes(method, name) for method in methods):
+            raise _unknown(methods, name)
+
+
+def _unknown(methods: list[Method], name: str) -> UnknownName:
+    groups = {group for method in methods for group in method.rates}
+    options = {option for method in methods for option in method.options.model_fields}
+    known = {*FIELDS, *options, *(f"{head}.{group}" for head in BY_GROUP for group in groups)}
+    part, _, tail = name.rpartition(".")
+    if part in PARTS:
+        known |= {f"{part}.{option}" for m in methods for option in options if _option(m, f"{part}.{option}")}
+    meant = {f"{other}.{tail}" for m in methods for other in ("prompt", "offset") if _option(m, f"{other}.{tail}")}
+    hint = f"There is {' and '.join(sorted(meant))}." if part in PARTS and meant else ""
+    return UnknownName("setting", name, known, hint)
