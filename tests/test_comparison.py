@@ -216,6 +216,16 @@ def test_bad_words_are_refused_before_anything_is_loaded_or_written(
     assert not (tmp_path / "run").exists()
 
 
+def test_a_shipped_task_stands_beside_published_ones(
+    compare: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(Comparison.run.__globals__, "open_backbone", never_loaded)
+    with pytest.raises(AssertionError):  # all words were understood: the folder of data is not the shipped task's
+        compare(tmp_path / "run", tasks=["support", "glue/rte"])
+    with pytest.raises(BadInput, match="--data-dir"):
+        compare(tmp_path / "run", tasks=["support"])
+
+
 def test_the_command_prints_a_table_or_one_json_document(
     cli: Cli, done: tuple[Path, dict[str, Any]], words: dict[str, Any]
 ) -> None:

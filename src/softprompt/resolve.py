@@ -23,6 +23,8 @@ from softprompt.transfer import Predecessor, read_predecessor, read_sources
 
 PUBLISHED = ("protocol", "compat", "shots", "draw")
 """Words that only a published task takes, beside its folder and limit."""
+OF_PUBLISHED = ("data_dir", "limit", "template", *PUBLISHED)
+"""All words that a published task takes and a shipped one does not."""
 
 
 def read_task(

@@ -27,8 +27,8 @@ from softprompt.live import watch
 from softprompt.methods import get_method
 from softprompt.recipes import Recipe, Setting
 from softprompt.recipes.override import check_names, taken
-from softprompt.resolve import Told, make_recipes, understand
-from softprompt.tasks import Task
+from softprompt.resolve import OF_PUBLISHED, Told, make_recipes, understand
+from softprompt.tasks import TASKS, Task
 from softprompt.training.interrupt import interruptible
 from softprompt.training.runs import measure_test, open_backbone, versions
 from softprompt.transfer import Predecessor, read_predecessor
@@ -291,6 +291,13 @@ def write_comparison(output: Path, found: Mapping[str, Any]) -> None:
     write_text(output / "report.html", as_page(found))
 
 
+def _said_of(task: str | Task | None, tasks: Sequence[str | Task | None], words: Mapping[str, Any]) -> dict[str, Any]:
+    """The words about `task`: beside published tasks, a shipped one is not asked for what only those take."""
+    published = [isinstance(one, str) and one not in TASKS for one in (task, *tasks)]
+    dropped = OF_PUBLISHED if any(published) and not published[0] else ()
+    return {name: value for name, value in words.items() if name not in dropped}
+
+
 def compare(
     tasks: str | Task | Sequence[str | Task] | None = None,
     methods: Sequence[str] = (),
@@ -315,7 +322,7 @@ def compare(
     if len(methods) < 2:
         raise BadInput(f"--methods {','.join(methods)}: expected two or more to compare.")
     several = [tasks] if tasks is None or isinstance(tasks, str | Task) else list(tasks)
-    told: list[Told] = [understand(task=task, **words) for task in several]
+    told: list[Told] = [understand(task=task, **_said_of(task, several, words)) for task in several]
     entrants = make_entrants(list(methods), told[0].given, told[0].setting.max_source, told[0].predecessor)
     baseline = baseline or ("prompt_tuning" if "prompt_tuning" in methods else methods[0])
     made = Comparison(
