@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from softprompt.backbones import Causal, attention, load
-from softprompt.backbones.backbone import Batch
+from softprompt.backbones.batch import Batch
 from softprompt.backbones.cutting import cut
 from softprompt.backbones.packing import pack
 from softprompt.offsets import PositionLowRank

@@ -1,6 +1,7 @@
 """The frozen models. A backbone can be asked (pose, loss, answer, rank); it knows no method."""
 
-from softprompt.backbones.backbone import Backbone, Batch, Losses
+from softprompt.backbones.backbone import Backbone
+from softprompt.backbones.batch import Batch, Losses
 from softprompt.backbones.causal import Causal
 from softprompt.backbones.embedded import EMBEDDED
 from softprompt.backbones.load import load

@@ -2,14 +2,14 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from softprompt.backbones.batch import Batch, Losses, Observed
 from softprompt.backbones.cloze import BackboneKind, check_asked
 from softprompt.backbones.generation import reads_soft_ids
 from softprompt.backbones.placement import Placement, check_placement, tokens_before
@@ -22,46 +22,6 @@ from softprompt.tasks.task import Example, Scoring
 
 MOST_CHOICES = 10_000
 """Sets of choices whose ids are held in memory."""
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Examples posed to a backbone: padded ids with their prompts' soft ids in place."""
-
-    ids: Int[Tensor, "b n"]
-    mask: Bool[Tensor, "b n"]
-    layout: Layout
-    labels: Int[Tensor, "b t"] | None
-    """Target ids, IGNORED elsewhere; None when the batch was posed without targets."""
-    prompts: tuple[int, ...]
-    """Index of each row's prompt in the bank, -1 for none."""
-    truncated: tuple[bool, ...]
-    """Whether each source lost tokens to the length limit."""
-    heads: tuple[int, ...] = ()
-    """Tokens of each row, from its start to its last soft token, that are the same whatever the example; 0: none."""
-    asked: Int[Tensor, "b t"] | None = None
-    """Columns of the answer, where it stands inside the text (masked backbones); 0 where a row has fewer than t."""
-
-
-class Losses(NamedTuple):
-    nll: Float[Tensor, " b"]
-    """Negative log-likelihood of each row's target, in nats, summed over its tokens."""
-    tokens: Int[Tensor, " b"]
-    """Target tokens of each row."""
-
-
-class Observed(NamedTuple):
-    """What a backbone computes on the way to its losses: m target tokens in all rows, n tokens of the rows' own."""
-
-    scores: Float[Tensor, "m v"]
-    """log-probabilities at each target token, in float32."""
-    labels: Int[Tensor, " m"]
-    owner: Int[Tensor, " m"]
-    """Row of the batch that each target token belongs to."""
-    states: Float[Tensor, "n d"]
-    """Last hidden states of source and target tokens, of encoder and decoder where there are both; in float32."""
-    row: Int[Tensor, " n"]
-    """Row of the batch that each of those belongs to."""
 
 
 class Backbone:

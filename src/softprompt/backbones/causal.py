@@ -17,7 +17,8 @@ from transformers import DynamicCache
 from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 
 from softprompt.backbones.attention import packed
-from softprompt.backbones.backbone import Backbone, Batch, Losses, Observed
+from softprompt.backbones.backbone import Backbone
+from softprompt.backbones.batch import Batch, Losses, Observed
 from softprompt.backbones.cloze import BackboneKind
 from softprompt.backbones.generation import reads_soft_ids
 from softprompt.backbones.head import label_nll

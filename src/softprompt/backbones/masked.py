@@ -18,7 +18,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from softprompt.backbones.backbone import Backbone, Batch, Losses
+from softprompt.backbones.backbone import Backbone
+from softprompt.backbones.batch import Batch, Losses
 from softprompt.backbones.cloze import BackboneKind, as_cloze
 from softprompt.backbones.probe import TOLERANCE
 from softprompt.embedding import Layout

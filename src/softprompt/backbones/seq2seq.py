@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from softprompt.backbones.backbone import Backbone, Batch, Losses, Observed
+from softprompt.backbones.backbone import Backbone
+from softprompt.backbones.batch import Batch, Losses, Observed
 from softprompt.backbones.cloze import BackboneKind
 from softprompt.backbones.cutting import cut
 from softprompt.embedding import IGNORED, Layout

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from softprompt.backbones import Backbone
-from softprompt.backbones.backbone import Batch
+from softprompt.backbones.batch import Batch
 from softprompt.embedding import IGNORED, Layout
 from softprompt.soft import Bank, SoftPrompt
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import DynamicCache, EncoderDecoderCache
 
 from softprompt.backbones import Seq2Seq
-from softprompt.backbones.backbone import Batch
+from softprompt.backbones.batch import Batch
 from softprompt.serve.question import Question, Ranking, lay, read_picks, summed
 from softprompt.serve.slots import Slots
 

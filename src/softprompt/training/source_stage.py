@@ -24,7 +24,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from softprompt.backbones import Backbone
-from softprompt.backbones.backbone import Observed
+from softprompt.backbones.batch import Observed
 from softprompt.errors import OutOfMemory
 from softprompt.evaluate import mean_loss, score_examples
 from softprompt.prompts.multitask import Multitask, Shared
