@@ -17,6 +17,7 @@ import softprompt
 from softprompt.comparison.finished import compare_finished
 from softprompt.comparison.formats import as_csv, as_latex, as_markdown, escape_latex
 from softprompt.comparison.page import as_page
+from softprompt.comparison.picture import as_picture
 from softprompt.comparison.plots import Axis, Curve, Point, learning_curves, near, score_against, ticks
 from softprompt.comparison.run import Comparison, factors, make_entrants
 from softprompt.errors import BadArtefact, BadInput, Interrupted, UnknownName
@@ -349,15 +350,33 @@ def test_the_page_keeps_what_it_must_not_read(done: tuple[Path, dict[str, Any]])
     assert page.text.count(evil) >= 5
 
 
+def test_the_picture_shows_every_score_where_it_is(done: tuple[Path, dict[str, Any]]) -> None:
+    found = json.loads(json.dumps(done[1]))
+    found["title"] = "<b>&"
+    for part in found["tasks"]:
+        part["rows"][1]["label"] = "<b>&"
+    tree = ElementTree.fromstring(as_picture(found))
+    kinds = [circle.get("class") for circle in tree.iter("{http://www.w3.org/2000/svg}circle")]
+    assert len(kinds) == 2 * 3 * (2 + 1), "on each of two tasks, for each of three methods: two seeds and their mean"
+    assert kinds.count("baseline") == 2
+    texts = ["".join(text.itertext()) for text in tree.iter("{http://www.w3.org/2000/svg}text")]
+    assert {"<b>&", "prompt_tuning", "superpos", "glue/rte, accuracy"} <= set(texts)
+    titles = ["".join(text.itertext()) for text in tree.iter("{http://www.w3.org/2000/svg}title")]
+    rows = [row for part in found["tasks"] for row in part["rows"]]
+    for row, title in zip(rows, titles, strict=True):
+        assert title.startswith(f"{row['label']}: {100 * row['mean']:.1f}")
+
+
 def test_a_page_of_one_seed_and_of_equal_scores_has_no_empty_axis(done: tuple[Path, dict[str, Any]]) -> None:
     found = json.loads(json.dumps(done[1]))
     for part in found["tasks"]:
         for row in part["rows"]:
-            row |= {"mean": 0.0, "deviation": None, "curves": [[[2, 0.0]]], "trainable": 10}
+            row |= {"mean": 0.0, "test": [0.0], "deviation": None, "curves": [[[2, 0.0]]], "trainable": 10}
             row["difference"] = row["difference"] and {"mean": 0.0, "low": 0.0, "high": 0.0, "verdict": "tie"}
         part["floors"] = {"majority": 0.0}
     text = as_page(found)
     read_page(text)
+    ElementTree.fromstring(as_picture(found))
     assert "nan" not in text
     assert "inf" not in re.sub(r"<style>.*?</style>", "", text, flags=re.DOTALL)
 
@@ -403,6 +422,7 @@ def test_finished_runs_say_what_the_comparison_said(
             assert (row["test"], row["difference"]) == (expected["test"], expected["difference"])
     assert "budgets may differ" in found["notes"][0]
     assert (tmp_path / "out" / "report.html").is_file()
+    assert (tmp_path / "out" / "scores.svg").is_file()
     # A folder stands for all that it holds and that was tested.
     code, out, err = cli("compare", output, "--json")
     assert code == 0, err

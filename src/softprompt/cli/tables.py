@@ -172,5 +172,5 @@ def _show(found: dict[str, Any], output: Path | None, as_json: bool) -> None:
     for note in found["notes"]:
         out.print(note, soft_wrap=True, markup=False)
     if output is not None:
-        out.print(f"Written to {output}: table.json, table.md, table.csv, table.tex, report.html", soft_wrap=True,
-                  markup=False)  # fmt: skip
+        files = "table.json, table.md, table.csv, table.tex, report.html, scores.svg"
+        out.print(f"Written to {output}: {files}", soft_wrap=True, markup=False)

@@ -139,6 +139,11 @@ def _reached(points: Sequence[Point]) -> list[float]:
     return [value for point in points for value in (point.y - point.spread, point.y + point.spread)]
 
 
+def score_range(values: Sequence[float]) -> tuple[float, float]:
+    """The stretch of an axis that holds `values` with some room on each side."""
+    return _room(values, 0.06)
+
+
 Box = tuple[float, float, float, float]
 """Left, top, right, bottom."""
 
@@ -197,7 +202,7 @@ def _frame(x: Axis, y: Axis, x_label: str, y_label: str, said: Callable[[float],
 
 
 def _score_axis(values: Sequence[float]) -> Axis:
-    low, high = _room(values, 0.06)
+    low, high = score_range(values)
     return Axis(low, high, HEIGHT - BOTTOM, TOP)
 
 

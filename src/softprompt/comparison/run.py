@@ -19,6 +19,7 @@ from softprompt.backbones import Backbone
 from softprompt.comparison.costs import measure_costs
 from softprompt.comparison.formats import as_csv, as_latex, as_markdown
 from softprompt.comparison.page import as_page
+from softprompt.comparison.picture import as_picture
 from softprompt.comparison.standings import floors_in, read_finished, standings
 from softprompt.disk import make_folder, write_json, write_text
 from softprompt.errors import BadInput, UnknownName
@@ -289,6 +290,7 @@ def write_comparison(output: Path, found: Mapping[str, Any]) -> None:
     write_text(output / "table.csv", as_csv(found))
     write_text(output / "table.tex", as_latex(found))
     write_text(output / "report.html", as_page(found))
+    write_text(output / "scores.svg", as_picture(found))
 
 
 def _said_of(task: str | Task | None, tasks: Sequence[str | Task | None], words: Mapping[str, Any]) -> dict[str, Any]:
