@@ -26,13 +26,14 @@ class Hand:
 
     number: int
     actor: Any
+    turn: Any
+    """What Ray gives for the turn under way."""
     began: Any = None
-    """What Ray gives for the last call of `begin`."""
-    turn: Any = None
-    """And for the turn under way."""
+    """And for the last call of `begin`."""
     ready: bool = False
+    """Whether its backbone is loaded."""
+    busy: bool = False
     asking: bool = False
-    through: bool = False
 
 
 class Cluster:
@@ -42,6 +43,8 @@ class Cluster:
         """`ray` is the module, joined to a cluster; `workers` how many are asked for (softprompt.cluster.connect)."""
         self.ray, self.workers, self.say = ray, workers, say
         self.setting = Setting()
+        self.begin: tuple[Any, ...] = ()
+        """What workers are told of the present call."""
         self.hands: list[Hand] = []
         self.started = 0
         self.stillborn = 0
@@ -69,12 +72,13 @@ class Cluster:
         machines = [node["Resources"] for node in self.ray.nodes() if node["Alive"]]
         count, resources = room(machines, self.workers, self.setting.device)
         sent = self.ray.put([_sent(job) for job in left])  # once for all workers: the data is in it
-        begin = (sent, lowest, min(count, len(left)), together, until)
+        self.begin = (sent, lowest, min(count, len(left)), together, until)
         with watch(left) as listener:
             deal = Deal(left, until, listener)
             for hand in self.hands:
-                self._begin(hand, begin)
-            error = self._run(deal, min(count, len(left)), lambda: self._start(resources, begin), interrupted)
+                if hand.ready:
+                    self._begin(hand)
+            error = self._run(deal, min(count, len(left)), resources, interrupted)
         if error is not None:
             raise error
         if deal.left:
@@ -91,49 +95,46 @@ class Cluster:
             self._drop(self.hands[0])
 
     def _run(
-        self, deal: Deal, count: int, start: Callable[[], None], interrupted: Callable[[], bool]
+        self, deal: Deal, count: int, resources: Mapping[str, float], interrupted: Callable[[], bool]
     ) -> SoftPromptError | None:
         """Deal out all there is to do, or until a worker has an error, which is returned, or `interrupted` says so."""
         began, waited = time.monotonic(), False
         stop, error = False, None
         while True:
             over = stop or not deal.left
-            for hand in [hand for hand in self.hands if over and not hand.ready]:
-                self._drop(hand)
             while not over and len(self.hands) < min(count, deal.left):
-                start()
-            busy = [hand for hand in self.hands if not hand.through]
-            if not busy:
+                self._start(resources)
+            if over and not any(hand.busy for hand in self.hands):
                 return error
-            heard, _ = self.ray.wait([hand.turn for hand in busy], timeout=PATIENCE)
+            under_way = [hand for hand in self.hands if hand.busy or not hand.ready]
+            heard, _ = self.ray.wait([hand.turn for hand in under_way], timeout=PATIENCE)
             stop = stop or interrupted()
-            for hand in [hand for hand in busy if hand.turn in heard]:
+            for hand in [hand for hand in under_way if hand.turn in heard]:
                 error = self._heard(hand, deal) or error
                 stop = stop or error is not None
-                if hand in self.hands and not hand.through:
-                    self._go_on(hand, deal, stop)
+                self._go_on(hand, deal, stop)
             if not waited and time.monotonic() - began > LONG and not any(hand.ready for hand in self.hands):
                 waited = True
                 self.say("No worker has started yet: the cluster has nothing free, or is slow. Waiting.")
 
-    def _start(self, resources: Mapping[str, float], begin: tuple[Any, ...]) -> None:
+    def _start(self, resources: Mapping[str, float]) -> None:
         backbone = Path(self.setting.backbone)
         place = str(backbone.resolve()) if backbone.is_dir() else self.setting.backbone
         self.started += 1
         actor = self.ray.remote(Worker).options(**resources).remote(self.setting, place)
-        self.hands.append(Hand(self.started, actor))
-        self._begin(self.hands[-1], begin)
+        self.hands.append(Hand(self.started, actor, actor.turn.remote([], False)))
 
-    def _begin(self, hand: Hand, begin: tuple[Any, ...]) -> None:
-        hand.asking = hand.through = False
-        hand.began = hand.actor.begin.remote(*begin)
+    def _begin(self, hand: Hand) -> None:
+        hand.busy, hand.asking = True, False
+        hand.began = hand.actor.begin.remote(*self.begin)
         hand.turn = hand.actor.turn.remote([], False)
 
     def _heard(self, hand: Hand, deal: Deal) -> SoftPromptError | None:
         """Take in what a turn has brought; returns the error that has ended the worker's work, when one has."""
         error = None
         try:
-            self.ray.get(hand.began)
+            if hand.began is not None:
+                self.ray.get(hand.began)
             found = self.ray.get(hand.turn)
         except self.ray.exceptions.RayTaskError:
             raise  # a bug of ours, with the worker's traceback
@@ -143,7 +144,8 @@ class Cluster:
         for news in found:
             match news:
                 case Ready():
-                    self._ready(hand, news)
+                    self.say(f"worker {hand.number}: process {news.process} on {news.machine}, {news.device}")
+                    hand.ready, self.stillborn = True, 0
                 case Asking():
                     hand.asking = True
                 case Note():
@@ -151,13 +153,21 @@ class Cluster:
                         self.noted.add(news.text)
                         warnings.warn(news.text, stacklevel=2)
                 case Through():
-                    hand.through, error = True, news.error
+                    hand.busy, error = False, news.error
+                    if not hand.ready:
+                        self._drop(hand)
                 case _:
                     deal.hear(hand.number, news)
         return error
 
     def _go_on(self, hand: Hand, deal: Deal, stop: bool) -> None:
         """The next turn. A worker with nothing to do is left waiting: what another has may come back."""
+        if hand not in self.hands:
+            return
+        if hand.ready and not hand.busy:
+            if deal.left and not stop:
+                self._begin(hand)
+            return
         answers: list[Order | None] = []
         if hand.asking:
             over = stop or not deal.left
@@ -166,17 +176,11 @@ class Cluster:
                 answers, hand.asking = [order], False
         hand.turn = hand.actor.turn.remote(answers, stop)
 
-    def _ready(self, hand: Hand, news: Ready) -> None:
-        if not hand.ready:
-            prompts = f"{news.together} prompt{'' if news.together == 1 else 's'} at a time"
-            self.say(f"worker {hand.number}: process {news.process} on {news.machine}, {news.device}, {prompts}")
-        hand.ready, self.stillborn = True, 0
-
     def _lost(self, hand: Hand, deal: Deal, reason: str) -> None:
         self._drop(hand)
         count = deal.lose(hand.number)
-        runs = f"{count} unfinished run{'' if count == 1 else 's'}"
-        self.say(f"worker {hand.number} died" + (f"; its {runs} go on elsewhere" if count else ""))
+        its = "its unfinished run goes" if count == 1 else f"its {count} unfinished runs go"
+        self.say(f"worker {hand.number} died" + (f"; {its} to others" if count else ""))
         self.stillborn += not hand.ready
         if self.stillborn >= TRIES:
             raise RunFailed(

@@ -1,9 +1,9 @@
 """A worker: one process of a Ray cluster with a copy of the backbone on its device. It knows nothing of Ray.
 
-The driver calls `begin` once for each list of jobs and then `turn` after `turn`: a turn brings the answer to what the
-worker asked, if anything, and returns what has happened since. A worker asks for a job whenever it has a place free.
-Its runs lie in a folder of its own, wherever it runs; what is written there goes to the driver as bytes, so the
-machines need no file system in common.
+It loads the backbone first. The driver calls `begin` once for each list of jobs and `turn` after `turn`: a turn brings
+the answer to what the worker asked, if anything, and returns what has happened since. A worker asks for a job whenever
+it has a place free. Its runs lie in a folder of its own, wherever it runs; what is written there goes to the driver as
+bytes, so the machines need no file system in common.
 """
 
 import os
@@ -13,7 +13,7 @@ import socket
 import tempfile
 import threading
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -40,12 +40,11 @@ class Order:
 
 @dataclass(frozen=True)
 class Ready:
-    """The backbone is loaded. `together` is how many prompts are tuned at a time."""
+    """The backbone is loaded."""
 
     machine: str
     process: int
     device: str
-    together: int
 
 
 @dataclass(frozen=True)
@@ -94,7 +93,7 @@ class Note:
 
 @dataclass(frozen=True)
 class Through:
-    """Nothing is left of what `begin` began; `error` is what ended it, when something did."""
+    """Nothing is left of what was begun; `error` is what ended it, when something did."""
 
     error: SoftPromptError | None = None
 
@@ -109,6 +108,7 @@ class Worker:
         """`place` is where the backbone is found, when it is not where `setting` says."""
         self.setting, self.place = setting, place
         self.backbone: Backbone | None = None
+        """Loaded before anything is begun."""
         self.folder = Path(tempfile.mkdtemp(prefix="softprompt-"))
         self.news: queue.Queue[News] = queue.Queue()
         self.answers: queue.Queue[Order | None] = queue.Queue()
@@ -117,6 +117,7 @@ class Worker:
         self.sent: dict[str, int] = {}
         """Lines of each run's history that the driver has."""
         warnings.showwarning = lambda message, *_, **__: self.news.put(Note(str(message)))
+        threading.Thread(target=self._guarded, args=(self._load,), daemon=True).start()
 
     def begin(
         self,
@@ -126,10 +127,20 @@ class Worker:
         together: int | None,
         until: int | None,
     ) -> None:
-        """Start on `jobs`, of which `workers` workers each get a share, up to step `until`."""
+        """Start on `jobs`, of which `workers` workers each get a share, up to step `until`; after `Ready`."""
+        backbone = self.backbone
+        assert backbone is not None
+
+        def work() -> None:
+            # Its own folder for a job: without the beginning of its path, the driver's.
+            known = {job.name: replace(job, folder=Path(f"{self.folder}{job.folder}")) for job in jobs}
+            most = share(len(jobs), workers, together or places(jobs, backbone))
+            while self._tuned(backbone, known, lowest, most, until):
+                pass
+            self.news.put(Through())
+
         self.stopping.clear()
-        known = {job.name: replace(job, folder=self._folder(job)) for job in jobs}
-        threading.Thread(target=self._work, args=(known, lowest, workers, together, until), daemon=True).start()
+        threading.Thread(target=self._guarded, args=(work,), daemon=True).start()
 
     def turn(self, answers: Sequence[Order | None], stop: bool) -> list[News]:
         """Take the answer to an `Asking`, if there is one, and return what is new, after `PATIENCE` at the latest."""
@@ -152,33 +163,22 @@ class Worker:
         """Remove what is left of its folder."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _folder(self, job: Job) -> Path:
-        """Its own folder for a job: without the beginning of its path, the driver's."""
-        return Path(f"{self.folder}{job.folder}")
-
-    def _work(
-        self,
-        jobs: Mapping[str, Job],
-        lowest: Mapping[str, dict[str, Any]],
-        workers: int,
-        together: int | None,
-        until: int | None,
-    ) -> None:
+    def _guarded(self, work: Callable[[], None]) -> None:
+        """Do `work`; what ends it goes to the driver."""
         try:
-            if self.backbone is None:
-                self.backbone = open_backbone(self.setting.model_copy(update={"backbone": self.place}))
-                self.backbone.name = self.setting.backbone  # as cards name it
-            most = share(len(jobs), workers, together or places([*jobs.values()], self.backbone))
-            self.news.put(Ready(socket.gethostname(), os.getpid(), str(self.backbone.device), most))
-            while self._tuned(self.backbone, jobs, lowest, most, until):
-                pass
-            self.news.put(Through())
+            work()
         except Interrupted:
             self.news.put(Through())
         except SoftPromptError as error:
             self.news.put(Through(self._plain(error)))
-        except BaseException as error:  # noqa: BLE001  # the driver raises it
+        except BaseException as error:  # noqa: BLE001  # a bug; the next turn raises it
             self.bug = error
+
+    def _load(self) -> None:
+        backbone = open_backbone(self.setting.model_copy(update={"backbone": self.place}))
+        backbone.name = self.setting.backbone  # as cards name it
+        self.backbone = backbone
+        self.news.put(Ready(socket.gethostname(), os.getpid(), str(backbone.device)))
 
     def _tuned(
         self,
