@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 
 import softprompt
 from softprompt.errors import BadArtefact, BadInput, Interrupted, RunFailed, UnknownName
+from softprompt.jobs import run_jobs
 from softprompt.recipes.registry import TABLES, get_table
 from softprompt.reproduce import Reproduction
 from softprompt.scoreboard import as_markdown, cell_of
@@ -138,6 +139,26 @@ def test_a_table_runs_every_line_on_every_task_with_every_seed(done: tuple[Path,
         run = json.loads((folder / "run.json").read_text())
         assert (run["recipe"]["seed"], run["recipe"]["steps"]) == (int(folder.name[-1]), 4)
         assert run["setting"]["max_source"] == 128
+
+
+def test_its_runs_are_done_by_the_cluster_that_is_asked_for(
+    reproduce: Reproduce, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+
+    @contextmanager
+    def cluster(ray: str | None, workers: int | None, say: Any) -> Any:
+        assert (ray, workers) == ("10.0.0.1:6379", 3)
+
+        def run(backbone: Any, jobs: Any, *words: Any, **named: Any) -> list[str]:
+            done.extend(job.name for job in jobs)
+            return run_jobs(backbone, jobs, *words, **named)
+
+        yield run
+
+    monkeypatch.setitem(Reproduction.run.__globals__, "runner", cluster)
+    reproduce(tmp_path, tasks=["rte"], lines=["dept"], ray="10.0.0.1:6379", workers=3)
+    assert done == ["dept-glue/rte-seed0", "dept-glue/rte-seed1"]
 
 
 def test_a_cell_is_the_mean_of_its_seeds_with_deviation_and_interval(done: tuple[Path, dict[str, Any]]) -> None:

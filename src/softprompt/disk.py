@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,25 @@ def make_folder(folder: Path) -> None:
         raise CannotWrite(f"The folder {folder} cannot be made: {error.strerror}. Choose another --output.") from None
     if not os.access(folder, os.W_OK):
         raise CannotWrite(f"The folder {folder} cannot be written. Choose another --output.")
+
+
+Files = Mapping[str, bytes]
+"""What a folder holds: the names of its files, with those of the folders between, and their bytes."""
+
+
+def read_folder(folder: Path) -> Files:
+    """All files in `folder`, none where there is no folder; parts of files are left out."""
+    found = [path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".")]
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in found}
+
+
+def write_folder(folder: Path, files: Files, last: str) -> None:
+    """Make `folder` hold these files and no others; `last` is written after the others."""
+    for name in sorted(files, key=lambda name: name == last):
+        make_folder((folder / name).parent)
+        write_with(folder / name, lambda path, name=name: path.write_bytes(files[name]))  # type: ignore[misc]
+    for name in read_folder(folder).keys() - files.keys():
+        (folder / name).unlink()
 
 
 def file_sha256(path: Path) -> str:

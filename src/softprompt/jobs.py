@@ -7,11 +7,11 @@ only read; one that was begun goes on where it was; one that was asked for in ot
 
 import json
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import psutil
 import torch
@@ -39,6 +39,8 @@ from softprompt.training.runs import (
 from softprompt.transfer import Predecessor
 
 PLAN = "plan.json"
+FINISHED = "prompt.json"
+"""Written last."""
 COPIES = 8
 """A tuned value in memory, float32: itself, its gradient and that of one pass back, AdamW's two moments, the best
 one, the one before the step, and one to spare for what a method keeps beside."""
@@ -80,6 +82,10 @@ class Job:
     """The run whose end is this one's start."""
     test: bool = True
     """Whether test is scored at the end; else `measure_test` does, if anyone asks."""
+    sources: Sequence[Predecessor] | None = None
+    """The runs whose prompts the method reads; None: it finds them where its options say."""
+    stop: str | None = None
+    """Why it is to end where it is, with the best state it has had; None: it is not."""
 
     @property
     def recipe(self) -> Recipe:
@@ -91,7 +97,7 @@ class Job:
 
 
 def is_finished(folder: Path) -> bool:
-    return (folder / "prompt.json").is_file()
+    return (folder / FINISHED).is_file()
 
 
 def of_data(origin: Mapping[str, Any]) -> Any:
@@ -140,6 +146,22 @@ def floors_of(path: Path, backbone: Backbone, task: Task) -> dict[str, dict[str,
     return found
 
 
+class RunJobs(Protocol):
+    """`run_jobs`, or what does the same elsewhere (softprompt.cluster)."""
+
+    def __call__(
+        self,
+        backbone: Backbone,
+        jobs: Sequence[Job],
+        lowest: Mapping[str, dict[str, Any]],
+        watch: Watch,
+        interrupted: Callable[[], bool] = ...,
+        *,
+        together: int | None = None,
+        until: int | None = None,
+    ) -> list[str]: ...
+
+
 def run_jobs(
     backbone: Backbone,
     jobs: Sequence[Job],
@@ -159,40 +181,72 @@ def run_jobs(
     left = [job for job in jobs if not job.finished]
     if not left:
         return []
-    _check_made(left, backbone)
-    setting = left[0].asked.setting
-    tests = {job.name: job.test for job in left}
-    failed = []
-
-    def ended(run: Run) -> None:
-        try:
-            finish(backbone, run, lowest, test=tests[run.candidate.name])
-        except RunFailed as error:
-            failed.append(str(error))
-
-    def runs() -> Iterator[Run]:
-        for job in left:
-            yield _begun(job, backbone)
-
+    check_made(left, backbone)
+    failed: list[str] = []
     try:
         with watch(left) as listener:
-            tune_runs(
-                backbone, runs(), listener=listener, ended=ended, interrupted=interrupted, until=until,
-                tokens_per_pass=setting.tokens_per_pass, together=together or places(left, backbone),
+            tune_jobs(
+                backbone, left, lowest, listener=listener, interrupted=interrupted, until=until,
+                together=together or places(left, backbone), tokens_per_pass=left[0].asked.setting.tokens_per_pass,
+                ended=lambda job, failure: failed.extend([failure] if failure else []),
             )  # fmt: skip
     except Interrupted:
-        raise Interrupted("Interrupted; everything is saved. The same command goes on from here.") from None
+        raise interrupted_jobs() from None
     return failed
 
 
-def _check_made(jobs: Sequence[Job], backbone: Backbone) -> None:
+def interrupted_jobs() -> Interrupted:
+    return Interrupted("Interrupted; everything is saved. The same command goes on from here.")
+
+
+def tune_jobs(
+    backbone: Backbone,
+    jobs: Iterable[Job],
+    lowest: Mapping[str, dict[str, Any]],
+    *,
+    listener: Listener | None,
+    together: int,
+    tokens_per_pass: int | None,
+    ended: Callable[[Job, str | None], None],
+    saved: Callable[[Run], None] | None = None,
+    interrupted: Callable[[], bool] = lambda: False,
+    until: int | None = None,
+) -> None:
+    """Tune and finish jobs of one setting; the next is asked for when a place is free.
+
+    `saved` is called after each checkpoint, `ended` with each job whose result is on disk and with what failed.
+    """
+    begun: dict[str, Job] = {}
+
+    def runs() -> Iterator[Run]:
+        for job in jobs:
+            begun[job.name] = job
+            run = _begun(job, backbone)
+            run.candidate.stopped = run.candidate.stopped or job.stop
+            yield run
+
+    def finished(run: Run) -> None:
+        job, failure = begun.pop(run.candidate.name), None
+        try:
+            finish(backbone, run, lowest, test=job.test)
+        except RunFailed as error:
+            failure = str(error)
+        ended(job, failure)
+
+    tune_runs(
+        backbone, runs(), listener=listener, saved=saved, ended=finished, interrupted=interrupted, until=until,
+        tokens_per_pass=tokens_per_pass, together=together,
+    )  # fmt: skip
+
+
+def check_made(jobs: Sequence[Job], backbone: Backbone) -> None:
     """Make a prompt of every kind there will be, and let it go: what cannot be made is known before the first step."""
     seen = set()
     for job in jobs:
         kind = (job.recipe.method, json.dumps(job.recipe.options, sort_keys=True, default=str), id(job.task))
         if kind not in seen:
             seen.add(kind)
-            make_candidate(job.name, job.recipe, backbone, job.task, job.predecessor)
+            make_candidate(job.name, job.recipe, backbone, job.task, job.predecessor, job.sources)
 
 
 def places(jobs: Sequence[Job], backbone: Backbone) -> int:
@@ -224,7 +278,7 @@ def _free_bytes(device: torch.device) -> int:
 
 def _begun(job: Job, backbone: Backbone) -> Run:
     """The run of a job at its start, or where it was left. Raises BadInput for a folder of another run."""
-    candidate = make_candidate(job.name, job.recipe, backbone, job.task, job.predecessor)
+    candidate = make_candidate(job.name, job.recipe, backbone, job.task, job.predecessor, job.sources)
     if not (job.folder / FILE).is_file():
         run = begin(candidate, job.folder, job.asked.setting)
         write_json(job.folder / PLAN, job.asked.model_dump(mode="json"))
@@ -236,12 +290,3 @@ def _begun(job: Job, backbone: Backbone) -> Run:
             "begun with, or another --output."
         )
     return resume_run(card, job.folder, backbone, job.task)
-
-
-def stop_jobs(backbone: Backbone, jobs: Sequence[Job], lowest: Mapping[str, dict[str, Any]], why: str) -> None:
-    """Finish jobs where they are, with the best state they have had."""
-    for job in jobs:
-        if not job.finished:
-            run = _begun(job, backbone)
-            run.candidate.stopped = why
-            finish(backbone, run, lowest, test=job.test)

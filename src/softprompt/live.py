@@ -12,7 +12,7 @@ from rich.text import Text
 from softprompt.jobs import Job
 from softprompt.report import percent
 from softprompt.terminal import TrainingView, clock, recent_loss
-from softprompt.training.candidate import Candidate
+from softprompt.training.loop import Tuned
 
 OTHER_LINES = 6
 """Lines of a terminal that are not rows of the table."""
@@ -33,7 +33,7 @@ class JobsView:
         self.steps = {job.name: job.recipe.steps for job in jobs}
         """Of a run that is counted in epochs this is corrected when it begins."""
         self.first: dict[str, int] = {}
-        self.running: dict[str, Candidate] = {}
+        self.running: dict[str, Tuned] = {}
         self.over: list[list[str]] = []
         """Cells of those that ended: nothing of a run that is over is kept in memory."""
         self.spared = 0  # steps that will not be taken, because a run stopped early
@@ -48,17 +48,17 @@ class JobsView:
     def __exit__(self, *_: object) -> None:
         self.live.stop()
 
-    def stepped(self, candidate: Candidate) -> None:
+    def stepped(self, candidate: Tuned) -> None:
         if candidate.name not in self.running:
             self.steps[candidate.name] = candidate.recipe.steps
             self.first[candidate.name] = candidate.step - 1
         self.running[candidate.name] = self.running.pop(candidate.name, candidate)  # those under way come last
         self.done += 1
 
-    def evaluated(self, candidate: Candidate) -> None:
+    def evaluated(self, candidate: Tuned) -> None:
         """The table reads the candidate's own history."""
 
-    def ended(self, candidate: Candidate) -> None:
+    def ended(self, candidate: Tuned) -> None:
         self.running.pop(candidate.name, None)
         self.over.append(_cells(candidate))
         self.spared += candidate.recipe.steps - candidate.step
@@ -88,7 +88,7 @@ class JobsView:
         )
 
 
-def _cells(candidate: Candidate) -> list[str]:
+def _cells(candidate: Tuned) -> list[str]:
     metric = candidate.task.metrics[0]
     last = next((entry["dev"][metric] for entry in reversed(candidate.history) if "dev" in entry), None)
     best = None if candidate.best is None else candidate.best["value"]

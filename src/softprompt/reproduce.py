@@ -15,9 +15,10 @@ from typing import Any
 from rich.console import Console
 
 from softprompt.backbones import Backbone
+from softprompt.cluster import runner
 from softprompt.disk import make_folder, write_json, write_text
 from softprompt.errors import RunFailed
-from softprompt.jobs import Asked, Job, Watch, check_asked, floors_of, is_finished, run_jobs
+from softprompt.jobs import Asked, Job, RunJobs, Watch, check_asked, floors_of, is_finished, run_jobs
 from softprompt.live import watch
 from softprompt.recipes import Plan, Recipe, Setting
 from softprompt.recipes.override import override_all
@@ -82,6 +83,7 @@ class Reproduction:
         self.places = {column.task: self._places(column) for column in self.columns}
         self._tasks: dict[str, Task] = {}
         self._backbones: dict[Setting, Backbone] = {}
+        self.run_jobs: RunJobs = run_jobs
         for places in self.places.values():
             for place in places:
                 check_asked(place.folder, place.asked, self.predecessor)
@@ -116,13 +118,18 @@ class Reproduction:
         return make_recipes([recipe.method], {}, None, self.predecessor, max_source, recipe)[recipe.method]
 
     def run(
-        self, say: Callable[[str], None], watch: Watch, interrupted: Callable[[], bool] = lambda: False
+        self,
+        say: Callable[[str], None],
+        watch: Watch,
+        interrupted: Callable[[], bool] = lambda: False,
+        run_jobs: RunJobs = run_jobs,
     ) -> dict[str, Any]:
-        """Run what is not finished, task by task; returns what table.json holds.
+        """Run what is not finished, task by task, by `run_jobs`; returns what table.json holds.
 
         `watch` gives a context manager whose value listens to the jobs of one task. Raises Interrupted,
         after saving, when `interrupted` says so.
         """
+        self.run_jobs = run_jobs
         make_folder(self.output)
         failed: list[str] = []
         for column in self.columns:
@@ -159,7 +166,7 @@ class Reproduction:
             "batches"
         )
         lowest = floors_of(path, backbone, first)
-        return run_jobs(backbone, [self._job(place) for place in left], lowest, watch, interrupted)
+        return self.run_jobs(backbone, [self._job(place) for place in left], lowest, watch, interrupted)
 
     def _job(self, place: Place) -> Job:
         task = self._task(place.plan)
@@ -240,13 +247,16 @@ def reproduce(
     setting: Mapping[str, Any] | None = None,
     changes: Mapping[str, Any] | None = None,
     start_from: str | Path | None = None,
+    ray: str | None = None,
+    workers: int | None = None,
     console: Console | None = None,
 ) -> dict[str, Any]:
     """Run (or go on with) a paper's table, and print it beside what was published; returns table.json.
 
     `tasks` and `lines` name a part of it. `spec`, `setting` and `changes` change every run: fields of TaskSpec
     (data_dir, protocol, limit, shots) and Setting (dtype, max_source), and fields of the recipe by name
-    (steps, rates.prompt, length). Every prompt starts as the run `start_from` ended, where one is given.
+    (steps, rates.prompt, length). Every prompt starts as the run `start_from` ended, where one is given. With `ray`
+    ("auto" or an address) the runs go to `workers` processes of a Ray cluster (softprompt.cluster).
     """
     console = console or Console(stderr=True, highlight=False)
     chosen = get_table(table)
@@ -261,5 +271,5 @@ def reproduce(
     def notice() -> None:
         say("Ctrl-C: ending after this step, then saving. Press again to end at once.")
 
-    with interruptible(notice) as interrupted:
-        return made.run(say, partial(watch, console), interrupted)
+    with interruptible(notice) as interrupted, runner(ray, workers, say) as run_jobs:
+        return made.run(say, partial(watch, console), interrupted, run_jobs)

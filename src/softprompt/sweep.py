@@ -17,7 +17,8 @@ import math
 import re
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,9 +26,10 @@ from typing import Any
 from rich.console import Console
 
 from softprompt.backbones import Backbone
+from softprompt.cluster import runner
 from softprompt.disk import make_folder, write_json, write_text
 from softprompt.errors import BadArtefact, BadInput
-from softprompt.jobs import Asked, Job, Watch, check_asked, floors_of, of_data, run_jobs, stop_jobs
+from softprompt.jobs import Asked, Job, RunJobs, Watch, check_asked, floors_of, of_data, run_jobs
 from softprompt.live import watch
 from softprompt.recipes import Recipe
 from softprompt.report import percent
@@ -72,6 +74,7 @@ class Sweep:
         self.candidates = self._candidates(settings)
         self.rungs = [] if halving is None else self._rungs(halving)
         self.rounds: list[dict[str, Any]] = []
+        self.run_jobs: RunJobs = run_jobs
         self._check_folder()
 
     def _candidates(self, settings: Sequence[Mapping[str, Any]]) -> list[Candidates]:
@@ -151,9 +154,14 @@ class Sweep:
                 check_asked(job.folder, job.asked, job.predecessor)
 
     def run(
-        self, say: Callable[[str], None], watch: Watch, interrupted: Callable[[], bool] = lambda: False
+        self,
+        say: Callable[[str], None],
+        watch: Watch,
+        interrupted: Callable[[], bool] = lambda: False,
+        run_jobs: RunJobs = run_jobs,
     ) -> dict[str, Any]:
-        """Run what is not finished; returns what table.json holds. Raises Interrupted after saving."""
+        """Run what is not finished, by `run_jobs`; returns what table.json holds. Raises Interrupted after saving."""
+        self.run_jobs = run_jobs
         make_folder(self.output)
         write_json(self.output / SEARCH, self._words())
         backbone = open_backbone(self.told.setting)
@@ -182,7 +190,8 @@ class Sweep:
         say: Callable[[str], None], watch: Watch, interrupted: Callable[[], bool], until: int | None = None,
     ) -> None:  # fmt: skip
         jobs = [job for candidate in alive for job in candidate.jobs]
-        for failure in run_jobs(backbone, jobs, lowest, watch, interrupted, together=self.together, until=until):
+        done = self.run_jobs(backbone, jobs, lowest, watch, interrupted, together=self.together, until=until)
+        for failure in done:
             say(failure)
 
     def _halved(
@@ -196,9 +205,11 @@ class Sweep:
         ranked = sorted(alive, key=lambda candidate: -scores[candidate.label])
         kept = ranked[: math.ceil(len(ranked) / self.halving)]
         stopped = ranked[len(kept) :]
-        for place, candidate in enumerate(stopped, start=len(kept) + 1):
-            why = f"halving: place {place} of {len(ranked)} at step {rung}"
-            stop_jobs(backbone, candidate.jobs, lowest, why)
+        ends = [
+            replace(job, stop=f"halving: place {place} of {len(ranked)} at step {rung}")
+            for place, candidate in enumerate(stopped, start=len(kept) + 1) for job in candidate.jobs
+        ]  # fmt: skip
+        self.run_jobs(backbone, ends, lowest, lambda _: nullcontext(), together=self.together)
         say(f"step {rung}: {len(kept)} of {len(ranked)} settings go on")
         self.rounds.append({"step": rung, "dev": scores, "kept": [candidate.label for candidate in kept]})
         return [candidate for candidate in alive if candidate in kept]
@@ -353,13 +364,16 @@ def sweep(
     seeds: int = 1,
     halving: int | None = None,
     together: int | None = None,
+    ray: str | None = None,
+    workers: int | None = None,
     console: Console | None = None,
     **words: Any,
 ) -> dict[str, Any]:
     """Search recipe fields and method options, or go on with it; returns what `output`/table.json holds.
 
     `grid` and `ranges` name fields as --set does, `draws` is how many settings are drawn instead of all combinations;
-    `words` are those of `train`. Nothing is loaded or written before all of it is checked.
+    `words` are those of `train`. With `ray` ("auto" or an address) the runs go to `workers` processes of a Ray cluster
+    (softprompt.cluster). Nothing is loaded or written before all of it is checked.
     """
     console = console or Console(stderr=True, highlight=False)
     if not grid and not ranges:
@@ -375,5 +389,5 @@ def sweep(
     def notice() -> None:
         say("Ctrl-C: ending after this step, then saving. Press again to end at once.")
 
-    with interruptible(notice) as interrupted:
-        return made.run(say, partial(watch, console), interrupted)
+    with interruptible(notice) as interrupted, runner(ray, workers, say) as run_jobs:
+        return made.run(say, partial(watch, console), interrupted, run_jobs)

@@ -9,7 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 
 from softprompt.report import percent
-from softprompt.training.candidate import Candidate
+from softprompt.training.loop import Tuned
 
 
 class TrainingView:
@@ -38,7 +38,7 @@ class TrainingView:
         if self.bars:
             self.bars.stop()
 
-    def stepped(self, candidate: Candidate) -> None:
+    def stepped(self, candidate: Tuned) -> None:
         if candidate.name not in self.first_step:
             self._first_seen(candidate)
         if self.bars:
@@ -46,7 +46,7 @@ class TrainingView:
         elif candidate.step - self.first_step[candidate.name] == 5:  # an early word: it runs, and how long it takes
             self._say(candidate, "")
 
-    def _first_seen(self, candidate: Candidate) -> None:
+    def _first_seen(self, candidate: Tuned) -> None:
         self.first_step[candidate.name] = candidate.step - 1
         if self.bars:
             self.ids[candidate.name] = self.bars.add_task(
@@ -54,7 +54,7 @@ class TrainingView:
                 loss="    -", dev="    -",
             )  # fmt: skip
 
-    def evaluated(self, candidate: Candidate) -> None:
+    def evaluated(self, candidate: Tuned) -> None:
         metric = candidate.task.metrics[0]
         value = candidate.history[-1]["dev"][metric]
         if self.bars:
@@ -62,7 +62,7 @@ class TrainingView:
             return
         self._say(candidate, f"dev {metric} {percent(value)}  ")
 
-    def _say(self, candidate: Candidate, dev: str) -> None:
+    def _say(self, candidate: Tuned, dev: str) -> None:
         taken = time.monotonic() - self.began
         done = candidate.step - self.first_step[candidate.name]
         left = taken / max(done, 1) * (candidate.recipe.steps - candidate.step)
@@ -72,12 +72,12 @@ class TrainingView:
             soft_wrap=True,
         )
 
-    def ended(self, candidate: Candidate) -> None:
+    def ended(self, candidate: Tuned) -> None:
         if candidate.stopped:
             self.console.print(f"{candidate.name} stopped early: {candidate.stopped}", soft_wrap=True)
 
 
-def recent_loss(candidate: Candidate, count: int = 20) -> float:
+def recent_loss(candidate: Tuned, count: int = 20) -> float:
     losses = [entry["loss"] for entry in candidate.history[-2 * count :] if "loss" in entry][-count:]
     return sum(losses) / len(losses) if losses else float("nan")
 

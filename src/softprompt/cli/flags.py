@@ -4,7 +4,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
+from softprompt.cluster.connect import HERE, is_address
 from softprompt.errors import BadInput
 from softprompt.plans import beside, plan_words
 
@@ -62,6 +64,16 @@ TokensPerPass = Annotated[
 Together = Annotated[
     int | None, typer.Option(min=1, help="Most prompts in memory at a time; as many as fit when not given.")
 ]
+Ray = Annotated[
+    str | None,
+    typer.Option(
+        metavar="[ADDRESS]",
+        help="Over a Ray cluster: HOST:PORT, or that of RAY_ADDRESS or of this machine (docs/scale.md).",
+    ),
+]
+Workers = Annotated[
+    int | None, typer.Option(help="Processes of the Ray cluster; one for each GPU, or machine, when not given.")
+]
 Checkpointing = Annotated[
     bool, typer.Option("--gradient-checkpointing", help="Compute layers twice instead of keeping them: less memory.")
 ]
@@ -75,6 +87,16 @@ Fsdp = Annotated[
 Trackers = Annotated[
     list[str] | None, typer.Option("--tracker", help="Log to tensorboard, wandb, mlflow or trackio; repeatable.")
 ]
+
+
+class Spread(TyperCommand):
+    """A verb with --ray, whose address may be left out."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        told = []
+        for word, following in zip(args, [*args[1:], ""], strict=True):
+            told += [word] if word != "--ray" or is_address(following) else [word, HERE]
+        return super().parse_args(ctx, told)
 
 
 def with_plan(

@@ -27,10 +27,12 @@ from softprompt.cli.flags import (
     Placement,
     PlanFile,
     Protocol,
+    Ray,
     RecipeName,
     Set,
     Shots,
     SplitSeed,
+    Spread,
     StartFrom,
     TaskName,
     Template,
@@ -39,6 +41,7 @@ from softprompt.cli.flags import (
     TokensPerPass,
     TokensPerStep,
     Words,
+    Workers,
     with_plan,
 )
 from softprompt.errors import BadInput
@@ -47,7 +50,7 @@ from softprompt.sweep import HEADS, conclusion, table_rows
 from softprompt.sweep import sweep as run_sweep
 
 
-@app.command()
+@app.command(cls=Spread)
 def sweep(
     ctx: typer.Context,
     plan: PlanFile = None,
@@ -74,6 +77,8 @@ def sweep(
         typer.Option(help="Successive halving: at each rung one in so many settings goes on (docs/compare.md)."),
     ] = None,
     together: Together = None,
+    ray: Ray = None,
+    workers: Workers = None,
     method: Annotated[list[str] | None, typer.Option(help="Method (prompt_tuning); repeatable.")] = None,
     recipe: RecipeName = None,
     config: Config = None,
@@ -123,7 +128,8 @@ def sweep(
         )
     found = run_sweep(
         output=output, grid=parse_grid(grid or []), ranges=parse_ranges(range_ or []), draws=random,
-        draw_seed=random_seed, seeds=seeds, halving=halving, together=together, console=err, **words,
+        draw_seed=random_seed, seeds=seeds, halving=halving, together=together, ray=ray, workers=workers,
+        console=err, **words,
     )  # fmt: skip
     if as_json:
         print_json(found)

@@ -25,9 +25,11 @@ from softprompt.cli.flags import (
     MaxSource,
     Placement,
     Protocol,
+    Ray,
     Set,
     Shots,
     SplitSeed,
+    Spread,
     StartFrom,
     Template,
     TestFile,
@@ -35,6 +37,7 @@ from softprompt.cli.flags import (
     TokensPerPass,
     TokensPerStep,
     Words,
+    Workers,
 )
 from softprompt.comparison.finished import compare_finished
 from softprompt.comparison.formats import print_rows
@@ -45,7 +48,7 @@ from softprompt.scoreboard import table_rows
 from softprompt.tasks.spec import as_limit
 
 
-@app.command()
+@app.command(cls=Spread)
 def reproduce(
     table: Annotated[str, typer.Argument(help="A table (`softprompt list tables`).")],
     output: Annotated[Path | None, typer.Option(help="Folder of its runs; given again, it goes on there.")] = None,
@@ -66,6 +69,8 @@ def reproduce(
     device: Device = None,
     tokens_per_pass: TokensPerPass = None,
     start_from: StartFrom = None,
+    ray: Ray = None,
+    workers: Workers = None,
     as_json: AsJson = False,
 ) -> None:
     """Run a paper's table, or go on with it, and print it beside the published one."""
@@ -83,7 +88,7 @@ def reproduce(
             }.items()
             if value is not None
         },
-        changes=resolve.parse_settings(set_ or []), start_from=start_from, console=err,
+        changes=resolve.parse_settings(set_ or []), start_from=start_from, ray=ray, workers=workers, console=err,
     )  # fmt: skip
     if as_json:
         print_json(found)
@@ -92,7 +97,7 @@ def reproduce(
                              table_rows(found))  # fmt: skip
 
 
-@app.command()
+@app.command(cls=Spread)
 def compare(
     runs: Annotated[
         list[Path] | None, typer.Argument(help="Finished runs, or folders with runs in them, instead of new ones.")
@@ -135,11 +140,13 @@ def compare(
     gradient_checkpointing: Checkpointing = False,
     compile_: Compile = False,
     together: Together = None,
+    ray: Ray = None,
+    workers: Workers = None,
     as_json: AsJson = False,
 ) -> None:
     """Compare methods fairly: the same number of tried settings, steps and seeds for each (docs/compare.md)."""
     if runs:
-        given = {"--task": task, "--data": data, "--methods": methods, "--backbone": backbone}
+        given = {"--task": task, "--data": data, "--methods": methods, "--backbone": backbone, "--ray": ray}
         words = ", ".join(name for name, value in given.items() if value)
         if words:
             raise BadInput(f"compare {runs[0]} ... compares finished runs; {words} would make new ones. Give either.")
@@ -152,8 +159,8 @@ def compare(
         )
     found = compare_methods(
         task, [name for name in methods.split(",") if name], output=output, seeds=seeds, budget=budget,
-        baseline=baseline, together=together, console=err, data=data, backbone=backbone, steps=steps, batch=batch,
-        tokens_per_step=tokens_per_step, split_seed=split_seed, data_dir=data_dir,
+        baseline=baseline, together=together, ray=ray, workers=workers, console=err, data=data, backbone=backbone,
+        steps=steps, batch=batch, tokens_per_step=tokens_per_step, split_seed=split_seed, data_dir=data_dir,
         limit=resolve.parse_limit(limit or []), protocol=protocol, compat=compat, shots=shots, draw=draw,
         template=template and resolve.unescaped(template), label=label, words=resolve.parse_words(word or []),
         dev=dev, test=test, settings=resolve.parse_settings(set_ or []), max_source=max_source, dtype=dtype,

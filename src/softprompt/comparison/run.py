@@ -16,6 +16,7 @@ from typing import Any
 from rich.console import Console
 
 from softprompt.backbones import Backbone
+from softprompt.cluster import runner
 from softprompt.comparison.costs import measure_costs
 from softprompt.comparison.formats import as_csv, as_latex, as_markdown
 from softprompt.comparison.page import as_page
@@ -23,7 +24,7 @@ from softprompt.comparison.picture import as_picture
 from softprompt.comparison.standings import floors_in, read_finished, standings
 from softprompt.disk import make_folder, write_json, write_text
 from softprompt.errors import BadInput, UnknownName
-from softprompt.jobs import Asked, Job, Watch, check_asked, floors_of, run_jobs
+from softprompt.jobs import Asked, Job, RunJobs, Watch, check_asked, floors_of, run_jobs
 from softprompt.live import watch
 from softprompt.methods import get_method
 from softprompt.recipes import Recipe, Setting
@@ -119,6 +120,7 @@ class Comparison:
         self.output, self.tasks, self.setting, self.entrants = output, list(tasks), setting, list(entrants)
         self.seeds, self.budget, self.baseline, self.together = seeds, budget, baseline, together
         self.chosen: dict[tuple[str, str], float] = {}
+        self.run_jobs: RunJobs = run_jobs
         for task in tasks:
             for entrant in entrants:
                 for factor in factors(budget):
@@ -139,9 +141,14 @@ class Comparison:
         return self.output / task.name.replace("/", "-")
 
     def run(
-        self, say: Callable[[str], None], watch: Watch, interrupted: Callable[[], bool] = lambda: False
+        self,
+        say: Callable[[str], None],
+        watch: Watch,
+        interrupted: Callable[[], bool] = lambda: False,
+        run_jobs: RunJobs = run_jobs,
     ) -> dict[str, Any]:
-        """Run what is not finished; returns what table.json holds. Raises Interrupted after saving."""
+        """Run what is not finished, by `run_jobs`; returns what table.json holds. Raises Interrupted after saving."""
+        self.run_jobs = run_jobs
         make_folder(self.output)
         backbone = open_backbone(self.setting)
         parts = []
@@ -176,7 +183,7 @@ class Comparison:
         if all(job.finished for job in jobs):
             return
         try:
-            for failure in run_jobs(backbone, jobs, lowest, watch, interrupted, together=self.together):
+            for failure in self.run_jobs(backbone, jobs, lowest, watch, interrupted, together=self.together):
                 say(failure)
         finally:
             self._spent(task, time.monotonic() - began)
@@ -309,13 +316,16 @@ def compare(
     budget: int = 3,
     baseline: str | None = None,
     together: int | None = None,
+    ray: str | None = None,
+    workers: int | None = None,
     console: Console | None = None,
     **words: Any,
 ) -> dict[str, Any]:
     """Compare methods on tasks with equal budgets, or go on with it; returns what `output`/table.json holds.
 
     The baseline is prompt_tuning, where it is among the methods, or the first of them. `words` are those of `train`
-    about data, backbone, steps and batch; `settings` may say METHOD.NAME for one method alone.
+    about data, backbone, steps and batch; `settings` may say METHOD.NAME for one method alone. With `ray` ("auto" or
+    an address) the runs go to `workers` processes of a Ray cluster (softprompt.cluster).
     Nothing is loaded or written before all of it is checked.
     """
     console = console or Console(stderr=True, highlight=False)
@@ -338,5 +348,5 @@ def compare(
     def notice() -> None:
         say("Ctrl-C: ending after this step, then saving. Press again to end at once.")
 
-    with interruptible(notice) as interrupted:
-        return made.run(say, partial(watch, console), interrupted)
+    with interruptible(notice) as interrupted, runner(ray, workers, say) as run_jobs:
+        return made.run(say, partial(watch, console), interrupted, run_jobs)

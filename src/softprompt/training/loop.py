@@ -2,24 +2,45 @@
 
 import math
 from collections.abc import Callable, Iterable
-from typing import Protocol
+from typing import Any, Protocol
 
 from softprompt import processes
 from softprompt.backbones import Backbone
 from softprompt.errors import OutOfMemory
 from softprompt.evaluate import mean_loss, score_examples
+from softprompt.recipes import Recipe
 from softprompt.soft import Bank
+from softprompt.tasks import Task
 from softprompt.training.candidate import Candidate
 from softprompt.training.checkpoint import take_up_random
 from softprompt.training.gradients import Gradients
 
 
+class Tuned(Protocol):
+    """What is seen of a candidate from outside; it may be tuned in another process."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def recipe(self) -> Recipe: ...
+    @property
+    def task(self) -> Task: ...
+    @property
+    def step(self) -> int: ...
+    @property
+    def best(self) -> dict[str, Any] | None: ...
+    @property
+    def stopped(self) -> str | None: ...
+    @property
+    def history(self) -> list[dict[str, Any]]: ...
+
+
 class Listener(Protocol):
     """What wants to know how training goes."""
 
-    def stepped(self, candidate: Candidate) -> None: ...
-    def evaluated(self, candidate: Candidate) -> None: ...
-    def ended(self, candidate: Candidate) -> None: ...
+    def stepped(self, candidate: Tuned) -> None: ...
+    def evaluated(self, candidate: Tuned) -> None: ...
+    def ended(self, candidate: Tuned) -> None: ...
 
 
 def tune(

@@ -222,6 +222,7 @@ def tune_runs(
     runs: Iterable[Run],
     *,
     listener: Listener | None = None,
+    saved: Callable[[Run], None] | None = None,
     ended: Callable[[Run], None] | None = None,
     interrupted: Callable[[], bool] = lambda: False,
     tokens_per_pass: int | None = None,
@@ -231,7 +232,7 @@ def tune_runs(
     """Tune runs together, with checkpoints. Raises Interrupted, after saving, when `interrupted` says so.
 
     At most `together` are open at a time; the next is asked for when a place is free, and let go when `ended` has
-    had it. With `until` they only go to that step.
+    had it. With `until` they only go to that step. `saved` is called with a run whose checkpoint has been written.
     """
     began: dict[str, Run] = {}
 
@@ -248,6 +249,8 @@ def tune_runs(
             folder = began[candidate.name].folder
             write_lines(folder / "metrics.jsonl", candidate.history)
             save_checkpoint(candidate, folder)
+        if saved:
+            saved(began[candidate.name])
 
     def let_go(candidate: Candidate) -> None:
         if ended:

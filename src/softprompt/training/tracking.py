@@ -14,7 +14,7 @@ from softprompt import processes
 from softprompt.errors import MissingPackage, UnknownName
 from softprompt.recipes import Setting
 from softprompt.training.candidate import Candidate
-from softprompt.training.loop import Listener
+from softprompt.training.loop import Listener, Tuned
 
 TRACKERS = ("tensorboard", "wandb", "mlflow", "trackio")
 """Names, which are those of their packages too."""
@@ -67,18 +67,18 @@ class _Logged:
     def __init__(self, listener: Listener, accelerator: Accelerator, *, several: bool) -> None:
         self.listener, self.accelerator, self.several = listener, accelerator, several
 
-    def stepped(self, candidate: Candidate) -> None:
+    def stepped(self, candidate: Tuned) -> None:
         self._log(candidate)
         self.listener.stepped(candidate)
 
-    def evaluated(self, candidate: Candidate) -> None:
+    def evaluated(self, candidate: Tuned) -> None:
         self._log(candidate)
         self.listener.evaluated(candidate)
 
-    def ended(self, candidate: Candidate) -> None:
+    def ended(self, candidate: Tuned) -> None:
         self.listener.ended(candidate)
 
-    def _log(self, candidate: Candidate) -> None:
+    def _log(self, candidate: Tuned) -> None:
         line = candidate.history[-1]
         place = f"{candidate.name}/" if self.several else ""
         values = {f"{place}{name}": value for name, value in flat(line).items() if name != "step"}

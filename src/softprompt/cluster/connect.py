@@ -1,0 +1,76 @@
+"""A Ray cluster (https://docs.ray.io): joined, or started here; and how many workers it has room for."""
+
+import importlib.util
+import logging
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from softprompt.errors import BadInput, MissingPackage
+
+HERE = "auto"
+"""The cluster of RAY_ADDRESS or of this machine; without one, a cluster that is this machine alone."""
+ADDRESS = re.compile(r"(?:ray://)?[^\s/:]+:\d+")
+
+
+def is_address(word: str) -> bool:
+    return word in (HERE, "local") or ADDRESS.fullmatch(word) is not None
+
+
+@contextmanager
+def joined(address: str) -> Iterator[Any]:
+    """The module `ray`, joined to the cluster at `address` for the block; one that has joined before stays joined.
+
+    Raises MissingPackage, and BadInput where there is no cluster.
+    """
+    if importlib.util.find_spec("ray") is None:
+        raise MissingPackage("ray", "--ray needs it.", 'pip install "softprompt[ray]"')
+    if not is_address(address):
+        raise BadInput(f"--ray {address}: expected HOST:PORT or ray://HOST:PORT of a cluster, or no address at all.")
+    import ray
+    import ray._private.worker
+
+    # Ray prints what it says of dead workers to stdout, which is for results; we say it ourselves.
+    ray._private.worker._worker_logs_enabled = False
+    if ray.is_initialized():
+        yield ray
+        return
+    try:
+        ray.init(
+            None if address == HERE else address,
+            include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR,
+        )  # fmt: skip
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        first = str(error).strip().split("\n")[0]
+        raise BadInput(
+            f"--ray {address}: no Ray cluster can be joined there: {first} Start one with `ray start --head`, or give "
+            "--ray without an address."
+        ) from None
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+def room(machines: Sequence[dict[str, float]], workers: int | None, device: str | None) -> tuple[int, dict[str, float]]:
+    """How many workers there are, and what each asks Ray for.
+
+    `machines` are their resources as Ray names them. Without `workers`, one for each GPU or, without any (or with
+    --device cpu), for each machine; the processors are shared out. Raises BadInput for more than there is room for.
+    """
+    if workers is not None and workers < 1:
+        raise BadInput(f"--workers {workers}: expected at least 1.")
+    if device is not None and ":" in device:
+        raise BadInput(f"--device {device} is one device; with --ray each worker has its own. Give its kind alone.")
+    gpus = 0 if device == "cpu" else int(sum(machine.get("GPU", 0) for machine in machines))
+    if gpus:
+        if (workers or 0) > gpus:
+            raise BadInput(f"--workers {workers}: the cluster has {gpus} GPUs, and each worker has one of its own.")
+        return workers or gpus, {"num_gpus": 1, "num_cpus": 0}
+    cores = [int(machine["CPU"]) for machine in machines if machine.get("CPU", 0) >= 1]
+    count = workers or len(cores)
+    for each in range(max(cores, default=0), 0, -1):
+        if sum(own // each for own in cores) >= count:
+            return count, {"num_cpus": each}
+    raise BadInput(f"--workers {count}: the cluster has {sum(cores)} CPUs, and each worker needs one of its own.")
