@@ -1,4 +1,4 @@
-"""The flags that several verbs of the command line share, and which words they say."""
+"""The flags that several verbs of the command line share."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -7,8 +7,6 @@ import typer
 from typer.core import TyperCommand
 
 from softprompt.cluster.connect import HERE, is_address
-from softprompt.errors import BadInput
-from softprompt.plans import beside, plan_words
 
 Data = Annotated[Path | None, typer.Option(help="Your own data: .jsonl, .csv, .tsv or .parquet.")]
 TaskName = Annotated[
@@ -38,10 +36,16 @@ Template = Annotated[
 Label = Annotated[str | None, typer.Option(help="Column that holds the label; found by its name when not given.")]
 Words = Annotated[list[str] | None, typer.Option("--word", help="What to say for a label, as LABEL=WORD; repeat.")]
 DevFile = Annotated[Path | None, typer.Option("--dev", help="Dev data; else 10 % of --data, drawn with --split-seed.")]
+Seed = Annotated[int | None, typer.Option(min=0, help="Of the prompt's start and the order of examples.")]
 SplitSeed = Annotated[int, typer.Option(min=0, help="Of the dev and test rows drawn from --data.")]
 TestFile = Annotated[Path | None, typer.Option("--test", help="Test data; else 10 % of --data.")]
 Set = Annotated[
-    list[str] | None, typer.Option("--set", help="Any recipe field or method option, NAME=VALUE (rates.prompt=0.3).")
+    list[str] | None,
+    typer.Option(
+        "--set",
+        help="Any recipe field or method option, NAME=VALUE (rates.prompt=0.3); of one of several methods compared: "
+        "METHOD.NAME=VALUE.",
+    ),
 ]
 StartFrom = Annotated[
     Path | None, typer.Option(help="Folder of a finished run: start from its prompt and offset (docs/transfer.md).")
@@ -54,6 +58,7 @@ RecipeName = Annotated[
 ]
 Config = Annotated[Path | None, typer.Option("--config", help="A config file; flags beside it go before it.")]
 MaxSource = Annotated[int, typer.Option(min=1, help="Source tokens read; longer sources are cut, and counted.")]
+Steps = Annotated[int | None, typer.Option(help="Optimizer steps.")]
 Batch = Annotated[int | None, typer.Option(help="Examples a step.")]
 TokensPerStep = Annotated[
     int | None, typer.Option(min=1, help="Instead of --batch: as many examples a step as hold this many tokens.")
@@ -74,6 +79,7 @@ Ray = Annotated[
 Workers = Annotated[
     int | None, typer.Option(help="Processes of the Ray cluster; one for each GPU, or machine, when not given.")
 ]
+Dropout = Annotated[bool, typer.Option("--dropout", help="Leave the frozen model's own dropout on.")]
 Checkpointing = Annotated[
     bool, typer.Option("--gradient-checkpointing", help="Compute layers twice instead of keeping them: less memory.")
 ]
@@ -97,20 +103,3 @@ class Spread(TyperCommand):
         for word, following in zip(args, [*args[1:], ""], strict=True):
             told += [word] if word != "--ray" or is_address(following) else [word, HERE]
         return super().parse_args(ctx, told)
-
-
-def with_plan(
-    ctx: typer.Context, said: dict[str, Any], plan: Path | None, config: Path | None, recipe: str | None
-) -> dict[str, Any]:
-    """The words of `train`: those of a plan, and before them those of the command line."""
-    if plan is not None and config is not None:
-        raise BadInput(f"{plan} and --config {config}: give one of them.")
-    told = beside(plan_words(plan or config, recipe), data=said["data"], task=said["task"])
-    return said | {k: v for k, v in told.items() if not _was_given(ctx, k)}
-
-
-def _was_given(ctx: typer.Context, word: str) -> bool:
-    """Whether a word of `train` stands on the command line."""
-    name = {"settings": "set_", "words": "word", "compile": "compile_", "recipe": ""}.get(word, word)
-    source = ctx.get_parameter_source(name)
-    return source is not None and source.name == "COMMANDLINE"

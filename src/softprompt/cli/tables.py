@@ -9,36 +9,22 @@ from softprompt import resolve, terminal
 from softprompt.cli.app import app, err, out, print_json
 from softprompt.cli.flags import (
     AsJson,
-    BackboneName,
-    Batch,
-    Checkpointing,
     Compat,
-    Compile,
-    Data,
     DataDir,
-    DevFile,
     Device,
-    Draw,
     Dtype,
-    Label,
     Limit,
-    MaxSource,
-    Placement,
     Protocol,
     Ray,
     Set,
     Shots,
-    SplitSeed,
     Spread,
     StartFrom,
-    Template,
-    TestFile,
     Together,
     TokensPerPass,
-    TokensPerStep,
-    Words,
     Workers,
 )
+from softprompt.cli.words import Said, parsed, told
 from softprompt.comparison.finished import compare_finished
 from softprompt.comparison.formats import print_rows
 from softprompt.comparison.run import compare as compare_methods
@@ -98,47 +84,20 @@ def reproduce(
 
 
 @app.command(cls=Spread)
+@told
 def compare(
+    said: Said,
     runs: Annotated[
         list[Path] | None, typer.Argument(help="Finished runs, or folders with runs in them, instead of new ones.")
     ] = None,
     task: Annotated[list[str] | None, typer.Option(help="A task (`softprompt list tasks`); repeatable.")] = None,
-    data: Data = None,
     methods: Annotated[str | None, typer.Option(help="Methods: prompt_tuning,dept,superpos.")] = None,
-    backbone: BackboneName = "",
     output: Annotated[Path | None, typer.Option(help="Folder of it all; given again, it goes on there.")] = None,
     seeds: Annotated[int, typer.Option(help="Runs of each method at its chosen setting.")] = 3,
     budget: Annotated[int, typer.Option(help="Settings (learning rates) that each method tries.")] = 3,
     baseline: Annotated[
         str | None, typer.Option(help="Method that the others are compared with; prompt_tuning when not given.")
     ] = None,
-    steps: Annotated[int | None, typer.Option(help="Optimizer steps of every run.")] = None,
-    batch: Batch = None,
-    tokens_per_step: TokensPerStep = None,
-    split_seed: SplitSeed = 0,
-    data_dir: DataDir = None,
-    limit: Limit = None,
-    protocol: Protocol = None,
-    compat: Compat = None,
-    shots: Shots = None,
-    draw: Draw = None,
-    template: Template = None,
-    label: Label = None,
-    word: Words = None,
-    dev: DevFile = None,
-    test: TestFile = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="Recipe field or method option, NAME=VALUE; of one method: METHOD.NAME=VALUE."),
-    ] = None,
-    max_source: MaxSource = 256,
-    placement: Placement = "front",
-    dtype: Dtype = "float32",
-    device: Device = None,
-    dropout: Annotated[bool, typer.Option("--dropout", help="Leave the frozen model's own dropout on.")] = False,
-    tokens_per_pass: TokensPerPass = None,
-    gradient_checkpointing: Checkpointing = False,
-    compile_: Compile = False,
     together: Together = None,
     ray: Ray = None,
     workers: Workers = None,
@@ -146,26 +105,21 @@ def compare(
 ) -> None:
     """Compare methods fairly: the same number of tried settings, steps and seeds for each (docs/compare.md)."""
     if runs:
-        given = {"--task": task, "--data": data, "--methods": methods, "--backbone": backbone, "--ray": ray}
+        given = {"--task": task, "--methods": methods, "--ray": ray}
+        given |= {f"--{name}": said[name] for name in ("data", "backbone")}
         words = ", ".join(name for name, value in given.items() if value)
         if words:
             raise BadInput(f"compare {runs[0]} ... compares finished runs; {words} would make new ones. Give either.")
         _show(compare_finished(runs, output=output, baseline=baseline), output, as_json)
         return
-    if output is None or not backbone or methods is None:
+    if output is None or not said["backbone"] or methods is None:
         raise BadInput(
             "compare needs --task NAME (or --data FILE), --methods A,B, --backbone NAME and --output DIR; or the "
             "folders of finished runs."
         )
     found = compare_methods(
         task, [name for name in methods.split(",") if name], output=output, seeds=seeds, budget=budget,
-        baseline=baseline, together=together, ray=ray, workers=workers, console=err, data=data, backbone=backbone,
-        steps=steps, batch=batch, tokens_per_step=tokens_per_step, split_seed=split_seed, data_dir=data_dir,
-        limit=resolve.parse_limit(limit or []), protocol=protocol, compat=compat, shots=shots, draw=draw,
-        template=template and resolve.unescaped(template), label=label, words=resolve.parse_words(word or []),
-        dev=dev, test=test, settings=resolve.parse_settings(set_ or []), max_source=max_source, dtype=dtype,
-        device=device, dropout=dropout, tokens_per_pass=tokens_per_pass,
-        gradient_checkpointing=gradient_checkpointing, compile=compile_, placement=placement,
+        baseline=baseline, together=together, ray=ray, workers=workers, console=err, **parsed(said),
     )  # fmt: skip
     _show(found, output, as_json)
 
