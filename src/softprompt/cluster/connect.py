@@ -2,16 +2,19 @@
 
 import importlib.util
 import logging
+import os
 import re
+import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from softprompt.errors import BadInput, MissingPackage
+from softprompt.errors import BadInput, MissingPackage, SoftPromptError
 
 HERE = "auto"
 """The cluster of RAY_ADDRESS or of this machine; without one, a cluster that is this machine alone."""
-ADDRESS = re.compile(r"(?:ray://)?[^\s/:]+:\d+")
+ADDRESS = re.compile(r"(?:ray://)?([^\s/:]+):(\d+)")
+SOON = 10.0  # seconds in which a cluster must answer
 
 
 def is_address(word: str) -> bool:
@@ -37,20 +40,31 @@ def joined(address: str) -> Iterator[Any]:
         yield ray
         return
     try:
+        _check_answers(os.environ.get("RAY_ADDRESS", address) if address == HERE else address)
         ray.init(
             None if address == HERE else address,
             include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR,
         )  # fmt: skip
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        first = str(error).strip().split("\n")[0]
+    except SoftPromptError:  # Ctrl-C
+        raise
+    except Exception as error:  # noqa: BLE001  # a node that does not come up is no more than an Exception
+        ray.shutdown()
+        first = str(error).strip().split("\n")[0].rstrip(".")
         raise BadInput(
-            f"--ray {address}: no Ray cluster can be joined there: {first} Start one with `ray start --head`, or give "
-            "--ray without an address."
+            f"--ray {address}: no Ray cluster can be joined there, or started: {first}. `ray start --head` starts one "
+            "and says its address; --ray without an address takes this machine alone."
         ) from None
     try:
         yield ray
     finally:
         ray.shutdown()
+
+
+def _check_answers(address: str) -> None:
+    """Raise OSError where nobody answers: Ray itself would try for minutes."""
+    place = ADDRESS.fullmatch(address)
+    if place:
+        socket.create_connection((place[1], int(place[2])), timeout=SOON).close()
 
 
 def room(machines: Sequence[dict[str, float]], workers: int | None, device: str | None) -> tuple[int, dict[str, float]]:
