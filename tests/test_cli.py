@@ -250,11 +250,11 @@ def test_ctrl_c_saves_and_resume_ends_where_an_uninterrupted_run_does(data: Path
     command += [word for name, value in settings.items() for word in ("--set", f"{name}={value}")]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 240  # a busy machine imports slowly
     while not (cut / "checkpoint.safetensors").exists() and time.monotonic() < deadline:
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=240)
     assert process.returncode == 1, err
     assert f"softprompt train --resume {cut}" in err
     assert not (cut / "prompt.json").exists()
