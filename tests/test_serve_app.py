@@ -16,7 +16,9 @@ import uvicorn
 from safetensors.torch import load_file, save
 from typer.testing import CliRunner
 
+from softprompt.artefact import load_prompt
 from softprompt.errors import BadInput
+from softprompt.nearest import nearest_words
 from softprompt.serve.engine import Batching
 from softprompt.serve.keys import Keys
 from softprompt.serve.limits import Limits
@@ -185,7 +187,7 @@ def test_bodies_that_are_nothing(tmp_path: Path) -> None:
             for headers in ({"Content-Type": "application/json"}, {"Content-Type": "text/plain"}, {}):
                 for route in ("/v1/completions", "/v1/classify"):
                     error(await client.post(route, content=body, headers=headers), 400)
-        error(await client.get("/v1/nothing"), 404)
+        assert "nothing at '/v1/nothing'. The page is at /" in error(await client.get("/v1/nothing"), 404)
         error(await client.get("/v1/completions"), 405)
         error(await client.get("/v1/prompts?limit=0"), 400)
         error(await client.get("/v1/prompts/..%2f..%2fetc"), 404)
@@ -266,6 +268,11 @@ def test_prompts_are_put_listed_and_deleted(tmp_path: Path) -> None:
         assert (page["total"], page["has_more"]) == (8, True)
         assert [one["name"] for one in (await client.get("/v1/prompts?search=EA")).json()["data"]] == ["teams"]
         assert (await client.get("/v1/prompts/placed")).json()["card"]["positions"] == 6
+        near = (await client.get("/v1/prompts/placed?words=3")).json()["nearest"]
+        rows = load_prompt(tmp_path / "served" / "placed").folded.prompt
+        assert near == [[word for word, _ in row] for row in nearest_words(backbone, rows, 3)]
+        assert (await client.get("/v1/prompts/looking?words=3")).json()["nearest"] is None
+        error(await client.get("/v1/prompts/placed?words=11"), 400)
         assert (await client.delete("/v1/prompts/teams")).json() == {"name": "teams", "deleted": True}
         error(await client.delete("/v1/prompts/teams"), 404)
         error(await client.post("/v1/classify", json=body), 404)

@@ -125,6 +125,10 @@ def test_search_choose_and_see_the_probabilities(page: Page, address: str) -> No
     card = page.locator(".card")
     expect(card).to_contain_text("message : {text} team :")
     expect(card).to_contain_text("red, blue, good")
+    card.get_by_text("Nearest words").click()
+    key = {"Authorization": f"Bearer {KEY}"}
+    told = page.request.get(f"{address}/v1/prompts/teams?words=3", headers=key).json()
+    expect(card.locator("ol li")).to_have_text([" · ".join(row) for row in told["nearest"]])
     ask(page)
     assert bars(page) == percent(api(page, address, "classify", model="teams", input=TEXT))
     best = result(page).locator(".best")

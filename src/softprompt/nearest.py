@@ -6,12 +6,17 @@ from torch import Tensor
 
 from softprompt.backbones import Backbone
 
+CHUNK = 16384  # tokens whose embeddings are looked at together: all of them may be gigabytes
+
 
 def nearest_words(backbone: Backbone, rows: Float[Tensor, "l d"], count: int = 5) -> list[list[tuple[str, float]]]:
     """For each row the `count` tokens of largest cosine with it, as (token, cosine), best first."""
     ids = backbone.ordinary_ids()
-    table = torch.nn.functional.normalize(backbone.embed(ids), dim=1)  # (v, d)
-    cosines = torch.nn.functional.normalize(rows.float(), dim=1) @ table.T  # (l, v)
+    unit = torch.nn.functional.normalize
+    own = unit(rows.float(), dim=1)
+    cosines = torch.cat(
+        [own @ unit(backbone.embed(ids[at : at + CHUNK]), dim=1).T for at in range(0, len(ids), CHUNK)], dim=1
+    )  # (l, v)
     top = cosines.topk(min(count, len(ids)), dim=1)
     return [
         [(str(backbone.tokenizer.decode([ids[i]])), float(c)) for c, i in zip(values, places, strict=True)]

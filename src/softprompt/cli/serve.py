@@ -37,7 +37,7 @@ def serve(
     max_concurrent: Annotated[int, typer.Option(min=1, help="Requests that a key has under way.")] = 64,
     queue: Annotated[int, typer.Option(min=1, help="Texts that wait; more are refused (429).")] = 1024,
     batch_rows: Annotated[
-        int | None, typer.Option(min=1, help="Most generations together: 16 on a CPU, else 128.")
+        int | None, typer.Option(min=1, help="Most generations together: 32 on a CPU, else 128.")
     ] = None,
     batch_tokens: Annotated[
         int | None, typer.Option(min=64, help="Most tokens they hold: 8192 on a CPU, else 131072.")
@@ -46,7 +46,7 @@ def serve(
         int | None, typer.Option(min=64, help="Most tokens read at a time: 2048 on a CPU, else 32768.")
     ] = None,
     wait_ms: Annotated[float, typer.Option(min=0, help="How long a first request waits for others.")] = 4.0,
-    cache_mb: Annotated[int, typer.Option(min=0, help="For prompts' keys and values.")] = 256,
+    cache_mb: Annotated[int, typer.Option(min=0, help="For prompts' keys and values.")] = 1000,
     memory_mb: Annotated[int, typer.Option(min=1, help="For prompts' tensors.")] = 1000,
     grace: Annotated[float, typer.Option(min=0, help="Seconds to finish what runs when told to end.")] = 30.0,
 ) -> None:

@@ -191,12 +191,16 @@ def _prompt_routes(app: FastAPI, server: Server) -> None:
         return await server.keep(page)
 
     @app.get("/v1/prompts/{name}", tags=["prompts"])
-    async def prompt(name: str) -> StoredPrompt:
+    async def prompt(
+        name: str,
+        words: Annotated[int, Query(ge=0, le=10, description="With the words of the vocabulary nearest each row.")] = 0,
+    ) -> StoredPrompt:
         """A prompt's card: method, task, template, choices, scores."""
 
         def one() -> StoredPrompt:
             entry = server.bank.entry(name)
-            return _described(entry, server.bank.card(name).model_dump())
+            told = _described(entry, server.bank.card(name).model_dump())
+            return told.model_copy(update={"nearest": server.bank.nearest(name, words)}) if words else told
 
         return await server.keep(one)
 

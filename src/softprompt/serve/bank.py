@@ -29,6 +29,7 @@ from pydantic import ValidationError
 from softprompt.artefact import FOLDED, Card, Prompt, fingerprint, load_prompt
 from softprompt.backbones import Backbone
 from softprompt.errors import BadArtefact, BadInput, CannotWrite, PromptMismatch
+from softprompt.nearest import nearest_words
 from softprompt.soft import SoftPrompt
 from softprompt.tasks import Template
 
@@ -151,6 +152,17 @@ class PromptBank:
                 while self._bytes > self.memory and len(self._held) > 1:
                     self._let_go(next(iter(self._held)))
             return made
+
+    def nearest(self, name: str, count: int) -> list[list[str]] | None:
+        """Of each row of a prompt the `count` words of the vocabulary nearest to it. Raises what `get` does.
+
+        None where the rows depend on the input.
+        """
+        served = self.get(name)
+        if served.card.kind == "input":
+            return None
+        rows = served.prompt.prompt(None)  # folded rows look at no text
+        return [[word for word, _ in row] for row in nearest_words(self.backbone, rows.detach().cpu(), count)]
 
     def put(self, name: str, card: bytes, tensors: bytes) -> Entry:
         """Add a prompt, or replace the one of this name, and serve it from now on.

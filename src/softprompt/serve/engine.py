@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from softprompt.backbones import Backbone
+from softprompt.backbones.linear import quicken
 from softprompt.errors import BadInput, RunFailed
 from softprompt.evaluate import PASS_TOKENS
 from softprompt.serve.batch import running_batch
@@ -52,7 +53,7 @@ class Batching:
     """Seconds that the first of a batch waits for others."""
     queue: int = 1024
     """Most requests that wait."""
-    cache: int = 256_000_000
+    cache: int = 1_000_000_000
     """Most bytes of prompts' keys and values."""
 
     @classmethod
@@ -61,7 +62,7 @@ class Batching:
         cpu = device.type == "cpu"
         told = {name: value for name, value in settings.items() if value is not None}
         return cls(
-            **{"rows": 16 if cpu else 128, "tokens": 8192 if cpu else 131072, "pass_tokens": PASS_TOKENS[cpu]} | told
+            **{"rows": 32 if cpu else 128, "tokens": 8192 if cpu else 131072, "pass_tokens": PASS_TOKENS[cpu]} | told
         )
 
 
@@ -99,6 +100,7 @@ class Engine:
         self.batching = batching or Batching.on(backbone.device)
         self.watch = watch or Watch()
         self.cache = PromptCache(self.batching.cache)
+        quicken(backbone.model)
         self.batch = running_batch(backbone, self.cache)
         self.ends = end_tokens(backbone)
         self._tokenizer = copy.deepcopy(backbone.tokenizer)  # the other one tokenises in another thread

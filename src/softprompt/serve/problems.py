@@ -3,6 +3,7 @@
 import difflib
 import json
 from collections.abc import Mapping, Sequence
+from http import HTTPStatus
 from typing import Any
 
 import torch
@@ -85,7 +86,10 @@ def handle_errors(app: FastAPI) -> None:
 
     async def refused(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        return problem(error.status_code, str(error.detail), headers=error.headers)
+        message = str(error.detail)
+        if message == HTTPStatus.NOT_FOUND.phrase:  # no route
+            message = f"There is nothing at {request.url.path[:200]!r}. The page is at /, all routes are at /docs."
+        return problem(error.status_code, message, headers=error.headers)
 
     for kind, handler in ((RequestValidationError, malformed), (HTTPException, refused)):
         app.add_exception_handler(kind, handler)

@@ -162,6 +162,8 @@ class StoredPrompt(BaseModel):
     """The run's prompt.json."""
     error: str | None = None
     """Why it cannot be used, where its card cannot be read."""
+    nearest: list[list[str]] | None = None
+    """Words of the vocabulary nearest each of its rows, where they were asked for."""
 
 
 class StoredPrompts(BaseModel):
