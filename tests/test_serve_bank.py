@@ -163,7 +163,7 @@ def test_a_prompt_of_another_backbone_and_a_damaged_one_are_refused_when_asked(b
         bank.get("foreign")
     with pytest.raises(BadArtefact, match="no safetensors file"):
         bank.get("damaged")
-    assert bank.card("damaged").kind == "prompt"
+    assert bank.described("damaged")[1].kind == "prompt"
 
 
 @pytest.mark.parametrize("moment", [0, 1, 3, 4, 5, 7, 9])
@@ -237,3 +237,32 @@ def test_answers_under_load_are_of_one_version_and_of_the_newest(bank: PromptBan
     assert len(set(newest)) == len(versions)
     first = set(seen) - set(newest)
     assert len(first) <= 1  # the one that was there before; nothing in between two versions
+
+
+def test_several_processes_change_one_name_and_none_sees_it_missing_mixed_or_old(bank: PromptBank, made: Any) -> None:
+    sent = {seed: made(seed) for seed in range(30, 36)}
+    wanted = {seed: torch.randn(4, tiny.D, generator=torch.Generator().manual_seed(seed)) for seed in sent}
+    bank.put("first", *sent[30])
+    children = []
+    for i in range(2):
+        child = os.fork()
+        if child == 0:
+            own = PromptBank(bank.folder, bank.backbone)
+            try:
+                versions = [own.put("first", *sent[seed]).version for seed in [*sent][i::2] * 4]
+                os._exit(0 if sorted(set(versions)) == versions else 1)
+            finally:
+                os._exit(2)
+        children.append(child)
+    versions, statuses = [], []
+    while len(statuses) < len(children):
+        found = bank.get("first")
+        assert torch.equal(found.prompt.prompt(None), wanted[found.card.seed])
+        versions.append(found.entry.version)
+        assert bank.described("first")[1].seed in sent
+        done, status = os.waitpid(-1, os.WNOHANG)
+        statuses += [status] if done else []
+    assert statuses == [0, 0]
+    assert versions == sorted(versions)
+    assert bank.get("first").entry.version == 26  # two times 12 puts behind the first one
+    assert [path.name for path in bank.folder.glob("first*")] == ["first@26"]

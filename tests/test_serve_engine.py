@@ -59,7 +59,7 @@ def test_any_mix_answers_as_predict_answers_each_alone(
 
     async def one(prompt: str, text: str) -> Any:
         await asyncio.sleep(draw.random() / 20)
-        if bank.card(prompt).choices:
+        if bank.described(prompt)[1].choices:
             jobs = rank_jobs(asker.to_rank(prompt, [text], raw=False, choices=None))
             engine.submit(*jobs)
             return await engine.rank(jobs[0])

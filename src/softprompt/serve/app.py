@@ -17,11 +17,13 @@ from starlette.datastructures import UploadFile
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from softprompt import __version__
+from softprompt.artefact import Card
 from softprompt.errors import BadArtefact, BadInput
 from softprompt.serve.answers import ClientGone, Writer, classified, completion_jobs, rank_jobs, while_connected
 from softprompt.serve.asking import Asker
-from softprompt.serve.bank import BASE, Entry, PromptBank, check_name
+from softprompt.serve.bank import Entry, PromptBank
 from softprompt.serve.engine import Closing, Engine
+from softprompt.serve.folder import BASE, check_name
 from softprompt.serve.guard import Guard, may_change
 from softprompt.serve.keys import Keys
 from softprompt.serve.limits import Limits
@@ -198,9 +200,11 @@ def _prompt_routes(app: FastAPI, server: Server) -> None:
         """A prompt's card: method, task, template, choices, scores."""
 
         def one() -> StoredPrompt:
-            entry = server.bank.entry(name)
-            told = _described(entry, server.bank.card(name).model_dump())
-            return told.model_copy(update={"nearest": server.bank.nearest(name, words)}) if words else told
+            if not words:
+                return _described(*server.bank.described(name))
+            served = server.bank.get(name)  # its card, too: of one version
+            nearest = server.bank.nearest(served, words)
+            return _described(served.entry, served.card).model_copy(update={"nearest": nearest})
 
         return await server.keep(one)
 
@@ -218,7 +222,7 @@ def _prompt_routes(app: FastAPI, server: Server) -> None:
                 entry = server.bank.put(name, card, tensors)
             except BadArtefact as error:
                 raise BadInput(str(error)) from None
-            return _described(entry, server.bank.card(name).model_dump())
+            return _described(entry, Card.model_validate_json(card))
 
         return await server.keep(store)
 
@@ -291,14 +295,15 @@ def _model(server: Server, name: str) -> Model | None:
         return None
 
 
-def _described(entry: Entry, card: dict[str, Any] | None = None, error: str | None = None) -> StoredPrompt:
-    return StoredPrompt(name=entry.name, version=entry.version, modified=entry.modified, card=card, error=error)
+def _described(entry: Entry, card: Card | None = None, error: str | None = None) -> StoredPrompt:
+    told = card.model_dump() if card else None
+    return StoredPrompt(name=entry.name, version=entry.version, modified=entry.modified, card=told, error=error)
 
 
 def _stored(bank: PromptBank, name: str, with_card: bool) -> StoredPrompt | None:
     try:
         entry = bank.entry(name)
-        return _described(entry, bank.card(name).model_dump() if with_card else None)
+        return _described(*bank.described(name)) if with_card else _described(entry)
     except BadArtefact as error:
         return _described(entry, error=str(error))
     except BadInput:

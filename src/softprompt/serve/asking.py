@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 
 from softprompt.backbones.placement import tokens_before
 from softprompt.errors import BadInput
-from softprompt.serve.bank import BASE, PromptBank, Served
+from softprompt.serve.bank import PromptBank, Served
 from softprompt.serve.engine import Engine
+from softprompt.serve.folder import BASE
 from softprompt.serve.limits import Limits
 from softprompt.serve.question import Question, ranking
 from softprompt.tasks import Example

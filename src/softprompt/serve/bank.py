@@ -6,23 +6,26 @@
     DIR/.replaced/     run folders whose prompt was replaced or removed by a client: nobody's training is deleted
 
 A folder comes into being, and goes, by one rename, so a put is there or is not. Names are known from the folder's
-listing: cards and tensors are read, and checked, before their first use. Other processes may change the folder too.
+listing: cards and tensors are read, and checked, before their first use. Other processes may change the folder too
+(`serve --ray` has several that do): each question looks at the folder's time of change and at the card it knows, two
+calls of stat, so whatever was put before it was asked is what answers it.
 """
 
+import errno
 import json
 import os
-import re
 import shutil
 import socket
 import threading
 import time
 import uuid
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
+from typing import TypeVar
 
 from pydantic import ValidationError
 
@@ -30,15 +33,22 @@ from softprompt.artefact import FOLDED, Card, Prompt, fingerprint, load_prompt
 from softprompt.backbones import Backbone
 from softprompt.errors import BadArtefact, BadInput, CannotWrite, PromptMismatch
 from softprompt.nearest import nearest_words
+from softprompt.serve.folder import (
+    INCOMING,
+    REMOVED,
+    REPLACED,
+    check_name,
+    left_over,
+    parsed,
+    stamp_of,
+    sync,
+    write_folder,
+)
 from softprompt.soft import SoftPrompt
 from softprompt.tasks import Template
 
-BASE = "base"
-"""The name under which the backbone answers without a prompt."""
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-INCOMING, REMOVED, REPLACED = ".incoming-", ".removed-", ".replaced"
+T = TypeVar("T")
 MOST_ROWS = 65536
-LEFT_OVER = 24 * 3600  # seconds after which another machine's unfinished folder is taken for left over
 TICK = 50_000_000  # nanoseconds: two changes within it may leave a folder's time as it was
 
 
@@ -126,16 +136,17 @@ class PromptBank:
             raise UnknownPrompt(f"There is no prompt {name!r} here{there}. GET /v1/models lists what there is.")
         return found
 
-    def card(self, name: str) -> Card:
+    def described(self, name: str) -> tuple[Entry, Card]:
         """What is known of a prompt. Raises UnknownPrompt or BadArtefact."""
         entry = self.entry(name)
         with self._lock:
             known = self._cards.get(entry.key)
-        if known is None:
-            known = read_card(entry.folder)
-            with self._lock:
-                self._cards[entry.key] = known
-        return known
+        if known is not None:
+            return entry, known
+        entry, card = self._undisturbed(name, lambda entry: read_card(entry.folder))
+        with self._lock:
+            self._cards[entry.key] = card
+        return entry, card
 
     def get(self, name: str) -> Served:
         """A prompt, loaded and checked. Raises UnknownPrompt, BadArtefact or PromptMismatch."""
@@ -144,7 +155,7 @@ class PromptBank:
             if found := self._held.get(entry.key):
                 self._held.move_to_end(entry.key)
                 return found
-        made = self._load(entry)
+        entry, made = self._undisturbed(name, self._load)
         with self._lock:
             if entry.key not in self._held:
                 self._held[entry.key] = made
@@ -153,12 +164,11 @@ class PromptBank:
                     self._let_go(next(iter(self._held)))
             return made
 
-    def nearest(self, name: str, count: int) -> list[list[str]] | None:
-        """Of each row of a prompt the `count` words of the vocabulary nearest to it. Raises what `get` does.
+    def nearest(self, served: Served, count: int) -> list[list[str]] | None:
+        """Of each row of a prompt the `count` words of the vocabulary nearest to it.
 
         None where the rows depend on the input.
         """
-        served = self.get(name)
         if served.card.kind == "input":
             return None
         rows = served.prompt.prompt(None)  # folded rows look at no text
@@ -174,15 +184,14 @@ class PromptBank:
         _check_card(card)
         incoming = self.folder / f"{INCOMING}{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex}"
         try:
-            _write_folder(incoming, {FOLDED: tensors, "prompt.json": card})
+            write_folder(incoming, {FOLDED: tensors, "prompt.json": card})
             self._check(load_prompt(incoming))
+            stamp = stamp_of(incoming)
             with self._lock:
-                self._refresh(again=True)
-                before = self._current(name)
-                self._rename(incoming, self.folder / f"{name}@{before.version + 1 if before else 1}")
+                version = self._bring_in(incoming, name)
                 self._discard(name, keep_newest=True)
                 self._refresh(again=True)
-                return self.entry(name)
+                return Entry(name, version, self.folder / f"{name}@{version}", stamp or (0, 0, 0), next(self._serial))
         except BadArtefact as error:
             told = str(error).replace(str(incoming / FOLDED), "the tensors").replace(str(incoming), name)
             raise BadArtefact(told) from None
@@ -202,6 +211,19 @@ class PromptBank:
             self._refresh(again=True)
 
     # One prompt
+
+    def _undisturbed(self, name: str, read: Callable[[Entry], T]) -> tuple[Entry, T]:
+        """A prompt's entry and what `read` finds in its folder: again, should the folder be replaced meanwhile."""
+        while True:
+            entry = self.entry(name)
+            try:
+                found = read(entry)
+            except (BadInput, RuntimeError):  # the latter from safetensors, for a file that goes while it is opened
+                if stamp_of(entry.folder) == entry.stamp:
+                    raise
+            else:
+                if stamp_of(entry.folder) == entry.stamp:
+                    return entry, found
 
     def _load(self, entry: Entry) -> Served:
         loaded = load_prompt(entry.folder)
@@ -233,32 +255,45 @@ class PromptBank:
         """List the folder again if it has changed since."""
         changed = self.folder.stat().st_mtime_ns
         settled = changed == self._scanned[0] and changed + TICK < self._scanned[1]
-        if settled and not again:
-            return
+        if again or not settled:
+            while not self._list():
+                pass
+
+    def _list(self) -> bool:
+        """List the folder; False when it changed on the way: a prompt may have been missed in both of its places."""
+        changed = self.folder.stat().st_mtime_ns
         self._scanned = (changed, time.time_ns())
         newest: dict[str, tuple[int, str]] = {}
         with os.scandir(self.folder) as listing:
             for item in listing:
-                name, version = _parsed(item.name)
+                name, version = parsed(item.name)
                 if version and version > newest.get(name, (0, ""))[0]:
                     newest[name] = version, item.name
         for name in [name for name in self._entries if name not in newest]:
             self._forget(name)
+        there = True
         for name, (version, folder) in newest.items():
             known = self._entries.get(name)
             if known is None or known.version != version:
                 self._enter(name, version, self.folder / folder)
+                there = there and (name in self._entries or (self.folder / folder).exists())
+        return there and self.folder.stat().st_mtime_ns == changed
 
     def _current(self, name: str) -> Entry | None:
         """The entry of a name, read anew if its card on disk is another one than it was."""
-        known = self._entries.get(name)
-        if known is not None and _stamp(known.folder) != known.stamp:
-            self._enter(name, known.version, known.folder)
-        return self._entries.get(name)
+        while (known := self._entries.get(name)) is not None:
+            stamp = stamp_of(known.folder)
+            if stamp == known.stamp:
+                return known
+            if stamp is None and not known.folder.exists():  # put or removed since the folder was listed
+                self._refresh(again=True)
+            else:
+                self._enter(name, known.version, known.folder)
+        return None
 
     def _enter(self, name: str, version: int, folder: Path) -> None:
         self._forget(name)
-        if stamp := _stamp(folder):
+        if stamp := stamp_of(folder):
             self._entries[name] = Entry(name, version, folder, stamp, next(self._serial))
 
     def _forget(self, name: str) -> None:
@@ -268,9 +303,20 @@ class PromptBank:
             if entry.key in self._held:
                 self._let_go(entry.key)
 
+    def _bring_in(self, incoming: Path, name: str) -> int:
+        """Rename what was put to the next version of its name, which is returned."""
+        while True:
+            version = 1 + max((v for n, v in map(parsed, os.listdir(self.folder)) if n == name), default=0)
+            try:
+                self._rename(incoming, self.folder / f"{name}@{version}")
+                return version
+            except OSError as error:  # another process took that version first
+                if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+                    raise
+
     def _discard(self, name: str, *, keep_newest: bool) -> None:
         """Take away the folders of a name, the oldest first: a kill on the way leaves the newest, or none, served."""
-        found = sorted((v, item) for item in os.listdir(self.folder) for n, v in [_parsed(item)] if n == name and v)
+        found = sorted((v, item) for item in os.listdir(self.folder) for n, v in [parsed(item)] if n == name and v)
         for version, item in found[: len(found) - keep_newest]:
             away = self.folder / f"{REMOVED}{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex}"
             if "@" not in item:
@@ -285,22 +331,13 @@ class PromptBank:
 
     def _rename(self, source: Path, target: Path) -> None:
         os.rename(source, target)
-        _sync(self.folder)
+        sync(self.folder)
 
     def _sweep(self) -> None:
         """Remove what killed processes left."""
         for item in os.listdir(self.folder):
-            if item.startswith((INCOMING, REMOVED)) and _left_over(self.folder / item):
+            if item.startswith((INCOMING, REMOVED)) and left_over(self.folder / item):
                 shutil.rmtree(self.folder / item, ignore_errors=True)
-
-
-def check_name(name: str) -> None:
-    """Raise BadInput for what may not be a prompt's name: it becomes a folder's."""
-    if not NAME.fullmatch(name) or name == BASE:
-        raise BadInput(
-            f"{name[:120]!r} cannot be a prompt's name: expected 1 to 100 letters, digits, dots, dashes or "
-            f"underscores, a letter or digit first, and not {BASE!r}."
-        )
 
 
 def read_card(folder: Path) -> Card:
@@ -334,55 +371,3 @@ def _check_card(card: bytes) -> None:
 def _first(error: ValidationError) -> str:
     first = error.errors()[0]
     return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
-
-
-def _parsed(item: str) -> tuple[str, int]:
-    """Name and version of a folder; version 0 for what is no prompt's."""
-    name, at, version = item.partition("@")
-    if not NAME.fullmatch(name) or name == BASE or (at and not re.fullmatch(r"[1-9][0-9]{0,8}", version)):
-        return name, 0
-    return name, int(version) if at else 1
-
-
-def _stamp(folder: Path) -> tuple[int, int, int] | None:
-    """None where there is no finished run."""
-    try:
-        told = (folder / "prompt.json").stat()
-    except OSError:
-        return None
-    return told.st_mtime_ns, told.st_size, told.st_ino
-
-
-def _write_folder(folder: Path, files: dict[str, bytes]) -> None:
-    folder.mkdir()
-    for name, content in files.items():
-        with (folder / name).open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-    _sync(folder)
-
-
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _left_over(path: Path) -> bool:
-    """Whether the process that made a folder is no more, as far as can be known."""
-    told = path.name.removeprefix(INCOMING).removeprefix(REMOVED)  # MACHINE-PROCESS-RANDOM
-    machine, _, rest = told.rpartition("-")[0].rpartition("-")
-    if machine == socket.gethostname() and rest.isdigit() and int(rest) != os.getpid():
-        try:
-            os.kill(int(rest), 0)
-        except ProcessLookupError:
-            return True
-        except OSError:
-            return False
-        return False
-    with suppress(OSError):
-        return time.time() - path.stat().st_mtime > LEFT_OVER
-    return False
