@@ -1,18 +1,18 @@
 """Serve tuned prompts over HTTP."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from softprompt.cli.app import app, err
-from softprompt.cli.flags import BackboneName, Device, Dtype
-from softprompt.errors import MissingPackage
+from softprompt.cli.flags import BackboneName, Device, Dtype, Ray, Spread
+from softprompt.errors import BadInput, MissingPackage
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
-@app.command()
+@app.command(cls=Spread)
 def serve(
     backbone: BackboneName,
     prompts: Annotated[Path, typer.Option(help="Folder of run folders; a prompt's name is its folder's.")],
@@ -48,18 +48,29 @@ def serve(
     wait_ms: Annotated[float, typer.Option(min=0, help="How long a first request waits for others.")] = 4.0,
     cache_mb: Annotated[int, typer.Option(min=0, help="For prompts' keys and values.")] = 1000,
     memory_mb: Annotated[int, typer.Option(min=1, help="For prompts' tensors.")] = 1000,
+    ray: Ray = None,
+    replicas: Annotated[
+        int | None,
+        typer.Option(min=1, help="Servers of the Ray cluster; one for each GPU, or machine, when not given."),
+    ] = None,
     grace: Annotated[float, typer.Option(min=0, help="Seconds to finish what runs when told to end.")] = 30.0,
 ) -> None:
     """Answer with the prompts of a folder over HTTP, many of them in one batch (docs/serving.md)."""
+    if replicas is not None and ray is None:
+        raise BadInput(f"--replicas {replicas}: expected --ray beside it; without, this process is the one server.")
     try:
         from softprompt.serve.keys import Keys
         from softprompt.serve.limits import Limits
         from softprompt.serve.run import build
         from softprompt.serve.run import serve as run
+
+        if ray is not None:
+            from softprompt.serve.replicas import serve_replicas
     except ModuleNotFoundError as error:
         raise MissingPackage(
-            str(error.name), "`softprompt serve` needs it.", "pip install 'softprompt[serve]'"
-        ) from None
+            str(error.name), f"`softprompt serve{'' if ray is None else ' --ray'}` needs it.",
+            f"pip install 'softprompt[serve{'' if ray is None else ',ray'}]'",
+        ) from None  # fmt: skip
     keys = Keys.of(api_key or [], admin_key or [])
     limits = Limits(
         body=max_body_kb * 1000, prompt_body=max_prompt_mb * 1_000_000, input_tokens=max_input_tokens,
@@ -69,16 +80,21 @@ def serve(
         "rows": batch_rows, "tokens": batch_tokens, "pass_tokens": pass_tokens, "wait": wait_ms / 1000, "queue": queue,
         "cache": cache_mb * 1_000_000,
     }  # fmt: skip
-    made = build(
-        backbone, prompts, dtype=dtype, device=device, keys=keys, limits=limits, batching=batching,
-        memory=memory_mb * 1_000_000, grace=grace,
-    )  # fmt: skip
+    settings: dict[str, Any] = {
+        "backbone": backbone, "prompts": prompts, "dtype": dtype, "device": device, "keys": keys, "limits": limits,
+        "batching": batching, "memory": memory_mb * 1_000_000, "grace": grace,
+    }  # fmt: skip
     if not keys.use and host not in LOOPBACK:
         err.print(f"note: anybody who reaches {host}:{port} may ask; give --api-key to change that", markup=False)
 
-    def ready(address: str) -> None:
+    def ready(address: str, servers: int | None = None) -> None:
+        on = "" if servers is None else f" by {servers} replicas" if servers > 1 else " by 1 replica"
         err.print(
-            f"serving {backbone} with the prompts of {prompts} at {address} (docs at {address}/docs)", soft_wrap=True
+            f"serving {backbone} with the prompts of {prompts} at {address}{on} (docs at {address}/docs)",
+            soft_wrap=True,
         )
 
-    run(made, host, port, grace=grace, ready=ready)
+    if ray is not None:
+        serve_replicas(ray, replicas, settings, host, port, ready=ready)
+    else:
+        run(build(**settings), host, port, grace=grace, ready=ready)

@@ -34,15 +34,18 @@ def joined(address: str) -> Iterator[Any]:
     import ray
     import ray._private.worker
 
+    # A cluster that we start reports nothing to Ray's makers unless the user wants it.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # Ray prints what it says of dead workers to stdout, which is for results; we say it ourselves.
     ray._private.worker._worker_logs_enabled = False
     if ray.is_initialized():
         yield ray
         return
     try:
-        _check_answers(os.environ.get("RAY_ADDRESS", address) if address == HERE else address)
+        found = _found(ray._private.utils.read_ray_address()) if address == HERE else address
+        _check_answers(found)
         ray.init(
-            None if address == HERE else address,
+            found,
             include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR,
         )  # fmt: skip
     except SoftPromptError:  # Ctrl-C
@@ -60,6 +63,17 @@ def joined(address: str) -> Iterator[Any]:
         ray.shutdown()
 
 
+def _found(noted: str | None) -> str:
+    """The address that is meant where none is given; `noted` is that of the last cluster started on this machine."""
+    if os.environ.get("RAY_ADDRESS") or not noted:
+        return os.environ.get("RAY_ADDRESS") or "local"
+    try:
+        _check_answers(noted)
+    except OSError:  # it was killed
+        return "local"
+    return noted
+
+
 def _check_answers(address: str) -> None:
     """Raise OSError where nobody answers: Ray itself would try for minutes."""
     place = ADDRESS.fullmatch(address)
@@ -67,24 +81,27 @@ def _check_answers(address: str) -> None:
         socket.create_connection((place[1], int(place[2])), timeout=SOON).close()
 
 
-def room(machines: Sequence[dict[str, float]], workers: int | None, device: str | None) -> tuple[int, dict[str, float]]:
+def room(
+    machines: Sequence[dict[str, float]], workers: int | None, device: str | None, flag: str = "--workers"
+) -> tuple[int, dict[str, float]]:
     """How many workers there are, and what each asks Ray for.
 
-    `machines` are their resources as Ray names them. Without `workers`, one for each GPU or, without any (or with
-    --device cpu), for each machine; the processors are shared out. Raises BadInput for more than there is room for.
+    `machines` are their resources as Ray names them, `flag` is how the user says `workers`. Without it, one for each
+    GPU or, without any (or with --device cpu), for each machine; the processors are shared out. Raises BadInput for
+    more than there is room for.
     """
     if workers is not None and workers < 1:
-        raise BadInput(f"--workers {workers}: expected at least 1.")
+        raise BadInput(f"{flag} {workers}: expected at least 1.")
     if device is not None and ":" in device:
         raise BadInput(f"--device {device} is one device; with --ray each worker has its own. Give its kind alone.")
     gpus = 0 if device == "cpu" else int(sum(machine.get("GPU", 0) for machine in machines))
     if gpus:
         if (workers or 0) > gpus:
-            raise BadInput(f"--workers {workers}: the cluster has {gpus} GPUs, and each worker has one of its own.")
+            raise BadInput(f"{flag} {workers}: the cluster has {gpus} GPUs, and each worker has one of its own.")
         return workers or gpus, {"num_gpus": 1, "num_cpus": 0}
     cores = [int(machine["CPU"]) for machine in machines if machine.get("CPU", 0) >= 1]
     count = workers or len(cores)
     for each in range(max(cores, default=0), 0, -1):
         if sum(own // each for own in cores) >= count:
             return count, {"num_cpus": each}
-    raise BadInput(f"--workers {count}: the cluster has {sum(cores)} CPUs, and each worker needs one of its own.")
+    raise BadInput(f"{flag} {count}: the cluster has {sum(cores)} CPUs, and each worker needs one of its own.")

@@ -119,6 +119,7 @@ def make_app(
         responses=DOCUMENTED,
         dependencies=[Depends(HTTPBearer(auto_error=False, description="The key given to softprompt serve."))],
     )
+    app.state.engine = engine
     handle_errors(app)
     metrics.read(engine, bank)
     _asking_routes(app, server)

@@ -1,7 +1,7 @@
 """What Prometheus reads at /metrics. No names of prompts and no keys are in it."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -54,6 +54,28 @@ class Metrics(Watch):
 
     def text(self) -> bytes:
         return generate_latest(self.registry)
+
+
+class _Told(Collector):
+    """What several servers have counted, each sample with the label `replica`."""
+
+    def __init__(self, told: Mapping[str, Iterable[Metric]]) -> None:
+        self.told = told
+
+    def collect(self) -> Iterable[Metric]:
+        families: dict[str, Metric] = {}
+        for replica, own in sorted(self.told.items()):
+            for metric in own:
+                family = families.setdefault(metric.name, Metric(metric.name, metric.documentation, metric.type))
+                family.samples += [
+                    sample._replace(labels={**sample.labels, "replica": replica}) for sample in metric.samples
+                ]
+        return families.values()
+
+
+def exposition(told: Mapping[str, Iterable[Metric]]) -> bytes:
+    """The text that Prometheus reads, of several servers by name."""
+    return generate_latest(_Told(told))
 
 
 class _State(Collector):

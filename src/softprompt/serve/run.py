@@ -30,12 +30,13 @@ def build(
     batching: dict[str, Any] | None = None,
     memory: int = 1_000_000_000,
     grace: float = 30.0,
+    metrics: Metrics | None = None,
 ) -> FastAPI:
     """The application that serves the prompts of a folder. `batching`: fields of `Batching` to set."""
     if not Path(prompts).is_dir():
         raise BadInput(f"{prompts} is no folder; expected a folder of run folders, like runs/ after training.")
     frozen = load(backbone, dtype=dtype, device=device)
-    metrics = Metrics()
+    metrics = metrics or Metrics()
     engine = Engine(frozen, Batching.on(frozen.device, **(batching or {})), metrics)
     bank = PromptBank(prompts, frozen, memory)
     return make_app(engine, bank, keys=keys, limits=limits, metrics=metrics, grace=grace)
