@@ -19,6 +19,11 @@ from softprompt.serve.limits import Limits
 from softprompt.serve.metrics import Metrics
 
 
+KEEP_ALIVE = 75
+"""Seconds that an idle connection stays open: longer than clients and proxies keep theirs (5 to 60), so that none is
+closed here just as a request comes."""
+
+
 def build(
     backbone: str,
     prompts: str | Path,
@@ -63,7 +68,7 @@ def serve(app: FastAPI, host: str, port: int, *, grace: float = 30.0, ready: Cal
 
     config = uvicorn.Config(
         app, host=host, port=port, log_level="warning", access_log=False, server_header=False,
-        timeout_graceful_shutdown=max(int(grace), 1),
+        timeout_graceful_shutdown=max(int(grace), 1), timeout_keep_alive=KEEP_ALIVE,
     )  # fmt: skip
     server = Told(config)
 
