@@ -1,10 +1,12 @@
 """A local Ray cluster comes to the same end as this process alone, whoever dies."""
 
+import gc
 import logging
 import os
 import re
 import signal
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -47,9 +49,12 @@ def _start(ray: Any) -> None:
             ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
             return
         except Exception as error:  # on a busy machine Ray's own patience is too short
-            ray.shutdown()
             if last or "timed out" not in str(error):
                 raise
+        with warnings.catch_warnings():  # what did not come up leaves processes that end by themselves
+            warnings.simplefilter("ignore", ResourceWarning)
+            ray.shutdown()
+            gc.collect()
 
 
 @pytest.fixture(scope="module")

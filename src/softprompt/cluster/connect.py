@@ -41,22 +41,18 @@ def joined(address: str) -> Iterator[Any]:
     if ray.is_initialized():
         yield ray
         return
+    found = _found(ray._private.utils.read_ray_address()) if address == HERE else address
     try:
-        found = _found(ray._private.utils.read_ray_address()) if address == HERE else address
         _check_answers(found)
-        ray.init(
-            found,
-            include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR,
-        )  # fmt: skip
+    except OSError as error:
+        raise _no_cluster(address, error) from None
+    try:
+        ray.init(found, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     except SoftPromptError:  # Ctrl-C
         raise
     except Exception as error:  # noqa: BLE001  # a node that does not come up is no more than an Exception
         ray.shutdown()
-        first = str(error).strip().split("\n")[0].rstrip(".")
-        raise BadInput(
-            f"--ray {address}: no Ray cluster can be joined there, or started: {first}. `ray start --head` starts one "
-            "and says its address; --ray without an address takes this machine alone."
-        ) from None
+        raise _no_cluster(address, error) from None
     try:
         yield ray
     finally:
@@ -79,6 +75,14 @@ def _check_answers(address: str) -> None:
     place = ADDRESS.fullmatch(address)
     if place:
         socket.create_connection((place[1], int(place[2])), timeout=SOON).close()
+
+
+def _no_cluster(address: str, error: Exception) -> BadInput:
+    first = str(error).strip().split("\n")[0].rstrip(".")
+    return BadInput(
+        f"--ray {address}: no Ray cluster can be joined there, or started: {first}. `ray start --head` starts one "
+        "and says its address; --ray without an address takes this machine alone."
+    )
 
 
 def room(
