@@ -13,7 +13,6 @@ import schemathesis
 from fastapi import FastAPI
 from hypothesis import HealthCheck, given, settings
 from schemathesis.checks import not_a_server_error
-from schemathesis.core.failures import FailureGroup
 from schemathesis.generation import GenerationMode
 from schemathesis.specs.openapi.checks import (
     content_type_conformance,
@@ -80,6 +79,5 @@ def test_an_error_of_the_server_is_noticed(tmp_path: Path) -> None:
     async def broken(number: int = 0) -> dict[str, int]:
         return {"share": 1 // number}
 
-    with pytest.raises(FailureGroup) as failed:
+    with pytest.raises(ZeroDivisionError):
         fuzz(app, "broken")
-    assert "/v1/broken" in str(failed.value.exceptions[0])

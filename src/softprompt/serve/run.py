@@ -18,7 +18,6 @@ from softprompt.serve.keys import Keys
 from softprompt.serve.limits import Limits
 from softprompt.serve.metrics import Metrics
 
-
 KEEP_ALIVE = 75
 """Seconds that an idle connection stays open: longer than clients and proxies keep theirs (5 to 60), so that none is
 closed here just as a request comes."""
