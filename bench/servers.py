@@ -25,8 +25,9 @@ from softprompt.backbones import Backbone, Seq2Seq, load
 from softprompt.disk import write_json, write_tensors
 from softprompt.handmade import make_prompt, unscored_card
 from softprompt.serve.asking import Asker, ranked
-from softprompt.serve.bank import BASE, PromptBank
+from softprompt.serve.bank import PromptBank
 from softprompt.serve.engine import Batching, Engine
+from softprompt.serve.folder import BASE
 from softprompt.serve.jobs import Generate, Rank
 from softprompt.serve.limits import Limits
 from softprompt.tasks import Example

@@ -63,6 +63,27 @@ def _equal(told: dict[str, Any]) -> str:
     return f"{told['equal']} of {told['compared']}"
 
 
+def together(found: list[dict[str, Any]]) -> list[str]:
+    """The section of bench_sweep.py."""
+    lines = [
+        "",
+        "## Candidates in one batch",
+        "",
+        "`bench/bench_sweep.py`: K prompts take a step together, beside one after the other (goals on a CPU: never slower,",
+        "at least 1.3 times as fast for K = 16).",
+        "",
+        "| backbone | K | together s/step | one by one s/step | times as fast | gradients differ by |",
+        "|---|---|---|---|---|---|",
+    ]
+    for one in found:
+        lines += [
+            f"| {one['backbone']}, {one['batch']} examples each | {row['candidates']} | {row['together_seconds']:.2f} "
+            f"| {row['alone_seconds']:.2f} | **{row['times_as_fast']:.2f}** | {row['gradient_difference']:.1e} |"
+            for row in one["rows"]
+        ]
+    return lines
+
+
 def main() -> None:
     folder = Path(sys.argv[1])
     names = [name + suffix for name in CASES for suffix in ("", "-bfloat16")]
@@ -130,6 +151,8 @@ def main() -> None:
             "",
             f"Standing in for the model's embedding costs {cost:.2%} of a step (goal: below 2 %).",
         ]
+    swept = [json.loads(path.read_text()) for path in sorted(folder.glob("sweep-*.json"))]
+    lines += together(swept) if swept else []
     served = [json.loads(path.read_text()) for path in sorted(folder.glob("serving-*.json"))]
     lines += [line for found in served for line in serving(found)]
     (folder / "README.md").write_text("\n".join(lines) + "\n")
