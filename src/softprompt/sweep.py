@@ -209,7 +209,8 @@ class Sweep:
             replace(job, stop=f"halving: place {place} of {len(ranked)} at step {rung}")
             for place, candidate in enumerate(stopped, start=len(kept) + 1) for job in candidate.jobs
         ]  # fmt: skip
-        self.run_jobs(backbone, ends, lowest, lambda _: nullcontext(), together=self.together)
+        for failure in self.run_jobs(backbone, ends, lowest, lambda _: nullcontext(), together=self.together):
+            say(failure)
         say(f"step {rung}: {len(kept)} of {len(ranked)} settings go on")
         self.rounds.append({"step": rung, "dev": scores, "kept": [candidate.label for candidate in kept]})
         return [candidate for candidate in alive if candidate in kept]
