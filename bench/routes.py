@@ -117,7 +117,7 @@ def ours(
 
 
 def _as_it_was(model: nn.Module) -> None:
-    """Undo softprompt.backbones.fused."""
+    """Undo softprompt.backbones.fused and .linear."""
     for module in model.modules():
         module.__dict__.pop("forward", None)
 

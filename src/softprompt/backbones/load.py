@@ -16,6 +16,7 @@ from softprompt.backbones.cloze import BackboneKind
 from softprompt.backbones.embedded import EMBEDDED, find_gguf, is_prepared, prepare
 from softprompt.backbones.fused import fuse
 from softprompt.backbones.layers import checkpoint_layers, compile_layers, shard_layers
+from softprompt.backbones.linear import quicken
 from softprompt.backbones.masked import Masked
 from softprompt.backbones.placement import check_placement
 from softprompt.backbones.seq2seq import Seq2Seq
@@ -109,6 +110,8 @@ def _prepared(model: Any, where: torch.device, sharded: bool, checkpointing: boo
         fuse(model)
     if checkpointing:
         checkpoint_layers(model)
+    if not compile and not sharded:
+        quicken(model)
     if sharded:
         shard_layers(model, where, processes.count())
     return model.to(where)

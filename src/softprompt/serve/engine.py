@@ -17,7 +17,6 @@ from typing import Any
 import torch
 
 from softprompt.backbones import Backbone
-from softprompt.backbones.linear import quicken
 from softprompt.errors import BadInput, RunFailed
 from softprompt.evaluate import PASS_TOKENS
 from softprompt.serve.batch import running_batch
@@ -100,7 +99,6 @@ class Engine:
         self.batching = batching or Batching.on(backbone.device)
         self.watch = watch or Watch()
         self.cache = PromptCache(self.batching.cache)
-        quicken(backbone.model)
         self.batch = running_batch(backbone, self.cache)
         self.ends = end_tokens(backbone)
         self._tokenizer = copy.deepcopy(backbone.tokenizer)  # the other one tokenises in another thread
