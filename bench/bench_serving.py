@@ -1,6 +1,6 @@
 """How many requests a second does the server answer with how many prompts, beside HF PEFT?
 
-    python bench/bench_serving.py --backbone smollm2-135m [--repeats 3] [--output FILE] [--json]
+    python bench/bench_serving.py --backbone smollm2-135m [--repeats 4] [--output FILE] [--json]
 
 A request is a support message of 12 to 40 tokens that names one of the prompts (20 rows of the vocabulary each). It is
 answered greedily with exactly 16 tokens (`generate`), or by ranking six words (`classify`). 32 clients have one request
@@ -38,8 +38,12 @@ KINDS = ("generate", "classify")
 WORKLOADS = ("distinct", "uniform", "skewed", "identical")
 FEW, MANY = 64, 1000  # prompts
 LENGTH = 20
-CASES = [("base", 0), ("identical", 1), *((name, FEW) for name in WORKLOADS), *((n, MANY) for n in WORKLOADS[:3])]
-"""Workload and number of prompts; base: the model without any."""
+CASES = [
+    ("base", 0), ("identical", 1), ("distinct", MANY), ("uniform", MANY), ("skewed", MANY),
+    ("identical", FEW), ("distinct", FEW), ("uniform", FEW), ("skewed", FEW),
+]  # fmt: skip
+"""Workload and number of prompts; base: the model without any. What a goal compares are neighbours, and every second
+repeat goes from the end to the beginning: a processor slows down over minutes of work."""
 BESIDE = [("peft_switching", "distinct"), *(("peft_grouped", name) for name in WORKLOADS[1:])]
 """How PEFT answers which workloads, of as many prompts as there are in the middle; grouped, distinct is switching."""
 GOALS = {
@@ -85,10 +89,10 @@ class Measured:
         self.requests: dict[tuple[str, str, int], list[list[Asked]]] = {}
 
     def repeat(self, i: int) -> None:
-        for name, prompts in CASES:
-            self._run(self.ours, "ours", name, prompts, i)
-        for route, name in BESIDE:
-            self._run(self.peft, route, name, FEW, i)
+        runs: list[tuple[Process, str, str, int]] = [(self.ours, "ours", name, prompts) for name, prompts in CASES]
+        runs += [(self.peft, route, name, FEW) for route, name in BESIDE]
+        for server, route, name, prompts in runs if i % 2 == 0 else runs[::-1]:
+            self._run(server, route, name, prompts, i)
 
     def _run(self, server: Process, route: str, name: str, prompts: int, i: int) -> None:
         key = (route, name, prompts)
@@ -247,7 +251,7 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=64, help="of each run of ours")
     parser.add_argument("--peft-requests", type=int, default=32, help="of each run of PEFT")
     parser.add_argument("--clients", type=int, default=32)
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=4)
     parser.add_argument("--json", action="store_true", help="end with one JSON line")
     parser.add_argument("--output", type=Path, help="write the JSON here, too")
     given = parser.parse_args()

@@ -129,7 +129,7 @@ class Ours:
 
     @property
     def choices(self) -> list[str]:
-        return self.asker.bank.card(name_of(0)).choices
+        return self.asker.bank.get(name_of(0)).card.choices
 
     def _measured(self) -> None:
         """Note how long each part of the engine's work takes, and how many rows it does it for."""

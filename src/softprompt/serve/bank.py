@@ -42,7 +42,7 @@ from softprompt.serve.folder import (
     parsed,
     stamp_of,
     sync,
-    write_folder,
+    write_synced,
 )
 from softprompt.soft import SoftPrompt
 from softprompt.tasks import Template
@@ -184,7 +184,7 @@ class PromptBank:
         _check_card(card)
         incoming = self.folder / f"{INCOMING}{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex}"
         try:
-            write_folder(incoming, {FOLDED: tensors, "prompt.json": card})
+            write_synced(incoming, {FOLDED: tensors, "prompt.json": card})
             self._check(load_prompt(incoming))
             stamp = stamp_of(incoming)
             with self._lock:

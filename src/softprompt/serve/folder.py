@@ -42,7 +42,7 @@ def stamp_of(folder: Path) -> tuple[int, int, int] | None:
     return told.st_mtime_ns, told.st_size, told.st_ino
 
 
-def write_folder(folder: Path, files: dict[str, bytes]) -> None:
+def write_synced(folder: Path, files: dict[str, bytes]) -> None:
     folder.mkdir()
     for name, content in files.items():
         with (folder / name).open("wb") as file:
