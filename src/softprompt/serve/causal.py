@@ -5,7 +5,7 @@ where that stands before it: what does not look at the input has the same keys a
 computed once and kept (softprompt.serve.cache). The rows of other prompts go through the network with the source.
 """
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from itertools import accumulate
 from typing import Any, NamedTuple
 
@@ -70,12 +70,18 @@ class CausalBatch:
         return None if self.backbone.context is None else self.backbone.context - self.tokens(question, 0)
 
     def join(self, questions: Sequence[Question]) -> Tensor:
-        """Let sequences join behind those there are; returns the logits (g, v) of their first tokens, in float32."""
+        """Let sequences join behind those there are; returns the logits (g, v) of their first tokens, in float32.
+
+        Neighbours of like length are read together: least is padded where they are sorted.
+        """
         rows = [_Row(question, (), front) for question, front in zip(questions, self._fronts(questions), strict=True)]
-        states = self._run(self.slots, len(self), rows)
-        ends = list(accumulate(row.tokens for row in rows))
+        lasts = []
+        for begin, end in self._cut(rows):
+            states = self._run(self.slots, len(self) + begin, rows[begin:end])
+            ends = accumulate(row.tokens for row in rows[begin:end])
+            lasts.append(states[[at - 1 for at in ends]])
         self._lengths += [row.start + row.tokens for row in rows]
-        return self.backbone._head(states[[end - 1 for end in ends]]).float()
+        return self.backbone._head(torch.cat(lasts)).float()
 
     def step(self, tokens: Sequence[int]) -> Tensor:
         """Give each sequence its next token; returns the logits (b, v) of the ones after, in float32."""
@@ -121,15 +127,19 @@ class CausalBatch:
     def _sorted_runs(self, rows: Sequence[_Row]) -> Tensor:
         """States (m, d) that predict: of each row, in order, those at its source's end and its tail."""
         order = sorted(range(len(rows)), key=lambda i: rows[i].tokens)
-        each = PASS_COST[self.backbone.device.type == "cpu"]
         found: dict[int, Tensor] = {}
-        for begin, end in cut([rows[i].tokens for i in order], lambda g, s: g * s + each):
+        for begin, end in self._cut([rows[i] for i in order]):
             group = [rows[i] for i in order[begin:end]]
             states = self._run(self._scratch, 0, group)
             ends = list(accumulate(row.tokens for row in group))
             for i, row, stop in zip(order[begin:end], group, ends, strict=True):
                 found[i] = states[stop - len(row.tail) - 1 : stop]
         return torch.cat([found[i] for i in range(len(rows))])
+
+    def _cut(self, rows: Sequence[_Row]) -> Iterator[tuple[int, int]]:
+        """Runs of neighbours (begin, end) that go through the network together."""
+        each = PASS_COST[self.backbone.device.type == "cpu"]
+        return cut([row.tokens for row in rows], lambda g, s: g * s + each)
 
     def _run(self, slots: Slots, first: int, rows: Sequence[_Row]) -> Tensor:
         """Read rows into slots from `first` on; returns the states of all their tokens (sum of tokens, d)."""

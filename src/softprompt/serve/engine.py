@@ -285,6 +285,7 @@ class Engine:
         self._ended(len(jobs))
 
     def _join(self, jobs: Sequence[Generate]) -> None:
+        jobs = sorted(jobs, key=lambda job: len(job.question.source))  # those of like length are read together
         try:
             logits = self.batch.join([job.question for job in jobs])
         except Exception as error:  # noqa: BLE001
