@@ -6,61 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from bench_memory import table as memory_table
-from bench_serving import GOALS as SERVING_GOALS
-from bench_serving import KINDS, met
 from bench_training import CASES
+from serving_table import serving_sections
 
 GOALS = {"smollm2-short": 6.0, "smollm2-short-bfloat16": 9.0, "smollm2-long": 1.8, "t5-dept": 2.3}
-
-
-def serving(found: dict[str, Any]) -> list[str]:
-    """The section of one bench_serving.py."""
-    lines = [
-        "",
-        f"## Serving: {found['backbone']}",
-        "",
-        f"`bench/bench_serving.py --backbone {found['backbone']}`: {found['clients']} clients, prompts of",
-        f"{found['length']} rows, {found['threads']} threads, {found['dtype']}; medians of {found['repeats']} repeats.",
-    ]
-    for kind in KINDS:
-        told = found[kind]
-        lines += ["", f"### {kind}", "", "| goal | | measured | |", "|---|---|---|---|"]
-        for name, (sign, goal) in SERVING_GOALS.items():
-            value = told["goals"][name]
-            lines.append(f"| {name} | {sign} {goal:g} | {value:g} | {'met' if met(name, value) else 'not met'} |")
-        lines += [
-            "",
-            "| route | workload | prompts | requests/s | p50 s | p99 s | time in the network | cache hits |",
-            "|---|---|---|---|---|---|---|---|",
-        ]
-        for row in told["rows"]:
-            shares = [format(row[k], ".0%") if row.get(k) is not None else "-" for k in ("network_share", "cache_hits")]
-            lines.append(
-                f"| {row['route']} | {row['workload']} | {row['prompts']} | {row['requests_per_second']} "
-                f"| {row['p50_seconds']} | {row['p99_seconds']} | {' | '.join(shares)} |"
-            )
-        answers = told["answers"]
-        lines += [
-            "",
-            f"Answers as PEFT's of the same request alone: ours {_equal(answers['ours'])}, PEFT's own batches",
-        ]
-        lines += [f"(which it pads) {_equal(answers['peft_grouped'])}."]
-    steps = ", ".join(f"{one['rows']}: {one['step_ms']} ms" for one in found["passes"])
-    lines += [
-        "",
-        f"A step of so many rows: {steps}.",
-        "",
-        "| prompts | ours, peak MiB | PEFT, peak MiB |",
-        "|---|---|---|",
-    ]
-    for row in found["memory"]:
-        after = ", after all runs" if "after" in row else ""
-        lines.append(f"| {row['prompts']}{after} | {row['ours_peak_mib']:,} | {row['peft_peak_mib']:,} |")
-    return lines
-
-
-def _equal(told: dict[str, Any]) -> str:
-    return f"{told['equal']} of {told['compared']}"
 
 
 def together(found: list[dict[str, Any]]) -> list[str]:
@@ -153,8 +102,7 @@ def main() -> None:
         ]
     swept = [json.loads(path.read_text()) for path in sorted(folder.glob("sweep-*.json"))]
     lines += together(swept) if swept else []
-    served = [json.loads(path.read_text()) for path in sorted(folder.glob("serving-*.json"))]
-    lines += [line for found in served for line in serving(found)]
+    lines += serving_sections(folder)
     (folder / "README.md").write_text("\n".join(lines) + "\n")
 
 
