@@ -30,8 +30,9 @@ def serving(found: dict[str, Any]) -> list[str]:
         "",
         f"## Serving: {found['backbone']}",
         "",
-        f"`bench/bench_serving.py --backbone {found['backbone']}`: {found['clients']} clients, prompts of",
-        f"{found['length']} rows, {found['threads']} threads, {found['dtype']}; medians of {found['repeats']} repeats.",
+        f"`bench/bench_serving.py --backbone {found['backbone']} --requests {found['requests']} --peft-requests "
+        f"{found['peft_requests']} --repeats {found['repeats']} --pairs {found['pairs']}`: {found['clients']} clients,",
+        f"prompts of {found['length']} rows, {found['threads']} threads, {found['dtype']}; medians.",
     ]
     for kind in KINDS:
         told = found[kind]
@@ -86,7 +87,7 @@ def soaked(found: dict[str, Any]) -> list[str]:
         "",
         "## Twice the capacity",
         "",
-        f"`bench/soak_serving.py`: {found['minutes']:g} minutes over HTTP, {found['backbone']}, queue {found['queue']}.",
+        f"`bench/soak_serving.py`: {found['minutes']:g} minutes, {found['backbone']}, queue {found['queue']}.",
         f"Capacity {rates[0]:g} answers a second, sent {rates[1]:g}: {answers}. Half of the answers came within",
         f"{found['p50_seconds']:g} s, 99 % within {found['p99_seconds']:g} s. Meanwhile prompts were {changes}.",
         f"What should not be: {wrong}. Memory {memory['first_mib']:,} MiB after a third of the time,",
