@@ -1,6 +1,6 @@
 # make demo   set up .venv, tune two prompts on the shipped data and model, answer two messages
 # make test   set up .venv, lint, check types, run the tests
-# make bench  measure speed and memory beside HF PEFT into results/bench (three quarters of an hour; nothing else should run)
+# make bench  measure speed and memory beside HF PEFT into results/bench (an hour; nothing else should run)
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -48,8 +48,10 @@ bench: $(READY)
 		$(BENCH)/bench_sweep.py --backbone $$backbone --output results/bench/sweep-$$backbone.json || exit 1; done
 	for case in smollm2-short smollm2-long t5-dept; do \
 		$(BENCH)/profile_training.py --case $$case --output results/bench/profile-$$case.json || exit 1; done
-	for backbone in smollm2-135m flan-t5-small; do \
-		$(BENCH)/bench_serving.py --backbone $$backbone --output results/bench/serving-$$backbone.json || exit 1; done
+	$(BENCH)/bench_serving.py --requests 64 --peft-requests 16 --repeats 2 --pairs 6 --output results/bench/serving-smollm2-135m.json
+	$(BENCH)/bench_serving.py --backbone flan-t5-small --requests 96 --repeats 2 --output results/bench/serving-flan-t5-small.json
+	$(BENCH)/soak_serving.py --output results/bench/soak.json
+	$(BENCH)/start_serving.py --output results/bench/start.json
 	$(BENCH)/table.py results/bench
 
 clean:
