@@ -17,8 +17,8 @@ import torch
 from routes import Case, start, steps
 from torch import Tensor
 
-from softprompt.backbones import load
-from softprompt.soft import Bank
+from softprompt.backbones import load_backbone
+from softprompt.methods.bank import Bank
 
 
 def timed(work: Callable[[], Any]) -> float:
@@ -29,7 +29,7 @@ def timed(work: Callable[[], Any]) -> float:
 
 def measure(repeats: int) -> dict[str, Any]:
     case = Case("embedding", "smollm2-135m", 12, 40, 20)
-    backbone = load(case.backbone, max_source=512)
+    backbone = load_backbone(case.backbone, max_source=512)
     prompt = start(backbone, case.length)
     rows = next(iter(prompt.parameters()))
     (examples,) = steps(case, backbone, 1)

@@ -28,10 +28,10 @@ import torch
 from servers import Answered, Asked, Process, process, write_prompts
 from t5 import t5_folder
 
-from softprompt.backbones import Backbone, load
-from softprompt.disk import write_json
-from softprompt.tasks import get_task
-from softprompt.training.runs import versions
+from softprompt.backbones import Backbone, load_backbone
+from softprompt.runs.run_folder import versions
+from softprompt.runtime.files import write_json
+from softprompt.tasks.registry import get_task
 
 T5_SHAPE = "flan-t5-small"  # see t5.py
 KINDS = ("generate", "classify")
@@ -183,7 +183,7 @@ def _engine(spent: dict[str, float], seconds: float) -> dict[str, Any]:
 
 def measure(backbone: str, requests: int, beside: int, repeats: int, pairs: int, clients: int) -> dict[str, Any]:
     name = t5_folder() if backbone == T5_SHAPE else backbone
-    frozen = load(name)
+    frozen = load_backbone(name)
     asked, choices = texts(frozen, requests), get_task("support").choices
     with tempfile.TemporaryDirectory() as folder:
         write_prompts(Path(folder), frozen, MANY, LENGTH, choices)

@@ -20,14 +20,15 @@ from typing import Any
 import torch
 from t5 import t5_folder
 
-from softprompt.backbones import Backbone, load
-from softprompt.disk import write_json
+from softprompt.backbones import Backbone, load_backbone
+from softprompt.methods.bank import Bank
 from softprompt.recipes import Recipe
-from softprompt.soft import Bank
-from softprompt.tasks import Task, get_task
-from softprompt.training.candidate import Candidate
+from softprompt.runs.run_folder import versions
+from softprompt.runtime.files import write_json
+from softprompt.tasks import Task
+from softprompt.tasks.registry import get_task
+from softprompt.training.candidate import Candidate, make_candidate
 from softprompt.training.gradients import Gradients
-from softprompt.training.runs import make_candidate, versions
 
 T5_SHAPE = "flan-t5-small"  # see t5.py
 RATES = (0.03, 0.1, 0.3, 1.0)  # times the default
@@ -117,7 +118,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="write the JSON here, too")
     given = parser.parse_args()
     name = t5_folder() if given.backbone == T5_SHAPE else given.backbone
-    backbone = load(name, dtype=given.dtype, device=given.device, max_source=128)
+    backbone = load_backbone(name, dtype=given.dtype, device=given.device, max_source=128)
     found = {
         "backbone": Path(given.backbone).name, "dtype": given.dtype, "device": str(backbone.device),
         "threads": torch.get_num_threads(), "batch": given.batch, "length": given.length, "repeats": given.repeats,

@@ -24,8 +24,8 @@ from routes import Case, steps, worker
 from t5 import t5_folder
 from torch import nn
 
-from softprompt.backbones import Backbone, load
-from softprompt.backbones.linear import quicken
+from softprompt.backbones import Backbone, load_backbone
+from softprompt.backbones.ops.linear import quicken
 
 T5_SHAPE = "flan-t5-small"  # see t5.py
 DEPT = (("length", 40), ("rank", 40))  # 60 * 512 values for the offset: rank 40 at 256 positions
@@ -97,7 +97,7 @@ def measure(case: Case, dtype: str, peft_dtype: str, repeats: int, warm: int) ->
     fixed = case.method == "dept"
     routes = {"ours": dtype, "plain": dtype, "peft": peft_dtype} | ({"fixed": dtype} if fixed else {})
     count = warm + repeats
-    backbone = load(case.backbone, dtype=dtype, max_source=512)
+    backbone = load_backbone(case.backbone, dtype=dtype, max_source=512)
     batches = steps(case, backbone, count)
     found: dict[str, list[dict[str, Any]]] = {route: [] for route in routes}
     peaks = []

@@ -25,8 +25,8 @@ from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from softprompt import attach
-from softprompt.imports import read_adapter, understand
-from softprompt.soft import Bank
+from softprompt.methods.bank import Bank
+from softprompt.runs.formats import interpret, read_adapter
 
 PAD, END, ASK, FIRST, LAST, V = 0, 1, 2, 3, 4, 25
 SIZES: dict[str, Any] = {"vocab_size": V, "pad_token_id": PAD, "bos_token_id": END, "eos_token_id": END}
@@ -116,7 +116,7 @@ def with_peft(model: nn.Module, folder: Path, tokens: int, pad: int) -> Answer:
 
 
 def with_us(model: Any, folder: Path, tokens: int, pad: int) -> Answer:
-    bank = Bank({"prompt": understand(read_adapter(folder)).prompt})
+    bank = Bank({"prompt": interpret(read_adapter(folder)).prompt})
 
     def answer(ids: Tensor, mask: Tensor) -> Tensor:
         soft = bank.soft_ids(0, model.get_input_embeddings().weight.shape[0])

@@ -16,10 +16,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from softprompt.backbones import Backbone, Batch, Causal, Seq2Seq, load
-from softprompt.methods import Site, get_method, make, parse_options
-from softprompt.soft import Bank, SoftPrompt
-from softprompt.tasks import Example, get_task
+from softprompt.backbones import Backbone, Batch, Causal, Seq2Seq, load_backbone
+from softprompt.methods.bank import Bank
+from softprompt.methods.registry import InitContext, get_method, make, parse_options
+from softprompt.methods.soft_prompt import SoftPrompt
+from softprompt.tasks import Example
+from softprompt.tasks.registry import get_task
 from softprompt.training.gradients import Gradients
 
 
@@ -60,12 +62,12 @@ def steps(case: Case, backbone: Backbone, count: int) -> list[list[Example]]:
 def start(backbone: Backbone, length: int) -> SoftPrompt:
     """Prompt tuning of `length` rows of the vocabulary: the same numbers in every route."""
     method = get_method("prompt_tuning")
-    return make(method, parse_options(method, {"length": length}), Site(backbone, 256, (), 0))
+    return make(method, parse_options(method, {"length": length}), InitContext(backbone, 256, (), 0))
 
 
 def _dept(case: Case, backbone: Backbone) -> SoftPrompt:
     method = get_method(case.method)
-    prompt = make(method, parse_options(method, dict(case.options)), Site(backbone, 256, (), 0))
+    prompt = make(method, parse_options(method, dict(case.options)), InitContext(backbone, 256, (), 0))
     with torch.no_grad():  # B starts at zero; a step that is timed should not
         for tensor in prompt.parameters():
             tensor.add_(torch.randn(tensor.shape, generator=torch.Generator().manual_seed(1)) * 1e-3)
@@ -94,7 +96,7 @@ def ours(
 
     `columns`: as the DePT authors' code, every source padded to so many, on transformers' layers as they are.
     """
-    backbone = load(case.backbone, dtype=dtype, max_source=512, **settings)  # type: ignore[arg-type]
+    backbone = load_backbone(case.backbone, dtype=dtype, max_source=512, **settings)  # type: ignore[arg-type]
     if isinstance(backbone, Causal):
         backbone.share = not plain
     elif plain:
@@ -117,7 +119,7 @@ def ours(
 
 
 def _as_it_was(model: nn.Module) -> None:
-    """Undo softprompt.backbones.fused and .linear."""
+    """Undo softprompt.backbones.ops.fused and .linear."""
     for module in model.modules():
         module.__dict__.pop("forward", None)
 
@@ -141,7 +143,7 @@ def peft(case: Case, dtype: str, count: int) -> tuple[Step, Any]:
     """HF PEFT's prompt tuning at its best: padding to the batch's longest, SDPA attention, eval mode."""
     from peft import PromptTuningConfig, TaskType, get_peft_model
 
-    backbone = load(case.backbone, dtype=dtype, max_source=512)  # for its tokenizer, and the same examples
+    backbone = load_backbone(case.backbone, dtype=dtype, max_source=512)  # for its tokenizer, and the same examples
     batches, table = steps(case, backbone, count), start(backbone, case.length)
     pad, seq2seq = backbone.pad, isinstance(backbone, Seq2Seq)
     sides = [[(backbone.source_ids(e, 512)[0], backbone.target_ids(e)) for e in batch] for batch in batches]

@@ -20,16 +20,16 @@ import torch
 from routes import _as_it_was, _forget_peak, _status
 from torch import Tensor
 
-from softprompt.artefact import Card, load_prompt
-from softprompt.backbones import Backbone, Seq2Seq, load
-from softprompt.disk import write_json, write_tensors
-from softprompt.handmade import make_prompt, unscored_card
-from softprompt.serve.asking import Asker, ranked
-from softprompt.serve.bank import PromptBank
-from softprompt.serve.engine import Batching, Engine
-from softprompt.serve.folder import BASE
-from softprompt.serve.jobs import Generate, Rank
-from softprompt.serve.limits import Limits
+from softprompt.backbones import Backbone, Seq2Seq, load_backbone
+from softprompt.runs.external import make_prompt, unscored_card
+from softprompt.runs.prompt import PromptCard, load_prompt
+from softprompt.runtime.files import write_json, write_tensors
+from softprompt.serving.engine.engine import Batching, Engine
+from softprompt.serving.engine.requests import Generate, Rank
+from softprompt.serving.limits import Limits
+from softprompt.serving.preprocess import Preprocessor, ranked
+from softprompt.serving.prompt_store import PromptStore
+from softprompt.serving.store_folder import BASE
 from softprompt.tasks import Example
 
 TOKENS = 16  # of every generated answer: none ends earlier
@@ -71,7 +71,7 @@ def write_prompts(folder: Path, backbone: Backbone, count: int, length: int, cho
         write_prompt(folder / name_of(i), card, rows)
 
 
-def write_prompt(folder: Path, card: Card, rows: Tensor) -> None:
+def write_prompt(folder: Path, card: PromptCard, rows: Tensor) -> None:
     folder.mkdir(parents=True)
     write_tensors(folder / "prompt.safetensors", {"prompt": rows.float()}, {"format": "pt"})
     write_json(folder / "prompt.json", card.model_copy(update={"name": folder.name}).model_dump())
@@ -81,10 +81,10 @@ class Ours:
     """The engine of `softprompt serve`, asked as its routes ask it: everything but HTTP and JSON."""
 
     def __init__(self, name: str, folder: Path, batching: dict[str, Any]) -> None:
-        backbone = load(name)
+        backbone = load_backbone(name)
         self.engine = Engine(backbone, Batching.on(backbone.device, **batching))
         self.engine.ends = frozenset()  # so that every answer has the same number of tokens
-        self.asker = Asker(self.engine, PromptBank(folder, backbone), Limits())
+        self.asker = Preprocessor(self.engine, PromptStore(folder, backbone), Limits())
         self.spent: dict[str, float] = {}
         self._measured()
         self.engine.start()
@@ -161,7 +161,7 @@ class Peft:
     """
 
     def __init__(self, name: str, folder: Path, batching: dict[str, Any]) -> None:
-        self.backbone, self.folder = load(name, max_source=MOST), folder  # for its tokenizer, and the same ids
+        self.backbone, self.folder = load_backbone(name, max_source=MOST), folder  # for its tokenizer, and the same ids
         table, self.model = self.backbone.embedding.table, self.backbone.model
         self.seq2seq = isinstance(self.backbone, Seq2Seq)
         _as_it_was(self.model)

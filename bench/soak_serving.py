@@ -37,10 +37,10 @@ from bench_serving import T5_SHAPE, texts
 from servers import name_of, write_prompts
 from t5 import t5_folder
 
-from softprompt.backbones import load
-from softprompt.disk import write_json
-from softprompt.tasks import get_task
-from softprompt.training.runs import versions
+from softprompt.backbones import load_backbone
+from softprompt.runs.run_folder import versions
+from softprompt.runtime.files import write_json
+from softprompt.tasks.registry import get_task
 
 STEADY, CHANGING, TEXTS, TOKENS = 12, 4, 4, 8
 KEY = "soak"
@@ -77,7 +77,7 @@ class Served:
         self.history[name] = self.history[name][-50:]
 
     def between(self, name: str, began: float, ended: float) -> set[int | None]:
-        return {rows for since, until, rows in self.history[name] if since <= ended and until >= began}
+        return {rows for since, stop_at_step, rows in self.history[name] if since <= ended and stop_at_step >= began}
 
 
 class Soak:
@@ -134,10 +134,10 @@ class Soak:
 
     async def capacity(self, seconds: float, clients: int) -> float:
         """Answers a second to clients that wait for each."""
-        found, until = Found(), time.monotonic() + seconds
+        found, stop_at_step = Found(), time.monotonic() + seconds
 
         async def client() -> None:
-            while time.monotonic() < until:
+            while time.monotonic() < stop_at_step:
                 await self.one(found)
 
         began = time.monotonic()
@@ -290,7 +290,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="write the JSON here, too")
     given = parser.parse_args()
     name = t5_folder() if given.backbone == T5_SHAPE else given.backbone
-    frozen = load(name)
+    frozen = load_backbone(name)
     asked, choices = texts(frozen, TEXTS), get_task("support").choices
     with tempfile.TemporaryDirectory() as scratch:
         folder, log = Path(scratch) / "prompts", Path(scratch) / "log"

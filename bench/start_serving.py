@@ -25,11 +25,11 @@ from servers import name_of, write_prompts
 from soak_serving import resident, server
 from t5 import t5_folder
 
-from softprompt.backbones import load
-from softprompt.disk import write_json
-from softprompt.serve.bank import PromptBank
-from softprompt.tasks import get_task
-from softprompt.training.runs import versions
+from softprompt.backbones import load_backbone
+from softprompt.runs.run_folder import versions
+from softprompt.runtime.files import write_json
+from softprompt.serving.prompt_store import PromptStore
+from softprompt.tasks.registry import get_task
 
 ASKED = 20
 WRITTEN = 100  # of which the others are copies, file by file
@@ -44,7 +44,7 @@ def write_many(folder: Path, backbone: Any, count: int) -> None:
 def listing(folder: Path, backbone: Any) -> dict[str, float]:
     """Seconds of the bank's own."""
     began = time.perf_counter()
-    bank = PromptBank(folder, backbone)
+    bank = PromptStore(folder, backbone)
     first = time.perf_counter() - began
     times = []
     for _ in range(20):
@@ -89,7 +89,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="write the JSON here, too")
     given = parser.parse_args()
     name = t5_folder() if given.backbone == T5_SHAPE else given.backbone
-    frozen, rows = load(name), []
+    frozen, rows = load_backbone(name), []
     for count in given.counts:
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch) / "prompts"

@@ -7,8 +7,8 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
 
-from softprompt.backbones.embedded import cache_folder
-from softprompt.tasks import get_task
+from softprompt.backbones.bundled import cache_folder
+from softprompt.tasks.registry import get_task
 
 
 def t5_folder() -> str:

@@ -4,10 +4,10 @@ from pathlib import Path
 
 from tests.published import ROWS
 
-from softprompt.tasks.catalogue import CATALOGUE, pose
-from softprompt.tasks.entry import Entry
-from softprompt.tasks.origins import Part
-from softprompt.tasks.rows import Row, as_text
+from softprompt.tasks.published.catalogue import CATALOGUE, pose
+from softprompt.tasks.published.entry import Entry
+from softprompt.tasks.published.sources import Part
+from softprompt.tasks.readers import Row, as_text
 
 FILE = Path(__file__).with_name("tasks.md")
 HEAD = """# Tasks

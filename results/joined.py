@@ -12,7 +12,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from softprompt.comparison.run import write_comparison
+from softprompt.experiments.compare import write_comparison
 
 SAME = ("backbone", "setting", "budget", "factors", "seeds", "baseline", "steps", "epochs", "batch")
 

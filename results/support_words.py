@@ -6,8 +6,8 @@ python results/support_words.py
 from pathlib import Path
 
 import softprompt
-from softprompt import Bank, from_files, load
-from softprompt.evaluate import evaluate, score
+from softprompt import Bank, from_files, load_backbone
+from softprompt.evaluation.evaluate import evaluate_examples, score
 
 TEAMS = ("billing", "delivery", "returns", "account", "technical", "sales")
 WORDS = (
@@ -27,7 +27,7 @@ TEMPLATES = (
 
 def main() -> None:
     folder = Path(softprompt.__file__).parent / "tasks" / "samples" / "support"
-    backbone = load("smollm2-135m")
+    backbone = load_backbone("smollm2-135m")
     for template in TEMPLATES:
         for words in WORDS:
             task = from_files(
@@ -36,7 +36,7 @@ def main() -> None:
             )  # fmt: skip
             shortest = sorted(task.examples["train"], key=lambda example: len(example.source))[:220]
             with backbone.using(Bank()):
-                metrics = score(evaluate(backbone, shortest), task.metrics).metrics
+                metrics = score(evaluate_examples(backbone, shortest), task.metrics).metrics
             print(f"{template!r}  {', '.join(words)}  {metrics}", flush=True)
 
 

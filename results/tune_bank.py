@@ -20,12 +20,12 @@ from typing import Any
 
 import torch
 
-from softprompt import Bank, Recipe, Task, from_files, get_task, load
-from softprompt.disk import write_json
-from softprompt.evaluate import evaluate, majority, score
-from softprompt.training.candidate import Candidate
+from softprompt import Bank, Recipe, Task, from_files, get_task, load_backbone
+from softprompt.evaluation.evaluate import evaluate_examples, majority, score
+from softprompt.runs.run_folder import versions
+from softprompt.runtime.files import write_json
+from softprompt.training.candidate import Candidate, make_candidate
 from softprompt.training.loop import tune
-from softprompt.training.runs import make_candidate, versions
 
 PATHS = ("data_dir", "output", "backbone")  # of the machine that ran it
 Variant = dict[str, Any]  # a Recipe's fields; rates under "relative" are multiples of the embeddings' scale
@@ -139,7 +139,7 @@ def main() -> None:
         kept = {k: [e for e in rows if len(e.source) <= given.max_chars] for k, rows in task.examples.items()}
         task = replace(task, examples=kept)
     task = limited(task, None, given.test_limit)
-    backbone = load(given.backbone, dtype=given.dtype, max_source=128)
+    backbone = load_backbone(given.backbone, dtype=given.dtype, max_source=128)
     scale = backbone.scale()
     common = {
         "steps": given.steps, "batch": given.batch, "evaluate_every": given.evaluate_every,
@@ -158,7 +158,7 @@ def main() -> None:
         "backbone": given.name or given.backbone, "scale": scale, "versions": versions(),
         "rows": {split: len(rows) for split, rows in task.examples.items()},
         "majority": majority(task, test).metrics,
-        "zero_shot": score(evaluate(backbone, test), task.metrics).metrics,
+        "zero_shot": score(evaluate_examples(backbone, test), task.metrics).metrics,
         "runs": [],
     }  # fmt: skip
     print(json.dumps({key: found[key] for key in ("rows", "scale", "majority", "zero_shot")}), flush=True)
@@ -166,7 +166,7 @@ def main() -> None:
     with backbone.using(Bank({c.name: c.prompt for c in candidates}).eval()), torch.no_grad():
         for index, candidate in enumerate(candidates):
             candidate.restore_best()
-            scores = score(evaluate(backbone, test, index), task.metrics).metrics
+            scores = score(evaluate_examples(backbone, test, index), task.metrics).metrics
             label = candidate.name.rsplit(" seed=", 1)[0]
             found["runs"].append(
                 {

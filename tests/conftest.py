@@ -11,13 +11,11 @@ import pytest
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 # Before softprompt is imported: its annotations become checks.
-jaxtyping.install_import_hook(
-    [f"softprompt.{name}" for name in ("soft", "embedding", "prompts", "offsets", "start")], "beartype.beartype"
-)
+jaxtyping.install_import_hook([f"softprompt.{name}" for name in ("methods",)], "beartype.beartype")
 
 import torch  # noqa: E402
 
-from softprompt.report import write_curve  # noqa: E402
+from softprompt.training.learning_curve import write_curve  # noqa: E402
 
 torch.set_num_threads(1)
 
@@ -31,13 +29,13 @@ def _seeded() -> None:
 def _no_curves() -> Iterator[None]:
     """The learning curve costs more time than a tiny run; a test that wants one asks for `curves`."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("softprompt.training.runs.write_curve", lambda *_: False)
+        patch.setattr("softprompt.training.finish.write_curve", lambda *_: False)
         yield
 
 
 @pytest.fixture
 def curves(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("softprompt.training.runs.write_curve", write_curve)
+    monkeypatch.setattr("softprompt.training.finish.write_curve", write_curve)
 
 
 @pytest.fixture(autouse=True)

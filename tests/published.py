@@ -9,7 +9,7 @@ import pyarrow
 import pyarrow.parquet
 
 from softprompt.tasks import Split, Task
-from softprompt.tasks.entry import Entry
+from softprompt.tasks.published.entry import Entry
 
 PASSAGE = "The mill stands by the river. It was built by two brothers in 1871."
 NEWS = "Anna Berg opened the bridge on Monday. Crowds came.\n@highlight\nBerg had waited ten years"

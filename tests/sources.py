@@ -6,10 +6,11 @@ from pathlib import Path
 
 import torch
 
-from softprompt.artefact import Card, Prompt, fingerprint
 from softprompt.backbones import Backbone
-from softprompt.soft import Folded
-from softprompt.training.runs import versions
+from softprompt.methods.folded import Folded
+from softprompt.runs.fingerprint import fingerprint
+from softprompt.runs.prompt import Prompt, PromptCard
+from softprompt.runs.run_folder import versions
 
 LENGTH, COUNT = 3, 2
 _KEPT = tempfile.TemporaryDirectory()
@@ -28,7 +29,7 @@ def sources_for(backbone: Backbone) -> list[str]:
 def write_source(folder: Path, backbone: Backbone, length: int = LENGTH, seed: int = 0) -> str:
     """A finished run of free rows in `folder`."""
     rows = torch.randn(length, backbone.d, generator=torch.Generator().manual_seed(seed))
-    card = Card(
+    card = PromptCard(
         name=f"source-{seed}", kind="prompt", method="prompt_tuning", options={"length": length},
         backbone=backbone.name, fingerprint=fingerprint(backbone), length=length, positions=None, zeroed=0,
         max_source=256, task="tiny", template="{text}", choices=[], label=None, words=None, metrics=["accuracy"],

@@ -39,7 +39,7 @@ from transformers import (
 )
 
 from softprompt.backbones import Backbone, Causal, Masked, Seq2Seq
-from softprompt.methods import get_method
+from softprompt.methods.registry import get_method
 
 V, D = 64, 16
 PAD, EOS, UNK = 0, 1, 2

@@ -1,4 +1,4 @@
-"""What each process of tests/test_processes.py does: `python -m tests.together FOLDER`, started twice."""
+"""What each process of tests/runtime/test_distributed.py does: `python -m tests.together FOLDER`, started twice."""
 
 import json
 import os
@@ -11,21 +11,21 @@ from typing import Any
 
 import torch
 
-from softprompt import cli, processes
-from softprompt.backbones import Backbone, load
-from softprompt.disk import write_json, write_tensors
+from softprompt import cli
+from softprompt.backbones import Backbone, load_backbone
 from softprompt.errors import BadInput, OutOfMemory
-from softprompt.evaluate import evaluate
+from softprompt.evaluation.evaluate import evaluate_examples
+from softprompt.methods.bank import Bank
 from softprompt.recipes import Recipe
-from softprompt.soft import Bank
-from softprompt.training.candidate import Candidate
+from softprompt.runtime import distributed
+from softprompt.runtime.files import write_json, write_tensors
+from softprompt.training.candidate import Candidate, make_candidate
 from softprompt.training.gradients import Gradients
 from softprompt.training.loop import tune
-from softprompt.training.runs import make_candidate
 from tests import tiny
-from tests.test_training import candidate, tiny_task
+from tests.training.test_loop import candidate, tiny_task
 
-# One step's examples cannot be halved evenly: some candidates have fewer than there are processes.
+# One step's examples cannot be halved evenly: some candidates have fewer than there are distributed.
 BANK: list[tuple[str, dict[str, Any]]] = [
     ("prompt_tuning", {"batch": 5}),
     ("dept", {"seed": 1}),
@@ -65,12 +65,14 @@ def texts(backbone: Backbone) -> list[str]:
     task = tiny_task(choices=())
     one = candidate(backbone, "prompt_tuning", task, options={"length": 3})
     with backbone.using(Bank({"one": one.prompt})):
-        return [record.prediction for record in evaluate(backbone, task.examples["test"][:7], 0, max_new_tokens=9)]
+        return [
+            record.prediction for record in evaluate_examples(backbone, task.examples["test"][:7], 0, max_new_tokens=9)
+        ]
 
 
 def _kept(folder: Path, name: str, found: list[Candidate]) -> None:
     """Everything of every process: they must hold the same."""
-    place = folder / f"{name}-{processes.rank()}"
+    place = folder / f"{name}-{distributed.rank()}"
     tensors = {f"{one.name}/{key}": tensor for one in found for key, tensor in one.prompt.state_dict().items()}
     write_tensors(place.with_suffix(".safetensors"), tensors, {})
     write_json(place.with_suffix(".json"), {one.name: ending(one) for one in found})
@@ -81,7 +83,7 @@ def _without_memory(backbone: Backbone, most: int) -> Backbone:
     fits: Callable[..., Any] = backbone.loss
 
     def loss(batch: Any) -> Any:
-        if processes.rank() == 1 and len(batch.prompts) > most:
+        if distributed.rank() == 1 and len(batch.prompts) > most:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
         return fits(batch)
 
@@ -102,7 +104,7 @@ def _interrupted(words: list[str]) -> int:
     whole = Gradients.__call__
 
     def step(self: Gradients, found: Any, alive: Any) -> dict[int, float]:
-        if processes.rank() == 1 and found[0].step == 2:
+        if distributed.rank() == 1 and found[0].step == 2:
             for _ in range(2):  # the launcher hands on what the terminal has sent already
                 os.kill(os.getpid(), signal.SIGINT)
         return whole(self, found, alive)
@@ -119,12 +121,12 @@ def _interrupted(words: list[str]) -> int:
 def main(folder: Path) -> None:
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
-    device = processes.join("cpu")
-    found: dict[str, Any] = {"device": device, "count": processes.count()}
+    device = distributed.join("cpu")
+    found: dict[str, Any] = {"device": device, "count": distributed.process_count()}
     for name in ("llama", "t5"):
         _kept(folder, name, bank(tiny.backbone(name)))
         settings = {"gradient_checkpointing": name == "llama", "fsdp": True}
-        sharded = load(str(folder / name), device="cpu", **settings)  # type: ignore[arg-type]
+        sharded = load_backbone(str(folder / name), device="cpu", **settings)  # type: ignore[arg-type]
         found[f"{name} values"] = sum(_here(tensor) for tensor in sharded.model.parameters())
         _kept(folder, f"{name}-sharded", bank(sharded))
         found[f"{name} texts"], found[f"{name} sharded texts"] = texts(tiny.backbone(name)), texts(sharded)
@@ -133,10 +135,10 @@ def main(folder: Path) -> None:
     never = _without_memory(tiny.backbone("llama"), 0)
     found["out of memory"] = _said(lambda: tune(never, [candidate(never, "prompt_tuning")]))
     found["baseline"] = _said(lambda: _baseline(sharded, "peft:lora"))
-    found["disagreement"] = _said(lambda: processes.agree(processes.rank(), "their data"))
+    found["disagreement"] = _said(lambda: distributed.agree(distributed.rank(), "their data"))
     found["exit"] = _interrupted(json.loads((folder / "words.json").read_text()))
-    write_json(folder / f"found-{processes.rank()}.json", found)
-    processes.leave()
+    write_json(folder / f"found-{distributed.rank()}.json", found)
+    distributed.leave()
 
 
 def _here(tensor: Any) -> int:

@@ -2,11 +2,11 @@
 
 from softprompt.backbones.backbone import Backbone
 from softprompt.backbones.batch import Batch, Losses
+from softprompt.backbones.batching import passes
+from softprompt.backbones.bundled import EMBEDDED
 from softprompt.backbones.causal import Causal
-from softprompt.backbones.embedded import EMBEDDED
-from softprompt.backbones.load import load
+from softprompt.backbones.load import load_backbone
 from softprompt.backbones.masked import Masked
-from softprompt.backbones.passes import passes
 from softprompt.backbones.placement import PLACEMENTS, Placement, check_placement
 from softprompt.backbones.seq2seq import Seq2Seq
 
@@ -21,6 +21,6 @@ __all__ = [
     "Placement",
     "Seq2Seq",
     "check_placement",
-    "load",
+    "load_backbone",
     "passes",
 ]

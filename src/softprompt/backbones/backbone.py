@@ -1,7 +1,7 @@
 """What every backbone is: a frozen model, its tokenizer, and four verbs."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
 from typing import Any
 
@@ -9,15 +9,18 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from softprompt.backbones.attach import install
 from softprompt.backbones.batch import Batch, Losses, Observed
-from softprompt.backbones.cloze import BackboneKind, check_asked
-from softprompt.backbones.generation import reads_soft_ids
+from softprompt.backbones.cloze import BackboneKind, check_supported
+from softprompt.backbones.logits_processors import reads_soft_ids
+from softprompt.backbones.ops.fused import unfused
+from softprompt.backbones.ops.layers import are_checkpointed
 from softprompt.backbones.placement import Placement, check_placement, tokens_before
-from softprompt.backbones.tokens import TextIds
-from softprompt.embedding import IGNORED, Layout, install
+from softprompt.backbones.token_cache import TextIds
 from softprompt.errors import BadData, BadInput
-from softprompt.soft import Bank
-from softprompt.start import embedding_scale
+from softprompt.methods.bank import Bank
+from softprompt.methods.embedding import IGNORED, Layout
+from softprompt.methods.initialization import embedding_scale
 from softprompt.tasks.task import Example, Scoring
 
 MOST_CHOICES = 10_000
@@ -86,16 +89,25 @@ class Backbone:
             self._whole.keep()
             self._parts.keep()
 
-    def packs(self, prompts: Sequence[int]) -> bool:
+    @property
+    def recomputes_layers(self) -> bool:
+        """Whether the backward pass runs layers a second time (gradient checkpointing)."""
+        return are_checkpointed(self.model)
+
+    def unfused(self) -> AbstractContextManager[None]:
+        """Run norms as transformers writes them inside the block, so that their weights get gradients."""
+        return unfused(self.model)
+
+    def can_pack(self, prompts: Sequence[int]) -> bool:
         """Whether examples with these prompts are computed without padding, each prompt once for all of them."""
         return False
 
     @contextmanager
-    def settled(self) -> Iterator[None]:
+    def frozen_prompts(self) -> Iterator[None]:
         """Inside the block the bank does not change, so what depends on a prompt alone is computed once."""
         yield
 
-    # What a start needs to know of the tokens (softprompt.start.Vocabulary)
+    # What a start needs to know of the tokens (softprompt.methods.initialization.Vocabulary)
 
     def ordinary_ids(self) -> list[int]:
         special = set(self.tokenizer.all_special_ids)
@@ -169,7 +181,7 @@ class Backbone:
     # Tokens
 
     def remember(self) -> None:
-        """Keep on disk what is tokenised, and look there first (softprompt.backbones.tokens)."""
+        """Keep on disk what is tokenised, and look there first (softprompt.backbones.token_cache)."""
         self._whole.remember()
         self._parts.remember()
 
@@ -231,7 +243,7 @@ class Backbone:
 
         The cut falls on the source's end, before the cue, so a template keeps its last words.
         """
-        self.check_asked(example)
+        self.check_supported(example)
         ids = self._encode(example.source + example.cue)
         if len(ids) <= room:
             return ids, False
@@ -242,10 +254,10 @@ class Backbone:
         start = self._encode(example.source)
         return start[: min(kept, len(start) - len(self._closing()))] + cue, True
 
-    def check_asked(self, example: Example, scoring: Scoring = "ranked") -> None:
+    def check_supported(self, example: Example, scoring: Scoring = "ranked") -> None:
         """Raise BadInput when this kind of backbone cannot be asked such an example, or its answers not scored so."""
         mask = example.answer_at is not None
-        check_asked(self.kind, self.name, choices=example.choices, mask=mask, scoring=scoring)
+        check_supported(self.kind, self.name, choices=example.choices, mask=mask, scoring=scoring)
 
     def room(self, length: int, target: int) -> int:
         """Source tokens there is room for beside `length` soft tokens and `target` target tokens.
@@ -320,7 +332,7 @@ class Backbone:
         truncated: tuple[bool, ...],
     ) -> Batch:
         """A batch of ids: each row its prompt's soft tokens, a source and, where one text holds both, its target."""
-        left = self._left()
+        left = self.labels_on_right()
         tails = targets if left and targets is not None else [()] * len(sources)
         rows, ranks, heads = [], [], []
         for source, prompt, tail in zip(sources, prompts, tails, strict=True):
@@ -335,7 +347,7 @@ class Backbone:
         return Batch(ids, real, layout, labels, tuple(prompts), truncated, tuple(heads))
 
     def _labels(self, targets: Sequence[Sequence[int]]) -> Int[Tensor, "b t"]:
-        return self._fill(targets, IGNORED, left=self._left())
+        return self._fill(targets, IGNORED, left=self.labels_on_right())
 
     def tokens_before(self, source: Sequence[int]) -> int:
         """How many tokens of a source stand before its prompt."""
@@ -353,7 +365,9 @@ class Backbone:
         scores = self._log_probabilities(batch)  # (b, t, v)
         made = []
         for row, group in enumerate(choices):
-            columns = slice(scores.shape[1] - len(group[0]), None) if self._left() else slice(0, len(group[0]))
+            columns = (
+                slice(scores.shape[1] - len(group[0]), None) if self.labels_on_right() else slice(0, len(group[0]))
+            )
             own = scores[row, columns]  # (t of this row, v)
             shared = own[:-1].gather(1, torch.tensor(group[0][:-1], device=own.device).long().unsqueeze(1)).sum()
             made.append(shared + own[-1, [ids[-1] for ids in group]])
@@ -372,7 +386,7 @@ class Backbone:
         """float32 log-probabilities at the label positions."""
         raise NotImplementedError
 
-    def _left(self) -> bool:
+    def labels_on_right(self) -> bool:
         """Whether labels stand at the right end of their row."""
         return False
 

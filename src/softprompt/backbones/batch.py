@@ -6,7 +6,7 @@ from typing import NamedTuple
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from softprompt.embedding import Layout
+from softprompt.methods.embedding import Layout
 
 
 @dataclass(frozen=True)

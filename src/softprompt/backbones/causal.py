@@ -3,7 +3,7 @@
 A row is [padding][soft tokens][source][target], padded on the left, so that targets end in the last column
 (softprompt.backbones.placement: other places for the soft tokens). That is the plain route. Where it can, a
 batch is packed instead: one row without padding, each prompt computed once for all its examples
-(softprompt.backbones.packing).
+(softprompt.backbones.ops.packing).
 """
 
 import warnings
@@ -16,17 +16,17 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 
-from softprompt.backbones.attention import packed
 from softprompt.backbones.backbone import Backbone
 from softprompt.backbones.batch import Batch, Losses, Observed
 from softprompt.backbones.cloze import BackboneKind
-from softprompt.backbones.generation import reads_soft_ids
-from softprompt.backbones.head import label_nll
-from softprompt.backbones.packing import Memory, Packing, pack, pack_prompt, used
-from softprompt.backbones.probe import why_not_packed
-from softprompt.embedding import IGNORED, Layout
+from softprompt.backbones.logits_processors import reads_soft_ids
+from softprompt.backbones.ops.attention import packed
+from softprompt.backbones.ops.label_loss import label_nll
+from softprompt.backbones.ops.packing import Memory, Packing, pack, pack_prompt, used
+from softprompt.backbones.packing_check import why_not_packed
 from softprompt.errors import BadInput
-from softprompt.soft import SoftPrompt
+from softprompt.methods.embedding import IGNORED, Layout
+from softprompt.methods.soft_prompt import SoftPrompt
 from softprompt.tasks.task import Example
 
 
@@ -38,12 +38,14 @@ class Causal(Backbone):
         self.share = True
         """Pack where possible; False takes the plain route always."""
         self._packable: bool | None = None  # not tried yet
-        self._memories: dict[SoftPrompt, Memory] | None = None  # of prompts that stay as they are, inside `settled`
+        self._memories: dict[SoftPrompt, Memory] | None = (
+            None  # of prompts that stay as they are, inside `frozen_prompts`
+        )
         # logits_to_keep hands the head a slice, and a linear layer on a slice copies its weight once a row.
         model.get_output_embeddings().register_forward_pre_hook(lambda _, given: (given[0].contiguous(),))  # type: ignore
 
     def loss(self, batch: Batch) -> Losses:
-        return self.packed_losses(batch) if self.packs(batch.prompts) else self.plain_losses(batch)
+        return self.packed_losses(batch) if self.can_pack(batch.prompts) else self.plain_losses(batch)
 
     def plain_losses(self, batch: Batch) -> Losses:
         """Every example with its own copy of its prompt, padded: what packed losses must agree with."""
@@ -60,7 +62,7 @@ class Causal(Backbone):
     def observe(self, batch: Batch) -> Observed:
         assert batch.labels is not None
         real, n = batch.labels != IGNORED, batch.ids.shape[1]
-        if self.packs(batch.prompts):
+        if self.can_pack(batch.prompts):
             packing = self._packing(batch)
             states = self._states(batch, packing)
             predicting, own = states[packing.predicting], states[packing.prompts :]
@@ -81,7 +83,7 @@ class Causal(Backbone):
 
     # Packed rows
 
-    def packs(self, prompts: Sequence[int]) -> bool:
+    def can_pack(self, prompts: Sequence[int]) -> bool:
         """Whether rows with these prompts go through the network packed.
 
         Not with dropout (each example must draw its own), not for prompts that say they cannot (`SoftPrompt.packs`),
@@ -91,7 +93,7 @@ class Causal(Backbone):
         bank = self.embedding.bank
         if not self.share or self.model.training or self.placement == "after_source":
             return False
-        if not all(bank[i].packs for i in prompts if i >= 0):
+        if not all(bank[i].can_pack for i in prompts if i >= 0):
             return False
         if self._packable is None:
             reason = why_not_packed(self)
@@ -105,7 +107,7 @@ class Causal(Backbone):
         return self._packable
 
     @contextmanager
-    def settled(self) -> Iterator[None]:
+    def frozen_prompts(self) -> Iterator[None]:
         before, self._memories = self._memories, {}
         try:
             yield
@@ -115,10 +117,11 @@ class Causal(Backbone):
     def answer(
         self, examples: Sequence[Example], prompts: Sequence[int], *, max_new_tokens: int = 20, **options: Any
     ) -> list[str]:
-        """As every backbone; in a `settled` block, one prompt for all and no options, the prompt is not read again."""
+        """As every backbone; in a `frozen_prompts` block, one prompt for all and no options, the prompt is not read
+        again."""
         width = self.embedding.bank.longest(prompts)
         one = len(set(prompts)) == 1 and width > 0 and not options
-        usable = self._memories is not None and one and self.packs(prompts)
+        usable = self._memories is not None and one and self.can_pack(prompts)
         cache = DynamicCache(config=self.model.config) if usable else None
         sources = self._sources(examples, prompts, [0] * len(examples))[0] if usable else []
         head = self._head_of(prompts[0])[0] if usable else []
@@ -181,7 +184,7 @@ class Causal(Backbone):
         return logits.squeeze(0)
 
     def _remembered(self, prompts: Sequence[int], memories: dict[SoftPrompt, Memory]) -> Memory:
-        """Keys and values of `prompts`, behind one another; each prompt is read once in a `settled` block."""
+        """Keys and values of `prompts`, behind one another; each prompt is read once in a `frozen_prompts` block."""
         bank = self.embedding.bank
         for i in prompts:
             if bank[i] not in memories:
@@ -207,7 +210,7 @@ class Causal(Backbone):
 
     def _log_probabilities(self, batch: Batch) -> Tensor:
         assert batch.labels is not None
-        if self.packs(batch.prompts):
+        if self.can_pack(batch.prompts):
             packing = self._packing(batch)
             own = torch.log_softmax(self._head(self._states(batch, packing)[packing.predicting]).float(), -1)
             whole = own.new_zeros(*batch.labels.shape, own.shape[-1])
@@ -263,7 +266,7 @@ class Causal(Backbone):
             )
         return left
 
-    def _left(self) -> bool:
+    def labels_on_right(self) -> bool:
         return True
 
     def _generated(self, made: Tensor, batch: Batch) -> Tensor:

@@ -47,7 +47,7 @@ def as_cloze(example: Example) -> Cloze:
     return Cloze(source[:at], "", source[at:], cue)
 
 
-def check_asked(
+def check_supported(
     kind: BackboneKind, name: str, *, choices: tuple[str, ...], mask: bool, scoring: Scoring = "ranked"
 ) -> None:
     """Raise BadInput when a backbone cannot be asked so: `choices` to choose among, with {mask} in the template."""

@@ -9,19 +9,19 @@ from typing import Any
 import torch
 from torch import nn
 
-from softprompt import processes
 from softprompt.backbones.backbone import Backbone
+from softprompt.backbones.bundled import EMBEDDED, find_gguf, is_prepared, prepare
 from softprompt.backbones.causal import Causal
 from softprompt.backbones.cloze import BackboneKind
-from softprompt.backbones.embedded import EMBEDDED, find_gguf, is_prepared, prepare
-from softprompt.backbones.fused import fuse
-from softprompt.backbones.layers import checkpoint_layers, compile_layers, shard_layers
-from softprompt.backbones.linear import quicken
 from softprompt.backbones.masked import Masked
+from softprompt.backbones.ops.fused import fuse
+from softprompt.backbones.ops.layers import checkpoint_layers, compile_layers, shard_layers
+from softprompt.backbones.ops.linear import quicken
 from softprompt.backbones.placement import check_placement
 from softprompt.backbones.seq2seq import Seq2Seq
 from softprompt.errors import BadInput, UnknownName
-from softprompt.quiet import quiet_loading
+from softprompt.runtime import distributed
+from softprompt.runtime.logging import quiet_loading
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -52,7 +52,7 @@ def find_dtype(name: str, device: torch.device) -> torch.dtype:
     return DTYPES[name]
 
 
-def load(
+def load_backbone(
     name: str,
     *,
     dtype: str = "float32",
@@ -76,14 +76,14 @@ def load(
     check_placement(placement)
     where = find_device(device)
     precision = find_dtype(dtype, where)
-    with processes.in_turn(alone=False):
+    with distributed.in_turn(alone=False):
         kind, place = resolve(name)
-    sharded = fsdp and processes.count() > 1
+    sharded = fsdp and distributed.process_count() > 1
     if sharded and (compile or kind == "masked"):
         what = "--compile" if compile else f"{name}, a masked backbone,"
         raise BadInput(f"{what} does not go with --fsdp; leave --fsdp out.")
     auto, made = _classes(kind)
-    with processes.in_turn(alone=True) if sharded else nullcontext():  # a machine holds one whole model at a time
+    with distributed.in_turn(alone=True) if sharded else nullcontext():  # a machine holds one whole model at a time
         with quiet_loading():
             try:
                 tokenizer = AutoTokenizer.from_pretrained(place)
@@ -96,7 +96,7 @@ def load(
     backbone = made(model, tokenizer, name, max_source=max_source, dropout=dropout, placement=placement)
     backbone.sharded = sharded
     if sharded:
-        backbone.packs(())  # tried now, while all processes are at the same place
+        backbone.can_pack(())  # tried now, while all processes are at the same place
     return backbone
 
 
@@ -113,12 +113,12 @@ def _prepared(model: Any, where: torch.device, sharded: bool, checkpointing: boo
     if not compile and not sharded:
         quicken(model)
     if sharded:
-        shard_layers(model, where, processes.count())
+        shard_layers(model, where, distributed.process_count())
     return model.to(where)
 
 
 def describe(name: str) -> dict[str, Any]:
-    """What `name` is, without reading any weights: kind, d, v, context. Raises as `load` does."""
+    """What `name` is, without reading any weights: kind, d, v, context. Raises as `load_backbone` does."""
     if name in EMBEDDED:
         model = EMBEDDED[name]
         if not is_prepared(model):
@@ -133,7 +133,7 @@ def describe(name: str) -> dict[str, Any]:
 
 
 def skeleton(name: str) -> nn.Module:
-    """The network of `name` without its weights: shapes and names alone. Raises as `load` does."""
+    """The network of `name` without its weights: shapes and names alone. Raises as `load_backbone` does."""
     kind, place = resolve(name)
     auto, _ = _classes(kind)
     with torch.device("meta"), quiet_loading():

@@ -21,9 +21,9 @@ from torch import Tensor, nn
 from softprompt.backbones.backbone import Backbone
 from softprompt.backbones.batch import Batch, Losses
 from softprompt.backbones.cloze import BackboneKind, as_cloze
-from softprompt.backbones.probe import TOLERANCE
-from softprompt.embedding import Layout
+from softprompt.backbones.packing_check import TOLERANCE
 from softprompt.errors import BadInput
+from softprompt.methods.embedding import Layout
 from softprompt.tasks.task import Example
 
 
@@ -59,7 +59,7 @@ class Masked(Backbone):
     ) -> list[str]:
         """The likeliest choice of each example. Raises BadInput for one without choices, and for generation options."""
         for example in examples:
-            self.check_asked(example)
+            self.check_supported(example)
         if options:
             raise BadInput(f"{self.name} generates nothing; it takes no {', '.join(options)}.")
         best = self.rank(examples, prompts).argmax(1).tolist()
@@ -68,7 +68,7 @@ class Masked(Backbone):
     def rank(self, examples: Sequence[Example], prompts: Sequence[int]) -> Float[Tensor, "b choices"]:
         """Mean log-probability of each choice's tokens, in nats; all examples must have equally many choices."""
         for example in examples:
-            self.check_asked(example)
+            self.check_supported(example)
         choices = [self.choice_ids(e.choices) for e in examples]
         rows = [(i, t) for i, group in enumerate(choices) for t in sorted({len(ids) for ids in group})]
         with torch.no_grad():
@@ -89,7 +89,7 @@ class Masked(Backbone):
         self._parts.read(f"{self._mask}{one.after}" for one in clozes)
 
     def target_ids(self, example: Example) -> list[int]:
-        self.check_asked(example)
+        self.check_supported(example)
         if example.target not in example.choices:
             raise BadInput(f"The target {example.target!r} is none of the choices {', '.join(example.choices)}.")
         return self.choice_ids(example.choices)[example.choices.index(example.target)]

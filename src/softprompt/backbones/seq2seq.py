@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from softprompt.backbones.backbone import Backbone
 from softprompt.backbones.batch import Batch, Losses, Observed
 from softprompt.backbones.cloze import BackboneKind
-from softprompt.backbones.cutting import cut
-from softprompt.embedding import IGNORED, Layout
+from softprompt.backbones.ops.length_groups import group_lengths
 from softprompt.errors import BadInput
+from softprompt.methods.embedding import IGNORED, Layout
 from softprompt.tasks.task import Example
 
 RUN_TOKENS = {True: 16, False: 2048}  # what one more run of the encoder costs, in tokens: on a CPU, on an accelerator
@@ -39,7 +39,7 @@ class Seq2Seq(Backbone):
         each = RUN_TOKENS[self.device.type == "cpu"]
         found = []
         whole = [(0, len(order))]  # sharded layers are called as often in every process
-        runs = whole if self.sharded else cut([lengths[i] for i in order], lambda g, s: g * s + each)
+        runs = whole if self.sharded else group_lengths([lengths[i] for i in order], lambda g, s: g * s + each)
         for begin, end in runs:
             rows, s = order[begin:end], lengths[order[end - 1]]
             mask = batch.mask[rows, :s].long()

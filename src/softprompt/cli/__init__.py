@@ -2,7 +2,7 @@
 
 # Each file adds its verbs when it is imported; --help shows them in this order.
 # isort: off
-from softprompt.cli import train, sweep, tables, distil, answer, serve, look, exchange  # noqa: F401
+from softprompt.cli import train, sweep, experiments, distil, evaluate, serve, info, convert  # noqa: F401
 from softprompt.cli.app import app, main
 # isort: on
 

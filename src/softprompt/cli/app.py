@@ -10,9 +10,9 @@ from typing import Any
 import typer
 from rich.console import Console
 
-from softprompt import processes
 from softprompt.errors import BadInput, CannotWrite, OutOfMemory, SoftPromptError
-from softprompt.training.interrupt import raise_interrupted
+from softprompt.runtime import distributed
+from softprompt.runtime.interrupts import raise_interrupted
 
 app = typer.Typer(
     help="Tune soft prompts on frozen language models.",
@@ -22,7 +22,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-FIRST = processes.place()[0] == 0
+FIRST = distributed.place()[0] == 0
 err = Console(stderr=True, highlight=False, quiet=not FIRST)
 out = Console(highlight=False, quiet=not FIRST)
 
@@ -30,7 +30,7 @@ out = Console(highlight=False, quiet=not FIRST)
 @app.callback()
 def _started(ctx: typer.Context) -> None:
     if ctx.invoked_subcommand != "train":
-        processes.only_one(str(ctx.invoked_subcommand))
+        distributed.only_one(str(ctx.invoked_subcommand))
 
 
 def print_json(value: Any) -> None:
@@ -43,7 +43,7 @@ def _is_heard(error: SoftPromptError) -> bool:
 
     Wrong words are wrong in all processes, wrong files on a machine; what ends one process alone, that one must say.
     """
-    rank, local, _ = processes.place()
+    rank, local, _ = distributed.place()
     return rank == 0 or isinstance(error, CannotWrite | OutOfMemory) or (isinstance(error, BadInput) and local == 0)
 
 
@@ -54,7 +54,7 @@ def main() -> None:
     try:
         app()
     except SoftPromptError as error:
-        rank = processes.place()[0]
+        rank = distributed.place()[0]
         err.quiet = not _is_heard(error)
         text = str(error).replace("[", r"\[")
         err.print(f"[bold red]error:[/] {f'process {rank}: ' if rank else ''}{text}", soft_wrap=True)

@@ -5,10 +5,10 @@ from typing import Annotated
 
 import typer
 
-from softprompt import resolve
 from softprompt.cli.app import app, err
 from softprompt.cli.flags import Device, Set
-from softprompt.distillation import distil as distil_runs
+from softprompt.training import parsing
+from softprompt.training.distillation import distil as distil_runs
 
 
 @app.command()
@@ -26,6 +26,6 @@ def distil(
 ) -> None:
     """Tune one prompt for several tasks, taught by their runs: MPT's source stage (docs/transfer.md)."""
     distil_runs(
-        runs, output, steps=steps, batch=batch, seed=seed, settings=resolve.parse_settings(set_ or []), weight=weight,
+        runs, output, steps=steps, batch=batch, seed=seed, settings=parsing.parse_settings(set_ or []), weight=weight,
         temperature=temperature, device=device, overwrite=overwrite, console=err,
     )  # fmt: skip

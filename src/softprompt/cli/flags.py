@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from softprompt.cluster.connect import HERE, is_address
+from softprompt.runtime.ray_cluster import HERE, is_address
 
 Data = Annotated[Path | None, typer.Option(help="Your own data: .jsonl, .csv, .tsv or .parquet.")]
 TaskName = Annotated[
@@ -67,7 +67,10 @@ TokensPerPass = Annotated[
     int | None, typer.Option(min=1, help="Most tokens in memory at a time; a larger step is accumulated, exactly.")
 ]
 Together = Annotated[
-    int | None, typer.Option(min=1, help="Most prompts in memory at a time; as many as fit when not given.")
+    int | None,
+    typer.Option(
+        "--max-parallel", "--together", min=1, help="Most prompts in memory at a time; as many as fit when not given."
+    ),
 ]
 Ray = Annotated[
     str | None,

@@ -59,13 +59,13 @@ def serve(
     if replicas is not None and ray is None:
         raise BadInput(f"--replicas {replicas}: expected --ray beside it; without, this process is the one server.")
     try:
-        from softprompt.serve.keys import Keys
-        from softprompt.serve.limits import Limits
-        from softprompt.serve.run import build
-        from softprompt.serve.run import serve as run
+        from softprompt.serving.http.auth import Keys
+        from softprompt.serving.limits import Limits
+        from softprompt.serving.server import build
+        from softprompt.serving.server import serve as run
 
         if ray is not None:
-            from softprompt.serve.replicas import serve_replicas
+            from softprompt.serving.replicas import serve_replicas
     except ModuleNotFoundError as error:
         raise MissingPackage(
             str(error.name), f"`softprompt serve{'' if ray is None else ' --ray'}` needs it.",

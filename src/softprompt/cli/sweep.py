@@ -5,14 +5,14 @@ from typing import Annotated
 
 import typer
 
-from softprompt import terminal
+from softprompt.cli import printing
 from softprompt.cli.app import app, err, out, print_json
 from softprompt.cli.flags import AsJson, Config, PlanFile, Ray, RecipeName, Spread, TaskName, Together, Workers
-from softprompt.cli.words import Said, parsed, told, with_plan
+from softprompt.cli.training_flags import Said, parsed, told, with_plan
 from softprompt.errors import BadInput
-from softprompt.search import parse_grid, parse_ranges
-from softprompt.sweep import HEADS, conclusion, table_rows
-from softprompt.sweep import sweep as run_sweep
+from softprompt.experiments.reports.sweep_table import HEADS, conclusion, table_rows
+from softprompt.experiments.search_space import parse_grid, parse_ranges
+from softprompt.experiments.sweep import sweep as run_sweep
 
 
 @app.command(cls=Spread)
@@ -41,7 +41,7 @@ def sweep(
         int | None,
         typer.Option(help="Successive halving: at each rung one in so many settings goes on (docs/compare.md)."),
     ] = None,
-    together: Together = None,
+    max_parallel: Together = None,
     ray: Ray = None,
     workers: Workers = None,
     method: Annotated[list[str] | None, typer.Option(help="Method (prompt_tuning); repeatable.")] = None,
@@ -59,11 +59,11 @@ def sweep(
         )
     found = run_sweep(
         output=output, grid=parse_grid(grid or []), ranges=parse_ranges(range_ or []), draws=random,
-        draw_seed=random_seed, seeds=seeds, halving=halving, together=together, ray=ray, workers=workers,
+        draw_seed=random_seed, seeds=seeds, halving=halving, max_parallel=max_parallel, ray=ray, workers=workers,
         console=err, **words,
     )  # fmt: skip
     if as_json:
         print_json(found)
         return
-    terminal.print_table(out, f"{found['task']}, {found['backbone']}", HEADS, table_rows(found))
+    printing.print_table(out, f"{found['task']}, {found['backbone']}", HEADS, table_rows(found))
     out.print(conclusion(found), soft_wrap=True, markup=False)

@@ -5,12 +5,14 @@ from typing import Annotated
 
 import typer
 
-from softprompt import commands, processes, terminal
-from softprompt.check import check as check_words
+from softprompt.cli import printing
 from softprompt.cli.app import app, err, out, print_json
 from softprompt.cli.flags import AsJson, Config, Fsdp, PlanFile, RecipeName, Seed, TaskName, Trackers
-from softprompt.cli.words import Said, parsed, told, with_plan
+from softprompt.cli.training_flags import Said, parsed, told, with_plan
 from softprompt.errors import BadInput
+from softprompt.runtime import distributed
+from softprompt.training import train as training
+from softprompt.training.check import check as check_words
 
 
 @app.command()
@@ -34,15 +36,15 @@ def train(
 ) -> None:
     """Tune one prompt, or one a method, and write it to a folder."""
     if resume:
-        commands.resume(resume, err, tracker)
-        processes.leave()
+        training.resume(resume, err, tracker)
+        distributed.leave()
         return
     said = parsed(said) | {"task": task, "method": method, "seed": seed, "fsdp": fsdp}
     words = with_plan(ctx, said, plan, config, recipe)
     if output is None or not words["backbone"]:
         raise BadInput("train needs --data FILE (or --task NAME), --backbone NAME and --output DIR.")
-    commands.train(output=output, overwrite=overwrite, tracker=tracker, console=err, **words)
-    processes.leave()
+    training.train(output=output, overwrite=overwrite, tracker=tracker, console=err, **words)
+    distributed.leave()
 
 
 @app.command()
@@ -66,6 +68,6 @@ def check(
     if as_json:
         print_json(report)
     else:
-        terminal.print_check(out, report)
+        printing.print_check(out, report)
     if report["problems"]:
         raise typer.Exit(2)

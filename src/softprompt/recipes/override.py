@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from softprompt.errors import BadInput, UnknownName
-from softprompt.methods import Method, get_method
+from softprompt.methods.registry import Method, get_method
 from softprompt.recipes.recipe import Recipe, parse_recipe
 
 BY_GROUP = ("rates", "decay")

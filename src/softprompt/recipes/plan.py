@@ -2,11 +2,12 @@
 
 from typing import Any
 
+import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
 from softprompt.recipes.recipe import Recipe
 from softprompt.recipes.setting import Setting
-from softprompt.tasks.spec import TaskSpec
+from softprompt.tasks.published.spec import TaskSpec
 
 
 class Plan(BaseModel):
@@ -23,3 +24,17 @@ class Plan(BaseModel):
     )
     sources: dict[str, str] = Field(default_factory=dict, description="where the number of a field stands")
     notes: tuple[str, ...] = Field((), description="what the sources leave open or disagree on")
+
+
+def as_yaml(plan: Plan) -> str:
+    """A plan as a config file, the sources of its numbers as comments."""
+    dumped = plan.model_dump(exclude_unset=True, mode="json", exclude={"sources", "notes", "grid"})
+    text: str = yaml.safe_dump(dumped, sort_keys=False, allow_unicode=True, width=120)
+    grid = [f"#   {name}: {', '.join(map(str, values))}" for name, values in plan.grid.items()]
+    sources = [f"#   {name}: {source}" for name, source in plan.sources.items()]
+    lines = [
+        *(["# searched by the paper", *grid] if grid else []),
+        *(["# sources", *sources] if sources else []),
+        *(f"# note: {note}" for note in plan.notes),
+    ]
+    return text + "\n".join(lines)

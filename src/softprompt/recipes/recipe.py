@@ -7,7 +7,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from softprompt.errors import BadInput, UnknownName
-from softprompt.methods import Options, get_method, parse_options
+from softprompt.methods.registry import Options, get_method, parse_options
 
 
 class Recipe(BaseModel):

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from functools import partial
 
 from softprompt.errors import UnknownName
-from softprompt.recipes import lester2021, metamath, ours, sadraei2024, shi2024
+from softprompt.recipes.papers import lester2021, metamath, ours, sadraei2024, shi2024
 from softprompt.recipes.plan import Plan
 from softprompt.recipes.tables import Table
 

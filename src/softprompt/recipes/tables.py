@@ -22,7 +22,7 @@ def as_number(score: Score | None) -> float | None:
 class Column:
     task: str
     metric: str
-    """Of softprompt.metrics; "pearson+spearman" is the mean of both, as papers average pairs; "f1" is that of the
+    """Of softprompt.tasks.metrics; "pearson+spearman" is the mean of both, as papers average pairs; "f1" is that of the
     class the task names."""
     heading: str
 

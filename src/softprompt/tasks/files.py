@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 
-from softprompt.disk import file_sha256
 from softprompt.errors import BadData, BadInput
-from softprompt.metrics import get_metric
-from softprompt.tasks.rows import Row, read_rows
+from softprompt.runtime.files import file_sha256
+from softprompt.tasks.metrics import get_metric
+from softprompt.tasks.readers import Row, read_rows
 from softprompt.tasks.task import SPLITS, Example, Split, Task
 from softprompt.tasks.template import MASK, Template
 

@@ -35,7 +35,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Task:
-    """Named examples by split. `metrics` names functions of softprompt.metrics; the first one selects."""
+    """Named examples by split. `metrics` names functions of softprompt.tasks.metrics; the first one selects."""
 
     name: str
     examples: dict[Split, Sequence[Example]]

@@ -8,11 +8,14 @@ import torch
 from torch import Tensor, nn
 from transformers.optimization import Adafactor
 
+from softprompt.backbones import Backbone
+from softprompt.errors import BadInput
+from softprompt.methods.registry import InitContext, get_method, make
+from softprompt.methods.soft_prompt import SoftPrompt
 from softprompt.recipes import Recipe
-from softprompt.soft import SoftPrompt
+from softprompt.runs.start_from import Predecessor, StartFrom, read_sources, source_rows
 from softprompt.tasks import Example, Task
-from softprompt.training.order import Order
-from softprompt.transfer import StartFrom
+from softprompt.training.order import ExampleOrder
 
 
 class Candidate:
@@ -26,7 +29,9 @@ class Candidate:
     ) -> None:
         self.name, self.prompt, self.recipe, self.task = name, prompt, recipe, task
         train = task.examples["train"]
-        self.order = Order(len(train), recipe.seed, recipe.batch, recipe.tokens_per_step, lambda i: size_of(train[i]))
+        self.order = ExampleOrder(
+            len(train), recipe.seed, recipe.batch, recipe.tokens_per_step, lambda i: size_of(train[i])
+        )
         never = prompt.prompt.undecayed()
         self.optimizer = make_optimizer(
             recipe,
@@ -135,3 +140,52 @@ def make_optimizer(recipe: Recipe, groups: list[dict[str, Any]]) -> torch.optim.
 
 def _last(loss: float) -> float:
     return math.inf if math.isnan(loss) else loss
+
+
+def make_candidate(
+    name: str,
+    recipe: Recipe,
+    backbone: Backbone,
+    task: Task,
+    predecessor: Predecessor | None = None,
+    sources: Sequence[Predecessor] | None = None,
+) -> Candidate:
+    """A candidate at its start: the method's own or, where it is given, the end of the run `predecessor`.
+
+    `sources` are the runs whose prompts the method reads: those that its options name when not given, and [] when a
+    checkpoint will bring what they held. Raises BadInput when its prompt and targets leave the source no room;
+    PromptMismatch or BadArtefact when `predecessor` or a source cannot be used here.
+    """
+    if predecessor is not None:
+        predecessor.prompt.check(backbone)
+    options = recipe.parsed_options()
+    check_room(options.length, backbone, task)
+    sources = read_sources(options) if sources is None else sources
+    rows = source_rows(sources, backbone)
+    if rows is None and options.runs():
+        rows = torch.zeros(len(options.runs()), options.length, backbone.d)
+    site = InitContext(backbone, backbone.max_source, task.choices, recipe.seed, rows, backbone.model)
+    method = get_method(recipe.method)
+    prompt = make(method, options, site)
+    if predecessor is not None:
+        predecessor.start(method, prompt)
+    prompt = prompt.to(backbone.device)
+    if prompt.trainable() == 0:
+        raise BadInput(
+            f"{recipe.method} with length {options.length} has nothing to train; give it a length of 1 or more."
+        )
+    resolved = recipe.resolved(backbone.scale(), set(prompt.groups()), len(task.examples["train"]))
+    candidate = Candidate(name, prompt, resolved, task, lambda example: backbone.size(example, targets=True))
+    candidate.start_from = None if predecessor is None else predecessor.record
+    candidate.sources = [source.record for source in sources]
+    return candidate
+
+
+def check_room(length: int, backbone: Backbone, task: Task) -> None:
+    """Raise BadInput where `backbone` cannot be asked this task, or `length` rows and the targets leave no room."""
+    backbone.check_supported(task.examples["train"][0], task.scoring)
+    different = list({(e.target, e.choices): e for e in task.examples["train"]}.values())  # MNLI has three
+    backbone.read_targets(different)
+    backbone.room(length, max(len(backbone.target_ids(e)) for e in different))
+    if task.choices:
+        backbone.choice_ids(task.choices)

@@ -12,9 +12,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from softprompt import processes
-from softprompt.disk import write_tensors
 from softprompt.errors import BadArtefact
+from softprompt.runtime import distributed
+from softprompt.runtime.files import write_tensors
 from softprompt.training.candidate import Candidate
 
 FILE = "checkpoint.safetensors"
@@ -77,7 +77,7 @@ def take_up_random(candidates: Sequence[Candidate]) -> None:
             torch.set_rng_state(candidate.random["cpu"])
             if "cuda" in candidate.random and torch.cuda.is_available():
                 torch.cuda.set_rng_state(candidate.random["cuda"])
-    processes.draw_apart()
+    distributed.draw_apart()
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

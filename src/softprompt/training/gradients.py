@@ -10,9 +10,9 @@ import torch
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from torch import Tensor, nn
 
-from softprompt import processes
 from softprompt.backbones import Backbone, passes
 from softprompt.errors import OutOfMemory
+from softprompt.runtime import distributed
 from softprompt.tasks import Example
 from softprompt.training.candidate import Candidate
 
@@ -44,11 +44,11 @@ class Gradients:
         weights = [1 / tokens[i] for i in owners]
         tensors = list(dict.fromkeys(t for i in alive for t in candidates[i].prompt.parameters()))  # some may be shared
         while True:
-            losses = processes.total(self._together(examples, owners, weights, tensors))
-            if processes.is_first():  # for all: it needs every example, and the embeddings alone
+            losses = distributed.total(self._together(examples, owners, weights, tensors))
+            if distributed.is_first():  # for all: it needs every example, and the embeddings alone
                 self._charge(examples, owners)
-            processes.sum_gradients(tensors)
-            processes.join_flags(
+            distributed.sum_gradients(tensors)
+            distributed.join_flags(
                 flag for i in alive for flag in candidates[i].prompt.buffers() if flag.dtype is torch.bool
             )
             if self.scale == 1.0:
@@ -67,8 +67,8 @@ class Gradients:
             if self.backbone.sharded:  # the others wait inside a layer: the launcher ends them
                 raise
             losses, why = dict.fromkeys(owners, 0.0), str(error)
-        if processes.anyone(bool(why)):
-            raise OutOfMemory(next(filter(None, processes.gathered(why))))
+        if distributed.anyone(bool(why)):
+            raise OutOfMemory(next(filter(None, distributed.gathered(why))))
         return losses
 
     def _accumulated(
@@ -76,7 +76,7 @@ class Gradients:
     ) -> dict[int, float]:
         """Add up all passes of this process's share of a step; returns its weighted losses by owner."""
         losses = dict.fromkeys(owners, 0.0)
-        left = processes.share(len(examples), lambda i: self.backbone.size(examples[i], targets=True))
+        left = distributed.share(len(examples), lambda i: self.backbone.size(examples[i], targets=True))
         if self.backbone.sharded:
             self._keep_pace(examples, owners, left)
         while left:
@@ -108,7 +108,7 @@ class Gradients:
         own = [examples[i] for i in mine], [owners[i] for i in mine]
         needed = len(list(passes(self.backbone, *own, self.limit, targets=True)))
         scale, self.scale = self.scale, 0.0
-        for _ in range(processes.most(needed) - needed):
+        for _ in range(distributed.most(needed) - needed):
             self._passed(examples[:1], owners[:1], [0.0])
         self.scale = scale
 
@@ -129,7 +129,7 @@ class Gradients:
         the prompts it is cut with. It asks for the embeddings alone, not for the network.
         """
         embedding = self.backbone.embedding
-        rows = [row for row, i in enumerate(owners) if embedding.bank[i].prompt.charges]
+        rows = [row for row, i in enumerate(owners) if embedding.bank[i].prompt.has_penalty]
         if not rows:
             return
         batch = self.backbone.pose([examples[row] for row in rows], [owners[row] for row in rows], targets=True)

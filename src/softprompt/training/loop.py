@@ -4,12 +4,12 @@ import math
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
-from softprompt import processes
 from softprompt.backbones import Backbone
 from softprompt.errors import OutOfMemory
-from softprompt.evaluate import mean_loss, score_examples
+from softprompt.evaluation.evaluate import mean_loss, score_examples
+from softprompt.methods.bank import Bank
 from softprompt.recipes import Recipe
-from softprompt.soft import Bank
+from softprompt.runtime import distributed
 from softprompt.tasks import Task
 from softprompt.training.candidate import Candidate
 from softprompt.training.checkpoint import take_up_random
@@ -52,27 +52,28 @@ def tune(
     ended: Callable[[Candidate], None] | None = None,
     interrupted: Callable[[], bool] = lambda: False,
     tokens_per_pass: int | None = None,
-    together: int | None = None,
-    until: int | None = None,
+    max_parallel: int | None = None,
+    stop_at_step: int | None = None,
 ) -> None:
     """Tune every candidate to its last step, in common batches; each ends up as it would alone.
 
-    At most `together` are tuned at a time (all when not given): one that is done frees its place for the next, which
+    At most `max_parallel` are tuned at a time (all when not given): one that is done frees its place for the next,
+    which
     is only then asked for. After each evaluation, when it leaves its place and when `interrupted` says so, `save` is
-    called with the candidate; then `ended` with one that is done. With `until`, candidates leave after that
+    called with the candidate; then `ended` with one that is done. With `stop_at_step`, candidates leave after that
     step at the latest, done or not. A candidate whose loss is not finite stops where it was (`candidate.stopped` says
     so); the others go on. A step is computed in passes of at most `tokens_per_pass` tokens, fewer when memory runs
     out; OutOfMemory, after saving, when not even one example fits.
     """
     gradients = Gradients(backbone, tokens_per_pass)
-    places = _Places(candidates, together, until)
+    places = _Places(candidates, max_parallel, stop_at_step)
     while live := places.filled():
         if places.anew:
             take_up_random(live)
         bank = Bank({candidate.name: candidate.prompt for candidate in live}).train()
         stop = False
         with backbone.using(bank):
-            while not any(map(places.leaves, live)) and not (stop := processes.anyone(interrupted())):
+            while not any(map(places.leaves, live)) and not (stop := distributed.anyone(interrupted())):
                 try:
                     losses = gradients(live, range(len(live)))
                 except OutOfMemory:
@@ -96,8 +97,8 @@ def tune(
 class _Places:
     """The candidates that are tuned together, and those that wait for a place."""
 
-    def __init__(self, candidates: Iterable[Candidate], count: int | None, until: int | None) -> None:
-        self.waiting, self.count, self.until = iter(candidates), count, until
+    def __init__(self, candidates: Iterable[Candidate], count: int | None, stop_at_step: int | None) -> None:
+        self.waiting, self.count, self.stop_at_step = iter(candidates), count, stop_at_step
         self.live: list[Candidate] = []
         self.following: Candidate | None = None
         self.anew = True
@@ -115,7 +116,7 @@ class _Places:
         return self.live
 
     def leaves(self, candidate: Candidate) -> bool:
-        return candidate.done or (self.until is not None and candidate.step >= self.until)
+        return candidate.done or (self.stop_at_step is not None and candidate.step >= self.stop_at_step)
 
     def left(self) -> list[Candidate]:
         """Those that are through, whose places become free."""

@@ -6,7 +6,7 @@ from functools import lru_cache
 import torch
 
 
-class Order:
+class ExampleOrder:
     """Every pass over `size` examples has its own permutation; a step may span two passes.
 
     A step takes `batch` examples or, with `tokens`, as many as hold at most that many tokens together

@@ -26,15 +26,16 @@ from torch import Tensor
 from softprompt.backbones import Backbone
 from softprompt.backbones.batch import Observed
 from softprompt.errors import OutOfMemory
-from softprompt.evaluate import mean_loss, score_examples
-from softprompt.prompts.multitask import Multitask, Shared
-from softprompt.soft import Bank, SoftPrompt
+from softprompt.evaluation.evaluate import mean_loss, score_examples
+from softprompt.methods.bank import Bank
+from softprompt.methods.prompts.multitask import Multitask, Shared
+from softprompt.methods.soft_prompt import SoftPrompt
+from softprompt.runs.run_card import Distillation
 from softprompt.tasks import SPLITS, Example, Task
 from softprompt.training.candidate import Candidate
 from softprompt.training.checkpoint import take_up_random
 from softprompt.training.gradients import Gradients
 from softprompt.training.loop import Listener
-from softprompt.training.runs import Distillation
 
 METRIC = "mean of the tasks"
 

@@ -10,9 +10,9 @@ from accelerate import Accelerator
 from accelerate.tracking import GeneralTracker
 from accelerate.utils import ProjectConfiguration
 
-from softprompt import processes
 from softprompt.errors import MissingPackage, UnknownName
 from softprompt.recipes import Setting
+from softprompt.runtime import distributed
 from softprompt.training.candidate import Candidate
 from softprompt.training.loop import Listener, Tuned
 
@@ -46,7 +46,7 @@ def tracked(
 
     The first process logs for all. What trackers keep as files goes to `folder`/softprompt.
     """
-    if not trackers or not processes.is_first():
+    if not trackers or not distributed.is_first():
         yield listener
         return
     accelerator = Accelerator(

@@ -1,0 +1,101 @@
+"""TODO."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from softprompt.backbones.ops.checkpointing import switchable
+from softprompt.methods.bank import Bank
+from softprompt.methods.embedding import IGNORED, SoftEmbedding
+from softprompt.methods.soft_prompt import SoftPrompt
+
+
+def install(model: nn.Module, bank: Bank, pad: int) -> SoftEmbedding:
+    """Let the transformers model `model` read `bank`'s soft tokens from now on.
+
+    Of an encoder-decoder only the encoder's embedding is replaced. `pad` is an id of the vocabulary that
+    stands in for soft tokens where the table is asked for them.
+    """
+    owner = _owner(model)
+    embedding = SoftEmbedding(owner.get_input_embeddings(), bank, pad)  # type: ignore[operator]
+    owner.set_input_embeddings(embedding)  # type: ignore[operator]
+    return embedding
+
+
+@contextmanager
+def attach(model: nn.Module, bank: Bank | SoftPrompt, pad: int, *, dropout: bool = False) -> Iterator[SoftEmbedding]:
+    """As `install`, inside the block only, and ready to be trained there: afterwards the model is as it was.
+
+    Inside, `model` is an ordinary transformers model whose only trainable tensors, and only entries of its state dict,
+    are the bank's: `transformers.Trainer` trains and saves those (docs/trainer.md). Source is what `attention_mask`
+    shows and, in a decoder-only model with `labels`, what is no target (-100 there). The model stays in eval mode
+    whatever `train()` says, unless `dropout`; gradient checkpointing, once switched on, works in both.
+    """
+    bank = bank if isinstance(bank, Bank) else Bank({"prompt": bank})
+    trained = [tensor for tensor in model.parameters() if tensor.requires_grad]
+    modes = [(module, module.training) for module in model.modules()]
+    model.requires_grad_(False)
+    if not dropout:
+        model.eval()
+    embedding = install(model, bank, pad)
+    handles = [*_reading_calls(_owner(model), embedding), _keeping_the_bank(model, embedding)]
+    if not dropout:
+        model.train = lambda mode=True: (bank.train(mode), model)[1]  # type: ignore[method-assign]
+    try:
+        with switchable(model):
+            yield embedding
+    finally:
+        for handle in handles:
+            handle.remove()
+        model.__dict__.pop("train", None)
+        _owner(model).set_input_embeddings(embedding.table)  # type: ignore[operator]
+        for tensor in trained:
+            tensor.requires_grad_(True)
+        for module, mode in modes:
+            module.training = mode
+
+
+def _reading_calls(owner: nn.Module, embedding: SoftEmbedding) -> list[RemovableHandle]:
+    """Let calls of `owner`, the model or its encoder, say which tokens are source: their masks and labels do."""
+
+    def before(_: nn.Module, args: tuple[Any, ...], given: dict[str, Any]) -> None:
+        ids = args[0] if args else given.get("input_ids")
+        if ids is None or embedding.is_laid_out:
+            return
+        mask, labels = given.get("attention_mask"), given.get("labels")
+        text = ids != embedding.pad
+        if isinstance(mask, Tensor) and mask.shape == ids.shape:
+            text = mask.bool()  # where the padding id also occurs in text, only the mask can tell
+        if isinstance(labels, Tensor) and labels.shape == ids.shape:
+            text = text & (labels == IGNORED)
+        calls.enter_context(embedding.laid_out(embedding.read_off(ids, text)))
+
+    def after(*_: Any) -> None:
+        calls.close()
+
+    calls = ExitStack()
+    return [
+        owner.register_forward_pre_hook(before, with_kwargs=True),
+        owner.register_forward_hook(after, always_call=True),
+    ]
+
+
+def _keeping_the_bank(model: nn.Module, embedding: SoftEmbedding) -> RemovableHandle:
+    """Leave the frozen tensors out of `model`'s state dict."""
+    own = next(name for name, module in model.named_modules() if module is embedding.bank)
+
+    def after(_: nn.Module, state: dict[str, Any], prefix: str, __: object) -> None:
+        for name in [name for name in state if not name.startswith(f"{prefix}{own}.")]:
+            del state[name]
+
+    handle: RemovableHandle = model.register_state_dict_post_hook(after)  # type: ignore[no-untyped-call]
+    return handle
+
+
+def _owner(model: nn.Module) -> nn.Module:
+    """The module whose input embedding reads the source."""
+    encoder: nn.Module = model.get_encoder() if model.config.is_encoder_decoder else model  # type: ignore
+    return encoder

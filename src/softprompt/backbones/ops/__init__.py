@@ -1,0 +1,1 @@
+"""How the frozen model is computed fast."""

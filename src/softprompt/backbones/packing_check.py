@@ -1,0 +1,71 @@
+"""Is a packed row what it claims to be? Tried once on each backbone, with its own weights, against the plain route."""
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from softprompt.backbones.ops.attention import NAME
+from softprompt.methods.bank import Bank
+from softprompt.methods.soft_prompt import PromptPart, SoftPrompt, Text
+from softprompt.runtime.logging import quiet_loading
+
+if TYPE_CHECKING:
+    from softprompt.backbones.causal import Causal
+
+# Largest relative difference of losses and gradients; what packing gets wrong is of the order of 1.
+TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3, torch.float16: 0.03, torch.bfloat16: 0.15}
+LENGTHS, SOURCES, TARGETS = (5, 3), (11, 4, 1, 17), (1, 3, 2, 1)
+
+
+class _Rows(PromptPart):
+    def __init__(self, rows: Tensor) -> None:
+        super().__init__()
+        self.rows, self.length = nn.Parameter(rows), len(rows)
+
+    def forward(self, text: Text | None) -> Tensor:
+        return self.rows
+
+
+def why_not_packed(backbone: "Causal") -> str | None:
+    """Why `backbone` cannot read packed rows, in words; None when it can, and it then does so from now on."""
+    model = backbone.model
+    before: str = model.config._attn_implementation  # type: ignore
+    if before not in ("sdpa", NAME):
+        return f"it attends with {before!r}, not with 'sdpa'"
+    with quiet_loading():
+        model.set_attn_implementation(NAME)  # type: ignore[operator]
+    reason = "it does not attend through transformers' attention interface"
+    if model.config._attn_implementation == NAME:  # type: ignore
+        try:
+            reason = _difference(backbone)
+        except Exception as error:  # noqa: BLE001  # whatever a model of somebody else's does, the plain route is left
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    if reason:
+        model.set_attn_implementation(before)  # type: ignore[operator]
+    return reason or None
+
+
+def _difference(backbone: "Causal") -> str:
+    """ "" when packed and plain agree on ragged examples of two prompts and of none."""
+    ids = backbone.ordinary_ids()
+    draw = torch.Generator().manual_seed(0)
+
+    def some(count: int) -> list[int]:
+        return [ids[i] for i in torch.randint(len(ids), (count,), generator=draw).tolist()]
+
+    rows = [_Rows(backbone.embed(some(length))).to(backbone.device) for length in LENGTHS]
+    bank = Bank({str(i): SoftPrompt(part) for i, part in enumerate(rows)})
+    with backbone.using(bank), torch.enable_grad():
+        opening = backbone.opening if backbone.placement == "after_bos" else []
+        sources, targets = [[*opening, *some(n)] for n in SOURCES], [some(n) for n in TARGETS]
+        batch = backbone.lay(sources, [0, 1, 0, -1], targets, (False,) * len(sources))
+        found = []
+        for losses in (backbone.plain_losses, backbone.packed_losses):
+            nll = losses(batch).nll
+            found.append([nll.detach(), *torch.autograd.grad(nll.sum(), list(bank.parameters()))])
+    for what, plain, packed in zip(("losses", "gradients", "gradients"), *found, strict=True):
+        gap = float((packed - plain).abs().max() / plain.abs().max())
+        if not gap <= TOLERANCE[backbone.dtype]:
+            return f"its packed {what} differ by {gap:.1%} from the plain ones"
+    return ""

@@ -1,0 +1,51 @@
+"""To other libraries and back."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from softprompt.cli.app import app, err
+from softprompt.cli.flags import Device, Dtype
+from softprompt.runs.convert import export_prompt, import_prompt
+from softprompt.runs.formats import EXPORTS
+from softprompt.training import parsing
+
+
+@app.command("export")
+def export_(
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
+    output: Annotated[Path, typer.Option(help="Folder to write; it must be new.")],
+    to: Annotated[str, typer.Option(help=f"Format: {', '.join(EXPORTS)}.")] = "peft",
+    backbone: Annotated[str | None, typer.Option(help="Where the run's backbone lies now.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what --output holds.")] = False,
+) -> None:
+    """Write a tuned prompt as another library reads it (docs/peft.md, docs/vllm.md)."""
+    folder = export_prompt(run, output, to, backbone, overwrite, console=err)
+    err.print(f"{run} is exported to {folder}", soft_wrap=True, markup=False)
+
+
+@app.command("import")
+def import_(
+    folder: Annotated[
+        str, typer.Argument(help="Folder, or hub id, of what HF PEFT or the code of DePT's authors has saved.")
+    ],
+    backbone: Annotated[str, typer.Option(help="The frozen model it was trained on: a folder or a hub id.")],
+    output: Annotated[Path, typer.Option(help="Folder of the run; it must be new.")],
+    template: Annotated[str, typer.Option(help="Input text with {columns}, as it was trained with.")] = "{text}",
+    choice: Annotated[
+        list[str] | None, typer.Option(help="An answer to choose among; repeat it. Free text when not given.")
+    ] = None,
+    peft_task: Annotated[int | None, typer.Option(min=0, help="Of a multi-task prompt: which task.")] = None,
+    max_source: Annotated[
+        int | None, typer.Option(min=1, help="Source tokens read: 256, or as many as there are offsets for.")
+    ] = None,
+    dtype: Dtype = "float32",
+    device: Device = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what --output holds.")] = False,
+) -> None:
+    """Make a run of a prompt that another library has tuned (docs/peft.md)."""
+    import_prompt(
+        folder, backbone, output, template=parsing.unescaped(template), choices=choice or [], peft_task=peft_task,
+        max_source=max_source, dtype=dtype, device=device, overwrite=overwrite, console=err,
+    )  # fmt: skip

@@ -1,0 +1,61 @@
+"""Score and use a finished run."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from softprompt.cli import printing
+from softprompt.cli.app import app, out, print_json
+from softprompt.cli.flags import AsJson, DataDir, Device, Dtype, Label
+from softprompt.errors import UnknownName
+from softprompt.runs import predict as runs
+from softprompt.tasks import SPLITS
+
+
+@app.command()
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
+    data: Annotated[Path | None, typer.Option(help="Labelled data, with the columns of the training data.")] = None,
+    label: Label = None,
+    task: Annotated[str | None, typer.Option(help="Instead of --data: a published task that asks alike.")] = None,
+    split: Annotated[str, typer.Option(help="Of --task: train, dev or test.")] = "test",
+    data_dir: DataDir = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Most rows of --task, drawn.")] = None,
+    generate: Annotated[bool, typer.Option("--generate", help="Score free text, not the likeliest choice.")] = False,
+    predictions: Annotated[Path | None, typer.Option(help="Write a record for each example (JSONL) here.")] = None,
+    backbone: Annotated[str | None, typer.Option(help="Where the run's backbone lies now.")] = None,
+    dtype: Dtype = "float32",
+    device: Device = None,
+    as_json: AsJson = False,
+) -> None:
+    """Score a finished run on labelled data, beside the floors."""
+    if split not in SPLITS:
+        raise UnknownName("split", split, SPLITS)
+    found = runs.evaluate(
+        run, data, label, generate, predictions, backbone, dtype, device, task, split, data_dir, limit
+    )
+    if as_json:
+        print_json(found)
+    else:
+        printing.print_scores(out, found)
+
+
+@app.command()
+def predict(
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
+    text: Annotated[list[str] | None, typer.Argument(help="Texts; without any, stdin is read, a text a line.")] = None,
+    data: Annotated[Path | None, typer.Option(help="A file with the template's columns.")] = None,
+    backbone: Annotated[str | None, typer.Option(help="Where the run's backbone lies now.")] = None,
+    dtype: Dtype = "float32",
+    device: Device = None,
+    as_json: AsJson = False,
+) -> None:
+    """Answer texts with a tuned prompt. Of several columns, a text is a JSON object."""
+    answers = runs.predict(run, text, data, backbone, dtype, device)
+    if as_json:
+        print_json(answers)
+    else:
+        for answer in answers:
+            share = "" if answer["probability"] is None else f"  ({100 * answer['probability']:.0f} %)"
+            print(f"{answer['prediction']}{share}")

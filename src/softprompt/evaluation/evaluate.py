@@ -1,0 +1,213 @@
+"""Evaluation: a record for each example first, scores from the records."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from softprompt.backbones import Backbone, passes
+from softprompt.runtime import distributed
+from softprompt.tasks import Example, Task
+from softprompt.tasks.metrics import measure
+from softprompt.tasks.task import Scoring, Split
+
+PASS_TOKENS = {True: 2048, False: 32768}  # on a CPU, on an accelerator
+
+
+@dataclass(frozen=True)
+class Record:
+    """What happened to one example."""
+
+    id: str
+    source: str
+    target: str
+    prediction: str
+    """The choice or the generated text; "" where a generated text is none of the choices."""
+    correct: bool
+    truncated: bool
+    empty: bool
+    """The source, or the generated answer, was empty."""
+    parsed: bool
+    text: str | None = None
+    """The generated text as it was, where there was generation."""
+    scores: dict[str, float] | None = None
+    """Log-probability of each choice, in nats, where the choices were ranked."""
+    references: tuple[str, ...] = ()
+    group: str = ""
+
+    def as_json(self) -> dict[str, Any]:
+        hidden = {"references"} if self.group else {"references", "group"}
+        return {key: value for key, value in asdict(self).items() if value is not None and key not in hidden}
+
+
+@dataclass(frozen=True)
+class Scores:
+    metrics: dict[str, float]
+    n: int
+    truncated: int = 0
+    empty: int = 0
+    unparsable: int = 0
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def notes(self) -> str:
+        """What was counted beside the score, in words; "" when nothing was."""
+        counts = {"truncated": self.truncated, "empty": self.empty, "unparsable": self.unparsable}
+        return ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+
+
+def evaluate_examples(
+    backbone: Backbone,
+    examples: Sequence[Example],
+    prompt: int = -1,
+    *,
+    generate: bool = False,
+    max_new_tokens: int = 20,
+) -> list[Record]:
+    """Ask `backbone` every example with prompt `prompt` of the bank it is using (-1: with none).
+
+    Examples with choices are ranked (the answer is the likeliest choice) unless `generate`; others are
+    generated, greedily, at most `max_new_tokens`. Where there are choices no more tokens are generated than the
+    longest has, and one to end it. Records come in the order of the examples; of several processes each asks a share.
+    """
+    if examples:
+        backbone.check_supported(examples[0], "generated" if generate else "ranked")
+    mine = distributed.share(len(examples))
+    if backbone.sharded and examples:
+        mine = mine or [0]  # every process must call the layers
+    own = [examples[i] for i in mine]
+    records: dict[int, Record] = {}
+    limit = PASS_TOKENS[backbone.device.type == "cpu"]
+    if examples and examples[0].choices and not generate:
+        limit //= backbone.ranking_rows(examples[0].choices)
+    with backbone.frozen_prompts():
+        groups = list(passes(backbone, own, [prompt] * len(own), limit))
+        if backbone.sharded and groups:  # and all of them equally often: the last answer again is the same
+            groups += groups[-1:] * (distributed.most(len(groups)) - len(groups))
+        for group in groups:
+            asked = [own[i] for i in group]
+            truncated = backbone.pose(asked, [prompt] * len(asked)).truncated
+            made = _generated(backbone, asked, prompt, max_new_tokens) if generate or not asked[0].choices else None
+            ranked = made or _ranked(backbone, asked, prompt)
+            for i, example, record, cut in zip(group, asked, ranked, truncated, strict=True):
+                records[mine[i]] = _record(example, record, cut)
+    for found in distributed.gathered(records):
+        records |= found
+    return [records[i] for i in range(len(examples))]
+
+
+def score(records: Sequence[Record], metrics: Sequence[str], *, strict: bool = False) -> Scores:
+    """Scores of records by metric name, with the counts that must stand beside them.
+
+    With `strict`, one answer that is none of the choices makes every score 0.
+    """
+    predictions = [record.prediction for record in records]
+    references = [record.references for record in records]
+    measured = measure(metrics, predictions, references, [record.group for record in records])
+    if strict and not all(record.parsed for record in records):
+        measured = dict.fromkeys(measured, 0.0)
+    return Scores(
+        measured,
+        len(records),
+        sum(record.truncated for record in records),
+        sum(record.empty for record in records),
+        sum(not record.parsed for record in records),
+    )
+
+
+def mean_loss(records: Sequence[Record]) -> float:
+    """Mean negative log-probability of the right choice among the choices, in nats; nan without ranking."""
+    losses = []
+    for record in records:
+        if record.scores is None:
+            return float("nan")
+        values = torch.tensor(list(record.scores.values()), dtype=torch.float64)
+        gold = list(record.scores).index(record.references[0])
+        losses.append(float(torch.logsumexp(values, 0) - values[gold]))
+    return sum(losses) / len(losses)
+
+
+def score_task(
+    backbone: Backbone, task: Task, split: Split, prompt: int = -1, *, scoring: Scoring | None = None
+) -> tuple[Scores, list[Record]]:
+    """Score a split of `task` as its protocol reads answers, or as `scoring` says."""
+    return score_examples(backbone, task, task.examples[split], prompt, scoring=scoring)
+
+
+def score_examples(
+    backbone: Backbone, task: Task, examples: Sequence[Example], prompt: int = -1, *, scoring: Scoring | None = None
+) -> tuple[Scores, list[Record]]:
+    """As `score_task`, for some examples of the task."""
+    generate = (scoring or task.scoring) == "generated"
+    records = evaluate_examples(backbone, examples, prompt, generate=generate, max_new_tokens=task.answer_tokens)
+    return score(records, task.metrics, strict=task.strict), records
+
+
+def majority(task: Task, examples: Sequence[Example]) -> Scores:
+    """The floor that needs no model: always the commonest target of train."""
+    commonest = Counter(example.target for example in task.examples["train"]).most_common(1)[0][0]
+    predictions = [commonest] * len(examples)
+    references = [example.golds() for example in examples]
+    groups = [example.group for example in examples]
+    return Scores(measure(task.metrics, predictions, references, groups), len(examples))
+
+
+@dataclass(frozen=True)
+class _Answer:
+    prediction: str
+    parsed: bool = True
+    text: str | None = None
+    scores: dict[str, float] | None = None
+
+
+def _ranked(backbone: Backbone, examples: Sequence[Example], prompt: int) -> list[_Answer]:
+    scores = backbone.rank(examples, [prompt] * len(examples)).double().cpu()
+    return [
+        _Answer(example.choices[int(row.argmax())], scores=dict(zip(example.choices, row.tolist(), strict=True)))
+        for example, row in zip(examples, scores, strict=True)
+    ]
+
+
+def _generated(backbone: Backbone, examples: Sequence[Example], prompt: int, max_new_tokens: int) -> list[_Answer]:
+    if examples[0].choices:
+        max_new_tokens = max(len(ids) for e in examples for ids in backbone.choice_ids(e.choices)) + 1
+    texts = backbone.answer(examples, [prompt] * len(examples), max_new_tokens=max_new_tokens)
+    return [
+        _read(example, text, ends=backbone.kind == "seq2seq") for example, text in zip(examples, texts, strict=True)
+    ]
+
+
+def _read(example: Example, text: str, *, ends: bool) -> _Answer:
+    """The choice that a generated text names: all of its first line, or what begins it.
+
+    A decoder-only model learns a choice without an end-of-sequence token (`Causal.target_ids`), so it goes on
+    behind it; unless `ends`, the longest choice with which the line begins is the answer.
+    """
+    if not example.choices:
+        return _Answer(text, text=text)
+    said = text.split("\n")[0].strip()
+    if not ends:
+        begins = [c for c in example.choices if said.startswith(c) and not said[len(c) : len(c) + 1].isalnum()]
+        said = max(begins, key=len, default="")
+    parsed = said in example.choices
+    return _Answer(said if parsed else "", parsed, text)
+
+
+def _record(example: Example, answer: _Answer, truncated: bool) -> Record:
+    return Record(
+        id=example.id,
+        source=example.source + example.cue,
+        target=example.target,
+        prediction=answer.prediction,
+        correct=answer.prediction in example.golds(),
+        truncated=truncated,
+        empty=not example.source.strip() or answer.text == "",
+        parsed=answer.parsed,
+        text=answer.text,
+        scores=answer.scores,
+        references=example.golds(),
+        group=example.group,
+    )

@@ -1,0 +1,1 @@
+"""What a soft prompt is, and how each paper makes one."""

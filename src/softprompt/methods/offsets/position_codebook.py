@@ -1,0 +1,54 @@
+"""ACCEPT's offset (SCAP). Lin et al., Findings of EMNLP 2024 (softprompt.methods.prompts.codebook).
+
+Row i of the offset, added to the i-th real token of the source, is made as ACCEPT's prompt rows are, from codewords
+of its own: concat_k sum_j w_ikj c_kj with w (s,K,r) and c (K,r,t), t = 256 on T5-base.
+
+Ours and not theirs: codewords start at zero, so that tuning starts without an offset (the authors' code starts both
+factors at small noise, a thousandth of T5's embeddings, but a tenth of SmolLM2's); a row is chosen by the rank of
+the real source token; rows that no training input reached count as zero (softprompt.methods.offsets.position).
+"""
+
+import torch
+from jaxtyping import Float
+from pydantic import Field
+from torch import Tensor, nn
+
+from softprompt.methods.offsets.position import PositionOffset
+from softprompt.methods.options import InitContext, Options
+from softprompt.methods.prompts.codebook import kaiming, quantised, subspace
+from softprompt.methods.soft_prompt import OffsetPart
+
+
+class PositionCodebook(PositionOffset):
+    """Offset for the first s source tokens, from `weights` (s,K,r) and codewords of t dimensions."""
+
+    def __init__(self, weights: Float[Tensor, "s K r"], t: int) -> None:
+        super().__init__(weights.shape[0])
+        self.weights = nn.Parameter(weights.detach().float().clone())
+        self.codebook = nn.Parameter(torch.zeros(*weights.shape[1:], t))
+
+    def rows(self, s: int) -> Float[Tensor, "s d"]:
+        return quantised(self.weights[:s], self.codebook)
+
+    def by_position(self) -> nn.Parameter:
+        return self.weights
+
+    def groups(self) -> dict[str, list[nn.Parameter]]:
+        return {"offset_weights": [self.weights], "offset_codebook": [self.codebook]}
+
+
+class CodebookOffsetOptions(Options):
+    of_offset = ("offset_width", "offset_codewords", "positions")
+
+    offset_width: int | None = Field(
+        None, ge=1, description="dimensions of a subspace of the offset; null: 256, or the next divisor of d below"
+    )
+    offset_codewords: int = Field(20, ge=1, description="codewords of each subspace of the offset")
+    positions: int | None = Field(None, ge=1, description="source tokens that have an offset; null: all there can be")
+
+    def offset(self, site: InitContext) -> OffsetPart:
+        t = subspace(site.vocabulary.d, self.offset_width, 256)
+        # The prompt has used the seed already: another stream.
+        generator = torch.Generator().manual_seed(site.seed + 1)
+        shape = (self.positions or site.positions, site.vocabulary.d // t, self.offset_codewords)
+        return PositionCodebook(kaiming(*shape, generator=generator), t)

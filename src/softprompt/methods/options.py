@@ -1,0 +1,117 @@
+"""What a method may be told, and what it may know of the place where its prompt will work.
+
+Options of a part stand beside the part (`prompts/`, `offsets/`); a method's are those of its two parts.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from jaxtyping import Float
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from softprompt.errors import BadInput
+from softprompt.methods.folded import AdapterTensors
+from softprompt.methods.initialization import (
+    Vocabulary,
+    embedding_scale,
+    from_labels,
+    from_noise,
+    from_text,
+    from_vocabulary,
+)
+from softprompt.methods.soft_prompt import OffsetPart, PromptPart, SoftPrompt
+
+
+@dataclass(frozen=True)
+class InitContext:
+    """What a method may know of the place where its prompt will work."""
+
+    vocabulary: Vocabulary
+    positions: int
+    """Source tokens at most."""
+    labels: Sequence[str] = ()
+    seed: int = 0
+    sources: Float[Tensor, "k l d"] | None = None
+    """Rows of the finished runs that `Options.runs` names, in that order."""
+    model: nn.Module | None = None
+    """The network, for what works inside it (softprompt.methods.baselines); None where there is none at hand."""
+
+    def generator(self) -> torch.Generator:
+        return torch.Generator().manual_seed(self.seed)
+
+    def scale(self) -> float:
+        """Root mean square of the backbone's embedding entries."""
+        return embedding_scale(self.vocabulary)
+
+
+class Options(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    of_prompt: ClassVar[tuple[str, ...]] = ("length",)
+    of_offset: ClassVar[tuple[str, ...]] = ()
+    """Options that the tensors of each part depend on for good; all others only say how they start."""
+    accepts_rows: ClassVar[bool] = False
+    """Whether the prompt part can start at any rows it is given (`PromptPart.set_rows`)."""
+    must_start_from: ClassVar[bool] = False
+    """Whether a run of the method is one that starts from another run."""
+    packages: ClassVar[tuple[str, ...]] = ()
+    """Packages that the method needs; the extra of each name installs it."""
+
+    length: int = Field(20, ge=0, le=4096, description="rows of the prompt (virtual tokens)")
+
+    def runs(self) -> list[str]:
+        """Folders of finished runs whose prompts this method reads (Site.sources)."""
+        return []
+
+    def soft_prompt(self, site: InitContext) -> SoftPrompt:
+        """The soft prompt, at its start."""
+        return SoftPrompt(self.prompt(site), self.offset(site))
+
+    def stored(self, form: AdapterTensors) -> SoftPrompt:
+        """The baseline whose tensors were stored as `form`. Only baselines have it."""
+        raise NotImplementedError
+
+    def prompt(self, site: InitContext) -> PromptPart:
+        raise NotImplementedError
+
+    def offset(self, site: InitContext) -> OffsetPart | None:
+        return None
+
+
+class StartOptions(Options):
+    """Of a part that has rows of the embeddings' kind to start somewhere."""
+
+    start: Literal["vocabulary", "text", "labels", "noise"] = "vocabulary"
+    start_text: str | None = Field(None, description="the text of start=text")
+    pool: int | None = Field(5000, ge=1, description="start=vocabulary draws from this many first tokens; null: all")
+
+    def rows(self, site: InitContext, count: int | None = None) -> Tensor:
+        """Rows (count, d) to start at; None: as many as the prompt is long."""
+        length = self.length if count is None else count
+        if self.start == "noise":
+            return from_noise(length, site.vocabulary, site.generator())
+        if self.start == "labels":
+            return from_labels(length, site.vocabulary, site.labels, site.generator())
+        if self.start == "text":
+            if not self.start_text:
+                raise BadInput("start=text needs the text: give start_text.")
+            return from_text(length, site.vocabulary, self.start_text)
+        return from_vocabulary(length, site.vocabulary, site.generator(), self.pool)
+
+
+@dataclass(frozen=True)
+class Rate:
+    """A learning rate that follows the size of the backbone's embeddings.
+
+    `factor` times the root mean square of the embedding entries when `scaled`, else as it is. AdamW moves an
+    entry by about one rate a step, so a rate is a step relative to what is moved.
+    """
+
+    factor: float
+    scaled: bool = True
+
+    def at(self, scale: float) -> float:
+        return self.factor * scale if self.scaled else self.factor

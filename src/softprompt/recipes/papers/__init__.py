@@ -1,0 +1,1 @@
+"""The papers' recipes, one file a paper."""

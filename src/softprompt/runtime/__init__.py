@@ -1,0 +1,1 @@
+"""Files, processes, signals and logging: nothing about prompts."""

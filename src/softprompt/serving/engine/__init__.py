@@ -1,0 +1,1 @@
+"""Batches, caches and sampling: no HTTP."""

@@ -1,0 +1,215 @@
+"""Decoder-only backbones: a batch that sequences join and leave, over slots of keys and values.
+
+A sequence's slot is [its head][the rest of its source][what was generated]. Its head is its prompt, with the BOS token
+where that stands before it: what does not look at the input has the same keys and values for every source, so they are
+computed once and kept (softprompt.serving.engine.prefix_cache). The rows of other prompts go through the network
+with the source.
+"""
+
+from collections.abc import Hashable, Iterator, Sequence
+from itertools import accumulate
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from softprompt.backbones import Causal
+from softprompt.backbones.ops.length_groups import group_lengths
+from softprompt.methods.embedding import Layout
+from softprompt.runtime.logging import quiet_loading
+from softprompt.serving.engine.kv_slots import NAME, Slots
+from softprompt.serving.engine.prefix_cache import PromptCache
+from softprompt.serving.engine.sequence import Question, Ranking, bank_of, read_picks, summed
+
+PASS_COST = {True: 32, False: 512}  # tokens that one more pass of padded rows costs: on a CPU, on an accelerator
+
+
+class _Row(NamedTuple):
+    """A question, as far as it still goes through the network."""
+
+    question: Question
+    tail: Sequence[int] = ()
+    """Target tokens behind the source."""
+    front: Tensor | None = None
+    """Keys and values of the question's head (layers, 2, key heads, columns, head size), where it is known."""
+
+    @property
+    def start(self) -> int:
+        """Columns that are filled already."""
+        return 0 if self.front is None else self.front.shape[3]
+
+    @property
+    def tokens(self) -> int:
+        return self.question.length + len(self.question.source) + len(self.tail) - self.start
+
+    @property
+    def shows(self) -> bool:
+        """Whether its embeddings depend on its prompt: of others the table says all."""
+        prompt = self.question.prompt
+        return prompt is not None and (prompt.offset is not None or (self.front is None and prompt.length > 0))
+
+
+class CausalBatch:
+    """Sequences in slots 0, 1, ... of a decoder-only backbone."""
+
+    def __init__(self, backbone: Causal, cache: PromptCache) -> None:
+        self.backbone, self.cache = backbone, cache
+        self.slots, self._scratch = Slots(_layers(backbone)), Slots(_layers(backbone), lasting=False)
+        self._lengths: list[int] = []  # of each sequence, its prompt included
+        with quiet_loading():
+            backbone.model.set_attn_implementation(NAME)  # type: ignore[operator]
+
+    def __len__(self) -> int:
+        return len(self._lengths)
+
+    def tokens(self, question: Question, new: int) -> int:
+        """Columns that a sequence takes in the end."""
+        return question.length + len(question.source) + new
+
+    def room(self, question: Question) -> int | None:
+        """Most tokens that can follow a source; None: no limit."""
+        return None if self.backbone.context is None else self.backbone.context - self.tokens(question, 0)
+
+    def join(self, questions: Sequence[Question]) -> Tensor:
+        """Let sequences join behind those there are; returns the logits (g, v) of their first tokens, in float32.
+
+        Neighbours of like length are read together: least is padded where they are sorted.
+        """
+        rows = [_Row(question, (), front) for question, front in zip(questions, self._fronts(questions), strict=True)]
+        lasts = []
+        for begin, end in self._cut(rows):
+            states = self._run(self.slots, len(self) + begin, rows[begin:end])
+            ends = accumulate(row.tokens for row in rows[begin:end])
+            lasts.append(states[[at - 1 for at in ends]])
+        self._lengths += [row.start + row.tokens for row in rows]
+        return self.backbone._head(torch.cat(lasts)).float()
+
+    def step(self, tokens: Sequence[int]) -> Tensor:
+        """Give each sequence its next token; returns the logits (b, v) of the ones after, in float32."""
+        device = self.backbone.device
+        embeds = self.backbone.embedding.table(torch.tensor(tokens, device=device).unsqueeze(1))
+        columns = torch.tensor(self._lengths, device=device).unsqueeze(1)
+        states = self._call(self.slots, slice(0, len(self)), embeds, columns, columns, max(self._lengths) + 1)
+        self._lengths = [length + 1 for length in self._lengths]
+        return self.backbone._head(states[:, 0]).float()
+
+    def leave(self, index: int) -> None:
+        """Let sequence `index` go; the last one takes its place."""
+        last = len(self) - 1
+        if index != last:
+            self.slots.move(last, index)
+            self._lengths[index] = self._lengths[last]
+        self._lengths.pop()
+        if not self._lengths:
+            self.slots.clear()
+
+    def clear(self) -> None:
+        self._lengths = []
+        self.slots.clear()
+        self._scratch.clear()
+
+    def score(self, questions: Sequence[Question], rankings: Sequence[Ranking]) -> list[list[float]]:
+        """Log-probability of each choice of each question, in nats."""
+        fronts = self._fronts(questions)
+        rows, owners = [], []
+        for i, (question, front, asked) in enumerate(zip(questions, fronts, rankings, strict=True)):
+            for j, target in enumerate(asked.targets):
+                rows.append(_Row(question, target[:-1], front))
+                owners.append((i, j))
+        places = {owner: at for at, owner in enumerate(owners)}
+        states = self._sorted_runs(rows)
+        begins = list(accumulate((len(row.tail) + 1 for row in rows), initial=0))
+        scores = torch.log_softmax(self.backbone._head(states).float(), -1)
+        picks = [
+            (begins[places[i, pick.row]] + pick.column, pick.id) for i, one in enumerate(rankings) for pick in one.picks
+        ]
+        return summed(rankings, read_picks(scores, [at for at, _ in picks], [token for _, token in picks]))
+
+    def _sorted_runs(self, rows: Sequence[_Row]) -> Tensor:
+        """States (m, d) that predict: of each row, in order, those at its source's end and its tail."""
+        order = sorted(range(len(rows)), key=lambda i: rows[i].tokens)
+        found: dict[int, Tensor] = {}
+        for begin, end in self._cut([rows[i] for i in order]):
+            group = [rows[i] for i in order[begin:end]]
+            states = self._run(self._scratch, 0, group)
+            ends = list(accumulate(row.tokens for row in group))
+            for i, row, stop in zip(order[begin:end], group, ends, strict=True):
+                found[i] = states[stop - len(row.tail) - 1 : stop]
+        return torch.cat([found[i] for i in range(len(rows))])
+
+    def _cut(self, rows: Sequence[_Row]) -> Iterator[tuple[int, int]]:
+        """Runs of neighbours (begin, end) that go through the network together."""
+        each = PASS_COST[self.backbone.device.type == "cpu"]
+        return group_lengths([row.tokens for row in rows], lambda g, s: g * s + each)
+
+    def _run(self, slots: Slots, first: int, rows: Sequence[_Row]) -> Tensor:
+        """Read rows into slots from `first` on; returns the states of all their tokens (sum of tokens, d)."""
+        device, t = self.backbone.device, max(row.tokens for row in rows)
+        width = max(row.start for row in rows) + t
+        slots.reserve(first + len(rows), width)
+        for slot, row in enumerate(rows, first):
+            if row.front is not None:
+                slots.put(slot, row.front)
+        starts = torch.tensor([row.start for row in rows]).unsqueeze(1)
+        sizes = torch.tensor([row.tokens for row in rows]).unsqueeze(1)
+        own = torch.arange(t).expand(len(rows), -1)
+        # Padding stands behind a row's tokens, in columns that its own next tokens overwrite before they are seen;
+        # its positions are those of real tokens, as a table of positions may end there.
+        columns, positions = starts + own, starts + torch.minimum(own, sizes - 1)
+        states = self._call(
+            slots, slice(first, first + len(rows)), self._embed(rows, t), columns.to(device), positions.to(device),
+            width,
+        )  # fmt: skip
+        return states[(own < sizes).to(device)]
+
+    def _embed(self, rows: Sequence[_Row], t: int) -> Tensor:
+        """What the network reads of rows (g, t, d)."""
+        backbone, device = self.backbone, self.backbone.device
+        bank, _ = bank_of([row.question for row in rows if row.shows])
+        index = {prompt: i for i, prompt in enumerate(bank)}
+        named = [index[row.question.prompt] if row.shows and row.question.prompt else -1 for row in rows]
+        ids, ranks = [], []
+        for row, shown in zip(rows, named, strict=True):
+            soft = bank.soft_ids(shown, backbone.v) if shown >= 0 else [backbone.pad] * row.question.length
+            ids.append(row.question.ids(soft, row.tail)[row.start :])
+            ranks.append(row.question.ranks(row.tail)[row.start :])
+        layout = Layout(torch.tensor(named, device=device), backbone._fill(ranks, -1, left=False))
+        with backbone.using(bank), backbone.embedding.laid_out(layout):
+            embeds: Tensor = backbone.embedding(backbone._fill(ids, backbone.pad, left=False))
+        return embeds
+
+    def _call(
+        self, slots: Slots, rows: slice, embeds: Tensor, columns: Tensor, positions: Tensor, width: int
+    ) -> Tensor:
+        """The network's last states (g, t, d) over embeddings (g, t, d), with what the rows' slots hold before them."""
+        base: Any = self.backbone.model.base_model
+        with slots.reading(rows, columns, width):
+            states: Tensor = base(
+                inputs_embeds=embeds, position_ids=positions, past_key_values=slots.cache, use_cache=True
+            ).last_hidden_state
+        return states
+
+    def _fronts(self, questions: Sequence[Question]) -> list[Tensor | None]:
+        """Keys and values of each question's head; those not remembered yet are computed, all of them together."""
+        heads = [question.head() for question in questions]
+        found: dict[Hashable, Tensor] = {}
+        missing: dict[Hashable, Question] = {}
+        for head in heads:
+            if head is None or head.key in found or head.key in missing:
+                continue
+            held = self.cache.get(head.key)
+            if held is None:
+                missing[head.key] = head
+            else:
+                found[head.key] = held
+        if missing:
+            self._run(self._scratch, 0, [_Row(head) for head in missing.values()])
+            for slot, (key, head) in enumerate(missing.items()):
+                found[key] = self._scratch.take(slot, self.tokens(head, 0))
+                self.cache.put(key, found[key])
+        return [None if head is None else found[head.key] for head in heads]
+
+
+def _layers(backbone: Causal) -> int:
+    config: Any = backbone.model.config
+    return int(config.get_text_config().num_hidden_layers)

@@ -1,0 +1,70 @@
+"""For backbones whose keys and values cannot be kept in slots (ALiBi, a recurrence, capped scores): every step reads
+each sequence anew. Slow, and right for any backbone."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from softprompt.backbones import Backbone
+from softprompt.serving.engine.sequence import Question, Ranking, lay, read_picks, summed
+
+
+class RecomputedBatch:
+    """Sequences of any backbone that continues texts."""
+
+    def __init__(self, backbone: Backbone) -> None:
+        self.backbone = backbone
+        self._rows: list[tuple[Question, list[int]]] = []
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def tokens(self, question: Question, new: int) -> int:
+        return question.length + len(question.source) + new
+
+    def room(self, question: Question) -> int | None:
+        used = self.tokens(question, 0) if self.backbone.kind == "causal" else 1
+        return None if self.backbone.context is None else self.backbone.context - used
+
+    def join(self, questions: Sequence[Question]) -> Tensor:
+        rows: list[tuple[Question, list[int]]] = [(question, []) for question in questions]
+        logits = self._next(rows)
+        self._rows += rows
+        return logits
+
+    def step(self, tokens: Sequence[int]) -> Tensor:
+        for (_, made), token in zip(self._rows, tokens, strict=True):
+            made.append(token)
+        return self._next(self._rows)
+
+    def leave(self, index: int) -> None:
+        self._rows[index] = self._rows[-1]
+        self._rows.pop()
+
+    def clear(self) -> None:
+        self._rows = []
+
+    def score(self, questions: Sequence[Question], rankings: Sequence[Ranking]) -> list[list[float]]:
+        rows = [(question, target) for question, one in zip(questions, rankings, strict=True) for target in one.targets]
+        own = self._scores(rows)
+        found, at = [], 0
+        for one in rankings:
+            scores = torch.cat(own[at : at + len(one.targets)])
+            begins = [sum(map(len, one.targets[:row])) for row in range(len(one.targets))]
+            places = [begins[pick.row] + pick.column for pick in one.picks]
+            found += summed([one], read_picks(scores, places, [pick.id for pick in one.picks]))
+            at += len(one.targets)
+        return found
+
+    def _next(self, rows: Sequence[tuple[Question, list[int]]]) -> Tensor:
+        return torch.stack([own[-1] for own in self._scores([(q, [*made, self.backbone.pad]) for q, made in rows])])
+
+    def _scores(self, rows: Sequence[tuple[Question, Sequence[int]]]) -> list[Tensor]:
+        """Of each row's target, log-probabilities (its tokens, v) of the tokens that could stand there."""
+        backbone, sizes = self.backbone, [len(target) for _, target in rows]
+        bank, batch = lay(backbone, [question for question, _ in rows], [target for _, target in rows])
+        with backbone.using(bank):
+            scores = backbone._log_probabilities(batch)  # (b, t, v)
+        left = backbone.labels_on_right()
+        return [own[-size:] if left else own[:size] for own, size in zip(scores, sizes, strict=True)]

@@ -1,0 +1,121 @@
+"""What Prometheus reads at /metrics. No names of prompts and no keys are in it."""
+
+import time
+from collections.abc import Iterable, Mapping
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from softprompt.serving.engine.engine import Engine, Watch
+from softprompt.serving.prompt_store import PromptStore
+
+ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+
+
+class Metrics(Watch):
+    """The server's own registry, and the engine's watch."""
+
+    def __init__(self) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # a second line beside each
+        self.registry = CollectorRegistry()
+        self.rows = Histogram(
+            "softprompt_batch_rows", "Requests that one pass of the network serves.", ["work"], buckets=ROWS,
+            registry=self.registry,
+        )  # fmt: skip
+        self.queued = Histogram(
+            "softprompt_queue_seconds", "Time in the queue.", buckets=SECONDS, registry=self.registry
+        )
+        self.latency = Histogram(
+            "softprompt_request_seconds", "Time to the end of the answer.", ["route", "method"], buckets=SECONDS,
+            registry=self.registry,
+        )  # fmt: skip
+        self.requests = Counter(
+            "softprompt_requests", "Answered requests.", ["route", "method", "status"], registry=self.registry
+        )
+
+    def ranked(self, rows: int) -> None:
+        self.rows.labels("rank").observe(rows)
+
+    def joined(self, rows: int) -> None:
+        self.rows.labels("join").observe(rows)
+
+    def stepped(self, rows: int) -> None:
+        self.rows.labels("step").observe(rows)
+
+    def waited(self, seconds: float) -> None:
+        self.queued.observe(seconds)
+
+    def read(self, engine: Engine, bank: PromptStore) -> None:
+        """Report also what these two are at."""
+        self.registry.register(_State(engine, bank))
+
+    def text(self) -> bytes:
+        return generate_latest(self.registry)
+
+
+class _Told(Collector):
+    """What several servers have counted, each sample with the label `replica`."""
+
+    def __init__(self, told: Mapping[str, Iterable[Metric]]) -> None:
+        self.told = told
+
+    def collect(self) -> Iterable[Metric]:
+        families: dict[str, Metric] = {}
+        for replica, own in sorted(self.told.items()):
+            for metric in own:
+                family = families.setdefault(metric.name, Metric(metric.name, metric.documentation, metric.type))
+                family.samples += [
+                    sample._replace(labels={**sample.labels, "replica": replica}) for sample in metric.samples
+                ]
+        return families.values()
+
+
+def exposition(told: Mapping[str, Iterable[Metric]]) -> bytes:
+    """The text that Prometheus reads, of several servers by name."""
+    return generate_latest(_Told(told))
+
+
+class _State(Collector):
+    """Read when it is asked for."""
+
+    def __init__(self, engine: Engine, bank: PromptStore) -> None:
+        self.engine, self.bank = engine, bank
+
+    def collect(self) -> Iterable[Metric]:
+        engine, cache = self.engine, self.engine.cache
+        yield GaugeMetricFamily("softprompt_queue_length", "Requests that wait.", engine.waiting)
+        yield GaugeMetricFamily("softprompt_running", "Generations that run.", engine.running)
+        yield GaugeMetricFamily("softprompt_prompts", "Prompts that are served.", len(self.bank))
+        yield GaugeMetricFamily("softprompt_prompt_cache_bytes", "Prompts' keys and values held.", cache.bytes)
+        yield CounterMetricFamily("softprompt_prompt_cache_hits", "Prompts found computed.", cache.hits)
+        yield CounterMetricFamily("softprompt_prompt_cache_misses", "Prompts computed.", cache.misses)
+
+
+class Timed:
+    """Times requests by the route that answers them."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self.app, self.metrics = app, metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        began, status = time.perf_counter(), 500
+
+        async def told(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self.app(scope, receive, told)
+        finally:
+            route = getattr(scope.get("route"), "path", "other")
+            method = scope["method"] if route != "other" else "other"  # a client may invent methods
+            self.metrics.latency.labels(route, method).observe(time.perf_counter() - began)
+            self.metrics.requests.labels(route, method, str(status)).inc()

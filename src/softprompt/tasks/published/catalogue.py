@@ -1,0 +1,174 @@
+"""The published tasks by name, and how an entry becomes a Task, under a protocol
+(softprompt.tasks.published.protocols)."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from softprompt.errors import BadData, BadInput, UnknownName
+from softprompt.tasks.published import glue, mrqa, others, superglue
+from softprompt.tasks.published.entry import Entry, Form
+from softprompt.tasks.published.protocols import PAPER_DEPT, few_shot, get_protocol
+from softprompt.tasks.published.sources import Part, local_layout, notes_of, read_split, splits_of
+from softprompt.tasks.published.spec import TaskSpec, parse_spec
+from softprompt.tasks.published.splits import Related, shuffled
+from softprompt.tasks.task import SPLITS, Example, Split, Task
+from softprompt.tasks.template import Template
+
+CATALOGUE: dict[str, Entry] = {
+    entry.name: entry for family in (glue, superglue, mrqa, others) for entry in family.ENTRIES
+}
+
+
+def find(name: str) -> Entry:
+    """An entry by its name, or by the last part of it where that is one task's alone. Raises UnknownName."""
+    if name in CATALOGUE:
+        return CATALOGUE[name]
+    meant = [entry for entry in CATALOGUE.values() if entry.name.split("/")[1] == name]
+    if len(meant) > 1:
+        raise BadInput(f"The task {name!r} is {' or '.join(entry.name for entry in meant)}; say which.")
+    if not meant:
+        raise UnknownName("task", name, CATALOGUE, "Your own file is given with --data FILE.")
+    return meant[0]
+
+
+class LoadedRows:
+    """The splits of one entry as examples, in their published order; keeps what was read for the record."""
+
+    def __init__(self, entry: Entry, form: Form, spec: TaskSpec) -> None:
+        self.entry, self.form, self.spec = entry, form, spec
+        self.data_dir = None if spec.data_dir is None else Path(spec.data_dir)
+        self.digests: dict[str, dict[str, str]] = {}
+
+    def splits(self) -> list[Split]:
+        return splits_of(self.entry, self.data_dir)
+
+    def __call__(self, split: Split, most: int | None = None) -> list[Related]:
+        parts = read_split(self.entry, split, self.data_dir, most, self.spec.seed)
+        self.digests[split] = {str(part.place): _digest(part) for part in parts}
+        return pose(self.entry, self.form, split, parts)
+
+
+def load_task(entry: Entry, spec: TaskSpec) -> Task:
+    """A catalogued task from the hub, or from the files of a folder (softprompt.tasks.published.sources says their
+    layout).
+
+    Raises BadData (with file, line and column) and BadInput.
+    """
+    protocol = get_protocol(spec.protocol)
+    entry = protocol.adapted(entry, spec.compat)
+    asked = entry.form(spec.form or protocol.form)
+    read = LoadedRows(entry, asked, spec)
+    parted = protocol.part(read, spec)
+    if spec.shots is not None:
+        parted = few_shot(parted, entry, spec.shots, spec.draw, few_dev=protocol.few_dev, in_all=protocol is PAPER_DEPT)
+    for split in SPLITS:
+        if split in spec.limit:
+            parted[split] = _at_most(parted[split], spec.limit[split], spec.seed)
+        if not parted[split]:
+            raise BadInput(f"{entry.name}: no rows are left for {split}; its files hold too few.")
+    origin: dict[str, object] = {
+        **spec.model_dump(), "task": entry.name, "version": entry.version,
+        "data_dir": read.data_dir and str(read.data_dir.resolve()), "form": spec.form or protocol.form,
+        "sha256": read.digests, "notes": notes_of(entry, read.data_dir),
+        # For new data in the same columns: what `prepare` does, a template and words cannot say.
+        "label": None if entry.prepare else entry.label, "words": None if entry.prepare else _said(entry, asked),
+    }  # fmt: skip
+    if spec.compat:
+        origin["defects"] = protocol.defects_of(find(entry.name))
+    examples: dict[Split, Sequence[Example]] = {split: [one.example for one in parted[split]] for split in SPLITS}
+    return Task(
+        entry.name, examples, asked.words, entry.metric_names(asked), asked.template, origin, entry.version,
+        protocol.scoring, protocol.strict, entry.answer_tokens,
+    )  # fmt: skip
+
+
+def load_split(entry: Entry, split: Split, data_dir: Path | None = None, form: str = "words") -> list[Example]:
+    """All examples of one published split, in its order; a folder may hold no other."""
+    parts = read_split(entry, split, data_dir)
+    return [one.example for one in pose(entry, entry.form(form), split, parts)]
+
+
+def load_again(origin: Mapping[str, Any]) -> Task:
+    """The task that `load_task` recorded. Raises BadData when its data or its entry are no longer the same."""
+    entry = find(origin["task"])
+    if entry.version != origin["version"]:
+        raise BadInput(
+            f"The run began with version {origin['version']} of {entry.name}, this is {entry.version}; tune it anew."
+        )
+    spec = parse_spec({name: origin[name] for name in TaskSpec.model_fields if name in origin})
+    task = load_task(entry, spec)
+    now: Any = task.origin["sha256"]
+    for split, files in origin["sha256"].items():
+        for place, sha256 in files.items():
+            if now[split].get(place) != sha256:
+                raise BadData("is not what the run began with; a resumed run needs the same data", place)
+    return task
+
+
+def pose(entry: Entry, form: Form, split: str, parts: Sequence[Part]) -> list[Related]:
+    """Rows as examples. Raises BadData for a row that does not fit, BadInput for a split without labelled rows."""
+    template = Template(form.template)
+    found: list[Related] = []
+    for part in parts:
+        stem = part.place.stem if isinstance(part.place, Path) else split
+        seen: Counter[int] = Counter()
+        for row in part.rows:
+            seen[row.line] += 1  # a line of MultiRC holds many rows
+            again = f".{seen[row.line]}" if seen[row.line] > 1 else ""
+            try:
+                one = _posed(entry, form, template, row.values, f"{stem}:{row.line}{again}")
+            except KeyError as error:
+                raise BadData(_no_column(entry, str(error.args[0]), row.values), part.place, row.line) from None
+            except ValueError as error:
+                raise BadData(str(error), part.place, row.line) from None
+            if one is not None:
+                found.append(one)
+    if not found:
+        raise BadInput(f"{entry.name}: the split {split} is empty; expected {local_layout(entry)}.")
+    return found
+
+
+def _posed(entry: Entry, form: Form, template: Template, values: Mapping[str, str], id: str) -> Related | None:
+    """A row as an example; None for an undecided one that is left out."""
+    prepared = entry.prepared(values)
+    if entry.is_unlabelled(prepared.label):
+        if entry.drops_unlabelled:
+            return None
+        said = f"no label (column {entry.label!r} is {values.get(entry.label)!r})"
+        raise ValueError(f"{said}: the answers of this split are hidden; give one that has them")
+    target = form.words[entry.class_of(prepared.label)] if entry.labels else prepared.label
+    source = template.source(prepared.values)
+    kin = prepared.values[entry.kin] if entry.kin else source
+    example = Example(source, target, template.cue, form.words, prepared.references, id, prepared.group)
+    return Related(example, kin)
+
+
+def _at_most(items: list[Related], count: int, seed: int) -> list[Related]:
+    return shuffled(items, seed)[:count] if len(items) > count else items
+
+
+def _no_column(entry: Entry, missing: str, values: Mapping[str, str]) -> str:
+    there, needed = ", ".join(values) or "none", ", ".join(entry.read_columns())
+    return f"no column {missing!r} for {entry.name}; the columns are {there}; expected {needed}"
+
+
+def _said(entry: Entry, form: Form) -> dict[str, str] | None:
+    """The word for each way a file may name a class: its name in the file, or its number."""
+    if not entry.labels:
+        return None
+    numbers = {str(i): word for i, word in enumerate(form.words)}
+    return numbers | dict(zip(entry.labels, form.words, strict=True))
+
+
+def _digest(part: Part) -> str:
+    """sha256 of a file, or of the hub's rows."""
+    if isinstance(part.place, Path):
+        with part.place.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    hashed = hashlib.sha256()
+    for row in part.rows:
+        hashed.update(repr(sorted(row.values.items())).encode())
+    return hashed.hexdigest()

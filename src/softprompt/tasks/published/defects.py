@@ -1,0 +1,59 @@
+"""What the DePT authors' code gets wrong, one by one, for those who must reproduce its numbers (`compat=True`).
+
+From github.com/ZhengxiangShi/DePT: src/tasks.py and src/metrics.py. Each takes an entry and gives it as that
+code has it, or unchanged where the defect does not touch it.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from softprompt.tasks.published.entry import UNLABELLED, Entry, Form, Prepared, Values
+
+
+def winogrande_option_twice(entry: Entry) -> Entry:
+    """Option 1 is shown as both options, so that the second cannot be known."""
+    if entry.name != "others/winogrande":
+        return entry
+    template = entry.paper.template.replace("{option2}", "{option1}")
+    return replace(entry, paper=Form(template, entry.paper.words))
+
+
+def stsb_rounding(entry: Entry) -> Entry:
+    """Scores are rounded to 0.1 (the docstring there says 0.2), and the rounded score counts as the truth."""
+    return replace(entry, prepare=_stsb) if entry.name == "glue/stsb" else entry
+
+
+def first_gold_only(entry: Entry) -> Entry:
+    """Of several right answers only the first counts."""
+    if entry.prepare is None or entry.name.split("/")[0] not in ("mrqa", "superglue") or entry.labels:
+        return entry
+    return replace(entry, prepare=_First(entry.prepare))
+
+
+def qa_selected_by_exact_match(entry: Entry) -> Entry:
+    """Checkpoints of question answering are chosen by exact match, although F1 is reported."""
+    if "exact_match" not in entry.metrics:
+        return entry
+    return replace(entry, metrics=("exact_match", *(name for name in entry.metrics if name != "exact_match")))
+
+
+def _stsb(values: Values) -> Prepared:
+    if values["label"] in UNLABELLED:
+        return Prepared(values, "")
+    return Prepared(values, str(round(float(values["label"]), 1)))
+
+
+class _First:
+    """`prepare` with the first reference alone."""
+
+    def __init__(self, prepare: Callable[[Values], Prepared]) -> None:
+        self.prepare = prepare
+
+    def __call__(self, values: Values) -> Prepared:
+        return self.prepare(values)._replace(references=())
+
+
+DEPT_DEFECTS: dict[str, Callable[[Entry], Entry]] = {
+    defect.__name__: defect
+    for defect in (winogrande_option_twice, stsb_rounding, first_gold_only, qa_selected_by_exact_match)
+}

@@ -1,0 +1,179 @@
+"""Whole runs by name or from a file: a paper's recipe, a config file, the run.json of a run.
+
+A config file is YAML or JSON in the schema of `softprompt.recipes.Plan`; what `show recipe NAME` prints is one:
+
+    task: {task: glue/rte, protocol: fair}      # or task: glue/rte, or data: my.csv
+    setting: {backbone: smollm2-135m, max_source: 128}
+    recipe: {method: dept, options: {length: 20, rank: 60}, steps: 500, rates: {prompt: 0.1}}
+"""
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from softprompt.errors import BadArtefact, BadInput, UnknownName
+from softprompt.methods.registry import get_method
+from softprompt.recipes import Plan, parse_recipe
+from softprompt.recipes.registry import get_recipe
+from softprompt.recipes.setting import parse_setting
+from softprompt.runs.run_card import read_run_card
+from softprompt.runs.start_from import StartFrom, read_predecessor
+from softprompt.tasks.published.spec import TaskSpec, parse_spec
+from softprompt.tasks.registry import task_again
+
+Parsed = TypeVar("Parsed")
+
+KEYS = {*Plan.model_fields, "data"}
+DATA = ("data", "dev", "test", "template", "label", "words", "split_seed")
+"""Words of `train` about files of one's own."""
+ROWS = (*DATA, "task", "data_dir", "limit", "protocol", "compat", "shots", "draw")
+"""Words of `train` about examples: who names other data means none of a file's."""
+
+
+class _Loader(yaml.SafeLoader):  # type: ignore[misc]
+    """With YAML 1.2's numbers and truths: in YAML 1.1, which PyYAML reads, 1e-4 is text and the word no is false."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in found if not tag.endswith(":bool") or first in "tTfF"]
+    for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
+
+
+def plan_words(path: str | Path | None = None, recipe: str | None = None) -> dict[str, Any]:
+    """What `train` is to be told, from a config file or run.json at `path`, or from a recipe by name.
+
+    Raises BadInput (with the file, and a line where one is at fault), UnknownName, BadArtefact.
+    """
+    if path is not None and recipe is not None:
+        raise BadInput(f"--recipe {recipe} and {path}: give one of them.")
+    if recipe is not None:
+        return _words(get_recipe(recipe))
+    if path is None:
+        return {}
+    path = Path(path)
+    if path.is_dir():
+        if not (path / "run.json").is_file():
+            raise BadInput(f"{path} is a folder without a run.json; expected a config file, a run.json or a run.")
+        path = path / "run.json"
+    value = _read(path)
+    if "format" in value or "versions" in value:
+        return _words_of_run(path)
+    for key in value:
+        if key not in KEYS:
+            raise UnknownName(f"key of {path}", str(key), KEYS)
+    if ("task" in value) == ("data" in value):
+        raise BadInput(f"{path}: expected either task (a published or shipped one) or data (your own file).")
+    words: dict[str, Any] = {}
+    if value.get("recipe") is not None:  # without one it is --method's
+        words["recipe"] = _parsed(path, "recipe", value["recipe"], parse_recipe)
+    words |= _parsed(path, "setting", value.get("setting"), parse_setting).model_dump(exclude_unset=True)
+    if "data" in value:
+        return words | _own_data(path, value["data"])
+    task = value["task"]
+    spec = {"task": task} if isinstance(task, str) else task
+    return words | _task_words(_parsed(path, "task", spec, parse_spec))
+
+
+def beside(told: Mapping[str, Any], *, data: object = None, task: object = None) -> dict[str, Any]:
+    """What `plan_words` told, without its examples where the user names others: `data` for a task, or the reverse."""
+    other = ("data" in told and task is not None) or ("task" in told and data is not None)
+    return {name: value for name, value in told.items() if not (other and name in ROWS)}
+
+
+def _words(plan: Plan) -> dict[str, Any]:
+    setting = plan.setting.model_dump(exclude_unset=True)
+    return {"recipe": plan.recipe, **setting, **_task_words(plan.task)}
+
+
+def _task_words(spec: TaskSpec) -> dict[str, Any]:
+    """Only what is not the default: a shipped task takes no other word."""
+    names = {"form": "template", "seed": "split_seed"}
+    found = spec.model_dump(exclude_defaults=True)
+    return {names.get(name, name): value for name, value in found.items()}
+
+
+def _words_of_run(path: Path) -> dict[str, Any]:
+    card = read_run_card(path)
+    get_method(card.recipe.method)
+    if card.distillation is not None:
+        raise BadInput(f"{path} is of a run on several tasks; do it again with softprompt distil and its teachers.")
+    words = {"recipe": card.recipe, "task": task_again(card.task), **card.setting.model_dump()}
+    if card.start_from is not None:
+        words["start_from"] = _unchanged(path, card.start_from)
+    return words
+
+
+def _unchanged(path: Path, record: StartFrom) -> Path:
+    found = read_predecessor(record.folder)
+    if found.record.sha256 != record.sha256:
+        raise BadArtefact(f"{path} started from {record.folder}, whose tensors are no longer those; put them back.")
+    return found.folder
+
+
+def _own_data(path: Path, given: Any) -> dict[str, Any]:
+    own: dict[str, Any] = {"data": given} if isinstance(given, str) else _mapping(path, "data", given)
+    for key, value in own.items():
+        if key not in DATA:
+            raise UnknownName(f"key of data in {path}", key, DATA)
+        kind, expected = (
+            (int, "a number") if key == "split_seed" else (dict, "LABEL: WORD") if key == "words" else (str, "text")
+        )
+        if not isinstance(value, kind):
+            raise BadInput(f"{path}: data.{key} is {value!r}; expected {expected}.")
+    if "data" not in own:
+        raise BadInput(f"{path}: data names no file; expected data: FILE, or data: {{data: FILE, ...}}.")
+    for label, word in own.get("words", {}).items():
+        if isinstance(label, bool) or isinstance(word, bool):
+            raise BadInput(f"{path}: data.words has {label}: {word}; put true and false in quotes.")
+    if "words" in own:  # labels like 0 and 1 are read as numbers
+        own["words"] = {str(label): str(word) for label, word in own["words"].items()}
+    return own
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+        # JSON may be indented with tabs, YAML may not.
+        value = json.loads(text) if text.lstrip().startswith("{") and path.suffix == ".json" else _load_yaml(text)
+    except json.JSONDecodeError as error:
+        raise BadInput(f"{path}, line {error.lineno}: is no JSON ({error.msg}).") from None
+    except FileNotFoundError:
+        raise BadInput(f"{path}: there is no such file; expected a config file (YAML or JSON) or a run.json.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"{path} cannot be read: {error}.") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        raise BadInput(f"{path}{line}: is neither YAML nor JSON ({getattr(error, 'problem', error)}).") from None
+    if not isinstance(value, dict):
+        raise BadInput(f"{path}: expected keys like task, setting, recipe; found {type(value).__name__}.")
+    return value
+
+
+def _mapping(path: Path, key: str, value: Any) -> dict[str, Any]:
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise BadInput(f"{path}: {key} is {value!r}; expected names and values.")
+    return {str(name): item for name, item in value.items()}
+
+
+def _load_yaml(text: str) -> Any:
+    return yaml.load(text, Loader=_Loader)  # a SafeLoader
+
+
+def _parsed(path: Path, key: str, value: Any, parse: Callable[[dict[str, Any]], Parsed]) -> Parsed:
+    """One part of a config file; an error in it names the file."""
+    given = _mapping(path, key, value)
+    try:
+        return parse(given)
+    except BadInput as error:
+        raise BadInput(f"{path}: {error}") from None

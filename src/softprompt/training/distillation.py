@@ -1,0 +1,227 @@
+"""MPT's source stage on disk: finished runs teach a prompt that several tasks share (softprompt.training.source_stage).
+
+OUTPUT          the shared prompt, P* and the means of U_t and V_t: a run that --start-from takes; while it is
+                tuned, run.json and the checkpoint that --resume goes on from
+OUTPUT/TASK     P* o (U_t V_t): a finished run on that task, as any other
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from softprompt.backbones import Backbone
+from softprompt.backbones.load import describe
+from softprompt.errors import BadArtefact, BadInput, Interrupted, RunFailed
+from softprompt.methods.soft_prompt import SoftPrompt
+from softprompt.recipes import Recipe, Setting
+from softprompt.runs.external import save_unscored, unscored_card
+from softprompt.runs.prompt import Prompt
+from softprompt.runs.run_card import Distillation, RunCard, read_run_card
+from softprompt.runs.run_folder import check_folder
+from softprompt.runs.start_from import Predecessor, read_predecessor
+from softprompt.runtime import distributed
+from softprompt.runtime.files import make_folder, write_lines
+from softprompt.runtime.interrupts import interruptible
+from softprompt.tasks.registry import task_again
+from softprompt.training.arguments import make_recipes, plain
+from softprompt.training.candidate import make_candidate
+from softprompt.training.checkpoint import FILE, load_checkpoint, save_checkpoint
+from softprompt.training.finish import finish, measure_floors
+from softprompt.training.progress import TrainingView, print_result
+from softprompt.training.run import Run, begin, open_backbone
+from softprompt.training.source_stage import SourceStage, tune_source_stage
+
+METHOD = "multitask"
+
+
+def distil(
+    runs: Sequence[str | Path],
+    output: str | Path,
+    *,
+    steps: int | None = None,
+    batch: int | None = None,
+    seed: int | None = None,
+    settings: Mapping[str, Any] | None = None,
+    weight: float = 0.9,
+    temperature: float = 1.0,
+    device: str | None = None,
+    overwrite: bool = False,
+    console: Console | None = None,
+) -> dict[str, Prompt]:
+    """Tune the prompts of the tasks of `runs`, one P* between them, with the runs as teachers; returns them by task.
+
+    Task, template, words, backbone and setting are those of the runs, which must agree on the last two; `batch` is
+    the examples of each task in a step. Raises BadInput or BadArtefact before anything is loaded or written.
+    """
+    distributed.only_one("distil")
+    console = console or Console(stderr=True, highlight=False)
+    root, teachers = Path(output), [read_predecessor(run) for run in runs]
+    cards = [_card_of(teacher) for teacher in teachers]
+    _check_teachers(teachers, cards)
+    check_folder(root, overwrite=overwrite)
+    if any(root.resolve() in (one.folder.resolve(), *one.folder.resolve().parents) for one in teachers):
+        raise BadInput(f"--output {root} holds a run to learn from; choose another folder.")
+    length = teachers[0].prompt.card.length
+    flags = {name: value for name, value in {"steps": steps, "batch": batch}.items() if value is not None}
+    given = {"length": length, **(settings or {}), **flags}
+    recipe = make_recipes([METHOD], given, seed)[METHOD]
+    _check_recipe(recipe, length)
+    setting = cards[0].setting if device is None else cards[0].setting.model_copy(update={"device": device})
+    said = Distillation(teachers=[one.record for one in teachers], weight=weight, temperature=temperature)
+    if describe(setting.backbone)["kind"] == "masked":
+        raise BadInput(f"{setting.backbone} fills gaps; softprompt distil works on backbones that write their answers.")
+    origins = [card.task for card in cards]
+    frozen = open_backbone(setting)
+    setting = setting.model_copy(update={"dtype": plain(frozen.dtype)})
+    stage = _made(f"{METHOD}-sources", recipe, frozen, origins, teachers)
+    for member in stage.members:
+        (_folder_of(root, member.task.name) / "prompt.json").unlink(missing_ok=True)  # of an overwritten run
+    begin(stage, root, setting, said)
+    return _tuned(frozen, stage, root, setting, said, console)
+
+
+def resume_distilled(folder: Path, card: RunCard, console: Console | None = None) -> dict[str, Prompt]:
+    """Go on with an interrupted source stage. It needs its teachers, as they were."""
+    distributed.only_one("distil")
+    console = console or Console(stderr=True, highlight=False)
+    assert card.distillation is not None
+    teachers = []
+    for record in card.distillation.teachers:
+        teachers.append(read_predecessor(record.folder))
+        if teachers[-1].record.sha256 != record.sha256:
+            raise BadArtefact(
+                f"{folder} learns from {record.folder}, whose tensors are no longer those. Put them back as they were, "
+                "or distil anew with --overwrite."
+            )
+    frozen = open_backbone(card.setting)
+    stage = _made(card.name, card.recipe, frozen, card.task["tasks"], teachers)
+    if (folder / FILE).is_file():
+        load_checkpoint(stage, folder)
+    console.print(f"{card.name} goes on after step {stage.step} of {card.recipe.steps}", soft_wrap=True)
+    return _tuned(frozen, stage, folder, card.setting, card.distillation, console)
+
+
+def _folder_of(root: Path, task: str) -> Path:
+    return root / re.sub(r"[^\w.]+", "-", task)
+
+
+def _card_of(teacher: Predecessor) -> RunCard:
+    if not (teacher.folder / "run.json").is_file():
+        raise BadInput(
+            f"{teacher.folder} holds no run.json, so its task is not known; expected a run of `softprompt train`."
+        )
+    return read_run_card(teacher.folder)
+
+
+def _check_teachers(teachers: Sequence[Predecessor], cards: Sequence[RunCard]) -> None:
+    if len(teachers) < 2:
+        raise BadInput(f"{len(teachers)} run is given; a prompt is shared by two tasks or more. Give their runs.")
+    named = [one.prompt.card.task for one in teachers]
+    if len({_folder_of(Path(), name) for name in named}) != len(named):
+        raise BadInput(f"The runs are on {', '.join(named)}; expected one run a task.")
+    for one, card in zip(teachers, cards, strict=True):
+        was = one.prompt.card
+        if card.distillation is not None or was.kind != "prompt":
+            raise BadInput(f"{one} is no teacher; expected runs on one task, of kind 'prompt' (prompt_tuning).")
+        first, place = teachers[0].prompt.card, cards[0].setting
+        if was.length != first.length:
+            raise BadInput(
+                f"{one} has {was.length} rows, {teachers[0]} {first.length}; teachers and students are of one length."
+            )
+        if _place(card.setting) != _place(place):
+            raise BadInput(
+                f"{one} was tuned on {_place(card.setting)}, and {teachers[0]} on {_place(place)}; expected the same."
+            )
+
+
+def _place(setting: Setting) -> str:
+    return f"{setting.backbone} with --max-source {setting.max_source} --placement {setting.placement}"
+
+
+def _check_recipe(recipe: Recipe, length: int) -> None:
+    if recipe.parsed_options().length != length:
+        raise BadInput(f"length={recipe.parsed_options().length}: the teachers have {length} rows; leave length out.")
+    if recipe.epochs is not None or recipe.evaluate_every == "epoch":
+        raise BadInput("Several tasks have no epoch in common; give steps, and evaluate_every in steps.")
+
+
+def _made(
+    name: str, recipe: Recipe, frozen: Backbone, origins: Sequence[dict[str, Any]], teachers: Sequence[Predecessor]
+) -> SourceStage:
+    for teacher in teachers:
+        teacher.prompt.check(frozen)
+    tasks = [task_again(origin) for origin in origins]
+    members = [make_candidate(f"{METHOD}-{task.name}", recipe, frozen, task) for task in tasks]
+    return SourceStage(name, members, [one.prompt.soft_prompt().to(frozen.device) for one in teachers])
+
+
+def _tuned(
+    frozen: Backbone, stage: SourceStage, root: Path, setting: Setting, said: Distillation, console: Console
+) -> dict[str, Prompt]:
+    """Tune, then write a run for each task and, last of all, the shared prompt."""
+
+    def save() -> None:
+        write_lines(root / "metrics.jsonl", stage.history)
+        save_checkpoint(stage, root)
+
+    def notice() -> None:
+        console.print("Ctrl-C: ending after this step, then saving. Press again to end at once.", soft_wrap=True)
+
+    rates = ", ".join(f"{group} {rate:.3g}" for group, rate in stage.recipe.rates.items())
+    tasks = ", ".join(member.task.name for member in stage.members)
+    trained = stage.prompt.trainable()
+    console.print(f"{stage.name}: {tasks}; {trained:,} trained values; rates {rates}", soft_wrap=True, markup=False)
+    with TrainingView(console, [stage.name]) as view, interruptible(notice) as interrupted:
+        tune_source_stage(
+            frozen, stage, said, listener=view, save=save, interrupted=interrupted,
+            tokens_per_pass=setting.tokens_per_pass,
+        )  # fmt: skip
+    if not stage.done:
+        raise Interrupted(
+            f"Interrupted after step {stage.step}; everything is saved. Go on with: softprompt train --resume {root}"
+        )
+    stage.settle()
+    prompts, failed = {}, ""
+    for member, record in zip(stage.members, said.teachers, strict=True):
+        folder = _folder_of(root, member.task.name)
+        make_folder(folder)
+        write_lines(folder / "metrics.jsonl", member.history)
+        floors = measure_floors(frozen, member.task)
+        run = Run(member, folder)
+        try:
+            prompts[member.task.name] = finish(frozen, run, floors)
+        except RunFailed as error:
+            failed = str(error)
+        teacher = read_predecessor(record.folder).prompt.card
+        console.print(f"{member.task.name}: {folder}", soft_wrap=True, markup=False)
+        print_result(
+            console, member.task.metrics,
+            [
+                ("commonest answer", None, floors["majority"]), ("no prompt (zero-shot)", None, floors["zero_shot"]),
+                (f"teacher, {teacher.name}", teacher.trainable, teacher.scores["test"]),
+                (member.name, member.prompt.trainable(), run.scores["test"]),
+            ],
+        )  # fmt: skip
+    _write_shared(frozen, stage, root)
+    if failed:
+        raise RunFailed(failed)
+    how = f"softprompt train --method {METHOD} --start-from {root}"
+    console.print(f"the shared prompt is in {root}: {how}", soft_wrap=True, markup=False)
+    return prompts
+
+
+def _write_shared(frozen: Backbone, stage: SourceStage, root: Path) -> None:
+    """Write the shared prompt; a folder that has its prompt.json is whole."""
+    made = SoftPrompt(stage.shared.target())
+    options = stage.recipe.parsed_options().model_dump()
+    card = unscored_card(
+        stage.name, made, frozen, template=stage.task.template, choices=(), method=METHOD, options=options,
+        task=stage.task.name,
+    )  # fmt: skip
+    card = card.model_copy(update={"seed": stage.recipe.seed, "best": stage.best, "stopped": stage.stopped})
+    origin = f"shared by the tasks {stage.task.name}: where the prompt of another task starts (`--start-from`)"
+    save_unscored(Prompt(card, made.fold()), made, root, origin)
+    (root / FILE).unlink(missing_ok=True)

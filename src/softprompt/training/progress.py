@@ -1,0 +1,99 @@
+"""What the command line shows: progress, tables, problems."""
+
+import time
+from collections.abc import Sequence
+from typing import Any, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from softprompt.tasks.metrics import percent
+from softprompt.training.loop import Tuned
+
+
+class TrainingView:
+    """How training goes: a bar a prompt on a terminal, a line an evaluation elsewhere."""
+
+    def __init__(self, console: Console, names: Sequence[str]) -> None:
+        self.console = console
+        self.began = time.monotonic()
+        self.first_step: dict[str, int] = {}
+        self.width = max(map(len, names))
+        self.bars: Progress | None = None
+        self.ids: dict[str, TaskID] = {}
+        if console.is_terminal:
+            self.bars = Progress(
+                TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(),
+                TextColumn("loss {task.fields[loss]}  dev {task.fields[dev]}"), TimeRemainingColumn(),
+                console=console, speed_estimate_period=600,
+            )  # fmt: skip
+
+    def __enter__(self) -> Self:
+        if self.bars:
+            self.bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.bars:
+            self.bars.stop()
+
+    def stepped(self, candidate: Tuned) -> None:
+        if candidate.name not in self.first_step:
+            self._first_seen(candidate)
+        if self.bars:
+            self.bars.update(self.ids[candidate.name], completed=candidate.step, loss=f"{recent_loss(candidate):5.3f}")
+        elif candidate.step - self.first_step[candidate.name] == 5:  # an early word: it runs, and how long it takes
+            self._say(candidate, "")
+
+    def _first_seen(self, candidate: Tuned) -> None:
+        self.first_step[candidate.name] = candidate.step - 1
+        if self.bars:
+            self.ids[candidate.name] = self.bars.add_task(
+                candidate.name.ljust(self.width), total=candidate.recipe.steps, completed=candidate.step,
+                loss="    -", dev="    -",
+            )  # fmt: skip
+
+    def evaluated(self, candidate: Tuned) -> None:
+        metric = candidate.task.metrics[0]
+        value = candidate.history[-1]["dev"][metric]
+        if self.bars:
+            self.bars.update(self.ids[candidate.name], dev=f"{metric} {percent(value):>5}")
+            return
+        self._say(candidate, f"dev {metric} {percent(value)}  ")
+
+    def _say(self, candidate: Tuned, dev: str) -> None:
+        taken = time.monotonic() - self.began
+        done = candidate.step - self.first_step[candidate.name]
+        left = taken / max(done, 1) * (candidate.recipe.steps - candidate.step)
+        self.console.print(
+            f"{candidate.name:{self.width}}  step {candidate.step:>5}/{candidate.recipe.steps}  "
+            f"loss {recent_loss(candidate):.3f}  {dev}ETA {clock(left)}",
+            soft_wrap=True,
+        )
+
+    def ended(self, candidate: Tuned) -> None:
+        if candidate.stopped:
+            self.console.print(f"{candidate.name} stopped early: {candidate.stopped}", soft_wrap=True)
+
+
+def recent_loss(candidate: Tuned, count: int = 20) -> float:
+    losses = [entry["loss"] for entry in candidate.history[-2 * count :] if "loss" in entry][-count:]
+    return sum(losses) / len(losses) if losses else float("nan")
+
+
+def clock(seconds: float) -> str:
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+
+
+def print_result(console: Console, metrics: Sequence[str], rows: Sequence[tuple[str, Any, dict[str, Any]]]) -> None:
+    """A table of scores: `rows` are (what, trainable values or None, scores as JSON)."""
+    table = Table(box=None, pad_edge=False)
+    table.add_column("test")
+    for metric in metrics:
+        table.add_column(metric, justify="right")
+    table.add_column("trained values", justify="right")
+    for what, trainable, scores in rows:
+        values = [percent(scores["metrics"][metric]) for metric in metrics]
+        table.add_row(what, *values, "-" if trainable is None else f"{trainable:,}")
+    console.print(table)

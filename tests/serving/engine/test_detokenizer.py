@@ -1,0 +1,78 @@
+"""Pieces of text, put together, are the text of all tokens; tokens are drawn as asked."""
+
+import random
+
+import pytest
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
+
+from softprompt.serving.engine.detokenizer import TextStream
+from softprompt.serving.engine.sampler import Sampler, Sampling, choose
+from tests import tiny
+
+TEXTS = ["héllo wörld — it's 5 o'clock 🙂🙃 日本語", " \n two  blanks \n\n ", "good bad", ""]
+
+
+def _bytes() -> PreTrainedTokenizerFast:
+    """A byte-level tokenizer with few merges: most characters beyond ASCII are several tokens."""
+    made = Tokenizer(models.BPE())
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    made.train_from_iterator(TEXTS, trainers.BpeTrainer(vocab_size=280, initial_alphabet=alphabet, show_progress=False))
+    return PreTrainedTokenizerFast(tokenizer_object=made, eos_token="</s>")
+
+
+def _pieces() -> PreTrainedTokenizerFast:
+    """As SentencePiece's: a blank is part of the word after it, and falls away at the beginning of a text."""
+    words = ["\u2581", "\u2581good", "\u2581bad", "ly", "\u2581two", "."]
+    made = Tokenizer(models.WordLevel({w: i for i, w in enumerate(["<unk>", "</s>", *words])}, unk_token="<unk>"))
+    made.decoder = decoders.Metaspace()
+    return PreTrainedTokenizerFast(tokenizer_object=made, unk_token="<unk>", eos_token="</s>")
+
+
+@pytest.mark.parametrize("tokenizer", [_bytes(), _pieces(), tiny.tokenizer()], ids=["bytes", "pieces", "words"])
+@pytest.mark.parametrize("strip", [True, False])
+@pytest.mark.parametrize("stops", [(), ("o",), ("d b", "two", "🙂")])
+def test_pieces_are_the_whole_text(tokenizer: PreTrainedTokenizerFast, strip: bool, stops: tuple[str, ...]) -> None:
+    draw = random.Random(0)
+    cases = [tokenizer(text, add_special_tokens=False).input_ids for text in TEXTS]
+    cases += [[draw.randrange(len(tokenizer)) for _ in range(12)] for _ in range(60)]
+    for ids in cases:
+        stream, found = TextStream(tokenizer, stops, strip=strip), ""
+        for token in ids:
+            found += stream.add(token)
+            if stream.stopped:
+                break
+        found += stream.end()
+        whole = tokenizer.decode(ids, skip_special_tokens=True)
+        places = [whole.find(stop) for stop in stops if stop in whole]
+        whole = whole[: min(places)] if places else whole
+        assert found == (whole.strip() if strip else whole)
+        assert stream.stopped == bool(places)
+
+
+def test_temperature_nucleus_and_seed() -> None:
+    logits = torch.log(torch.tensor([0.5, 0.3, 0.15, 0.05]))
+
+    def drawn(**settings: float) -> list[int]:
+        chooser = Sampler(Sampling(seed=1, **settings))
+        return [chooser(logits).token for _ in range(2000)]
+
+    counts = torch.bincount(torch.tensor(drawn(temperature=1.0)), minlength=4) / 2000
+    assert float((counts - logits.exp()).abs().max()) < 0.04
+    assert set(drawn(temperature=1.0, top_p=0.8)) == {0, 1}
+    assert set(drawn(temperature=1.0, top_p=0.81)) == {0, 1, 2}
+    assert set(drawn(temperature=0.01)) == set(drawn(temperature=1.0, top_p=0.1)) == {0}
+    assert drawn(temperature=1.0) == drawn(temperature=1.0)
+
+
+def test_reported_probabilities_are_the_models_own() -> None:
+    logits = torch.tensor([[0.0, 2.0, 1.0], [3.0, 0.0, 0.0]])
+    plain, told = choose(logits, [Sampler(Sampling()), Sampler(Sampling(temperature=0.5, seed=0, logprobs=2))])
+    assert plain.token == 1
+    assert plain.logprob is None
+    assert told.logprob == pytest.approx(float(torch.log_softmax(logits[1], 0)[told.token]))
+    assert told.top[0][0] == 0
+    assert len(told.top) == 2

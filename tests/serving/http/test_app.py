@@ -1,0 +1,406 @@
+"""The routes: OpenAI's shapes, keys, limits, and an answer to every malformed request."""
+
+import asyncio
+import json
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import openai
+import pytest
+import uvicorn
+from safetensors.torch import load_file, save
+from typer.testing import CliRunner
+
+from softprompt.errors import BadInput
+from softprompt.evaluation.nearest_words import nearest_words
+from softprompt.runs.prompt import load_prompt
+from softprompt.serving.engine.engine import Batching
+from softprompt.serving.http.auth import Keys
+from softprompt.serving.limits import Limits
+from tests import tiny
+from tests.served import TEAMS, client_of, predicting, tiny_app, write_all_kinds, write_prompt
+
+TEXT = "the parcel is late"
+Ask = Callable[[httpx2.AsyncClient], Awaitable[None]]
+
+
+def with_client(folder: Path, ask: Ask, key: str | None = None, **settings: Any) -> None:
+    async def all_of_it() -> None:
+        async with client_of(tiny_app(folder, **settings), key) as client:
+            await ask(client)
+
+    asyncio.run(all_of_it())
+
+
+def error(answer: httpx2.Response, status: int) -> str:
+    assert answer.status_code == status, answer.text
+    told = answer.json()["error"]
+    assert set(told) == {"message", "type", "param", "code"}
+    return str(told["message"])
+
+
+def test_the_openai_client_completes_streams_and_lists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def ask(client: httpx2.AsyncClient) -> None:
+        ai = openai.AsyncOpenAI(api_key="any", base_url="http://server/v1", http_client=client, max_retries=0)
+        listed = [model.id async for model in ai.models.list()]
+        assert listed == ["base", "bare", "behind", "free", "looking", "opened", "placed", "shifted", "teams"]
+        assert (await ai.models.retrieve("free")).owned_by == "softprompt"
+        made = await ai.completions.create(model="free", prompt=[TEXT, "good bad"])
+        assert [choice.index for choice in made.choices] == [0, 1]
+        with predicting(cache(lambda **given: tiny.backbone("llama", **given)), monkeypatch) as predict:
+            assert made.choices[0].text == predict(tmp_path / "free", TEXT)["prediction"]
+            assert made.choices[1].text == predict(tmp_path / "free", "good bad")["prediction"]
+        assert made.usage is not None
+        assert made.usage.prompt_tokens == 6
+        stream = await ai.completions.create(
+            model="free", prompt=[TEXT, "good bad"], stream=True, stream_options={"include_usage": True}
+        )
+        pieces, ended, told = ["", ""], [None, None], None
+        async for chunk in stream:
+            told = chunk.usage or told
+            for choice in chunk.choices:
+                pieces[choice.index] += choice.text
+                ended[choice.index] = choice.finish_reason or ended[choice.index]
+        assert pieces == [choice.text for choice in made.choices]
+        assert ended == [choice.finish_reason for choice in made.choices]
+        assert told == made.usage
+        with pytest.raises(openai.NotFoundError, match="There is no prompt 'nobody' here"):
+            await ai.completions.create(model="nobody", prompt=TEXT)
+        with pytest.raises(openai.BadRequestError, match="echo=True is not supported"):
+            await ai.completions.create(model="free", prompt=TEXT, echo=True)
+
+    with_client(tmp_path, ask)
+
+
+def test_sampling_stops_and_log_probabilities(tmp_path: Path) -> None:
+    async def ask(client: httpx2.AsyncClient) -> None:
+        async def made(**body: Any) -> dict[str, Any]:
+            answer = await client.post(
+                "/v1/completions", json={"model": "base", "prompt": TEXT, "max_tokens": 9} | body
+            )
+            assert answer.status_code == 200, answer.text
+            choice: dict[str, Any] = answer.json()["choices"][0]
+            return choice
+
+        greedy = await made()
+        assert greedy["finish_reason"] == "length"
+        words = greedy["text"].split()
+        stopped = await made(stop=words[3])
+        assert (stopped["text"].split(), stopped["finish_reason"]) == (words[: words.index(words[3])], "stop")
+        one, again, other = [await made(temperature=1.5, seed=seed) for seed in (1, 1, 2)]
+        assert one["text"] == again["text"] != other["text"]
+        told = (await made(logprobs=2))["logprobs"]
+        assert len(told["tokens"]) == len(told["token_logprobs"]) == len(told["text_offset"]) == 9
+        assert {len(top) for top in told["top_logprobs"]} <= {1, 2}  # some of this vocabulary are spelled alike
+        for token, value, top in zip(told["tokens"], told["token_logprobs"], told["top_logprobs"], strict=True):
+            assert max(top.values()) == value == top[token]
+
+    with_client(tmp_path, ask)
+
+
+def test_classify_gives_the_probabilities_of_predict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def ask(client: httpx2.AsyncClient) -> None:
+        told = (await client.post("/v1/classify", json={"model": "teams", "input": [TEXT, "good bad"]})).json()
+        with predicting(cache(lambda **given: tiny.backbone("llama", **given)), monkeypatch) as predict:
+            for found, text in zip(told["data"], [TEXT, "good bad"], strict=True):
+                alone = predict(tmp_path / "teams", text)
+                assert found["prediction"] == alone["prediction"]
+                assert found["probabilities"] == pytest.approx(alone["probabilities"], abs=1e-5)
+        own = (await client.post("/v1/classify", json={"model": "base", "input": TEXT, "choices": ["a", "b c"]})).json()
+        assert set(own["data"][0]["probabilities"]) == {"a", "b c"}
+        assert "give the choices in the request" in error(
+            await client.post("/v1/classify", json={"model": "free", "input": TEXT}), 400
+        )
+        same = await client.post("/v1/classify", json={"model": "base", "input": TEXT, "choices": ["a", "a "]})
+        assert "are the same tokens" in error(same, 400)
+
+    with_client(tmp_path, ask)
+
+
+def test_templates_of_several_columns_and_raw_texts(tmp_path: Path) -> None:
+    backbone = tiny.backbone("llama")
+    write_prompt(tmp_path / "pair", backbone, template="{a} text {b} team")
+
+    async def ask(client: httpx2.AsyncClient) -> None:
+        async def text(**body: Any) -> httpx2.Response:
+            return await client.post("/v1/completions", json={"model": "pair", "max_tokens": 6} | body)
+
+        row = {"a": "good", "b": "bad"}
+        asked = [await text(prompt=form) for form in (row, json.dumps(row), [row])]
+        assert len({answer.json()["choices"][0]["text"] for answer in asked}) == 1
+        raw = await text(prompt="good text bad team", raw=True)
+        assert raw.json()["choices"][0]["text"].strip() == asked[0].json()["choices"][0]["text"]
+        assert "give each text as JSON" in error(await text(prompt="good"), 400)
+        assert "needs the column 'b'" in error(await text(prompt={"a": "good"}), 400)
+        assert "an input is a text" in error(await text(prompt=row, raw=True), 400)
+        cut = await text(prompt={"a": " ".join(["good"] * 300), "b": "bad"})
+        assert cut.json()["choices"][0]["truncated"] is True
+
+    with_client(tmp_path, ask, batching=Batching(rows=4, tokens=400, pass_tokens=400))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"prompt": []}, "at least 1 item"),
+        ({"prompt": [1, 2]}, "prompt"),
+        ({"prompt": None}, "prompt"),
+        ({"prompt": ""}, "no tokens"),
+        ({"prompt": "\ud800"}, "prompt"),
+        ({"promt": TEXT}, "Unknown parameter 'promt'. Did you mean 'prompt'?"),
+        ({"max_tokens": 0}, "max_tokens: Input should be greater than or equal to 1."),
+        ({"max_tokens": "5"}, "max_tokens"),
+        ({"max_tokens": 5000}, "at most 1024"),
+        ({"max_tokens": 93}, "has room for 3. Shorten it or lower max_tokens"),
+        ({"max_tokens": 96}, "leave none for the source"),
+        ({"prompt": "good " * 5000}, "at most 4096"),
+        ({"temperature": 3}, "temperature"),
+        ({"temperature": float("nan")}, "temperature"),
+        ({"top_p": 0}, "top_p"),
+        ({"stop": [""]}, "stop"),
+        ({"n": 2}, "n=2 is not supported"),
+        ({"best_of": 3}, "best_of=3 is not supported"),
+        ({"logit_bias": {"5": 1.0}}, "logit_bias"),
+        ({"seed": 2**70}, "seed"),
+        ({"model": ""}, "model"),
+        ({"prompt": ["good"] * 200}, "at most 128"),
+        ({"stream_options": {"include_usage": True}}, "only for stream=true"),
+    ],
+)
+def test_a_malformed_request_is_told_what_is_wrong(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    async def ask(client: httpx2.AsyncClient) -> None:
+        body = json.dumps({"model": "base", "prompt": TEXT} | change)
+        answer = await client.post("/v1/completions", content=body, headers={"Content-Type": "application/json"})
+        assert message in error(answer, 400)
+
+    with_client(tmp_path, ask)
+
+
+def test_bodies_that_are_nothing(tmp_path: Path) -> None:
+    async def ask(client: httpx2.AsyncClient) -> None:
+        for body in (b"", b"{", b"[]", b"null", b"\xff\xfe", b"[" * 50_000, b'{"model": NaN}'):
+            for headers in ({"Content-Type": "application/json"}, {"Content-Type": "text/plain"}, {}):
+                for route in ("/v1/completions", "/v1/classify"):
+                    error(await client.post(route, content=body, headers=headers), 400)
+        assert "nothing at '/v1/nothing'. The page is at /" in error(await client.get("/v1/nothing"), 404)
+        error(await client.get("/v1/completions"), 405)
+        error(await client.get("/v1/prompts?limit=0"), 400)
+        error(await client.get("/v1/prompts/..%2f..%2fetc"), 404)
+
+    with_client(tmp_path, ask)
+
+
+def test_keys_for_use_and_keys_for_change(tmp_path: Path) -> None:
+    backbone = tiny.backbone("llama")
+    write_all_kinds(tmp_path / "served", backbone)
+    new = write_prompt(tmp_path / "new", backbone, seed=9, choices=TEAMS)
+    files = {"card": (new / "prompt.json").read_bytes(), "tensors": (new / "prompt.safetensors").read_bytes()}
+
+    async def ask(client: httpx2.AsyncClient) -> None:
+        def key(name: str) -> dict[str, str]:
+            return {"Authorization": f"Bearer {name}"}
+
+        body = {"model": "teams", "input": TEXT}
+        for wrong in (
+            {},
+            key("user "),
+            key("User"),
+            key(""),
+            {"Authorization": "user"},
+            {"Authorization": "Basic user"},
+        ):
+            answer = await client.post("/v1/classify", json=body, headers=wrong)
+            if wrong.get("Authorization") == "Bearer user ":  # blanks around a header's value are none of its
+                continue
+            assert "Bearer" in error(answer, 401)
+            assert answer.headers["WWW-Authenticate"] == "Bearer"
+        error(await client.get("/v1/prompts"), 401)
+        error(await client.get("//v1/prompts"), 401)
+        assert (await client.post("/v1/classify", json=body, headers=key("user"))).status_code == 200
+        assert (await client.post("/v1/classify", json=body, headers=key("admin"))).status_code == 200
+        assert "may not change" in error(await client.put("/v1/prompts/new", files=files, headers=key("user")), 403)
+        assert "may not change" in error(await client.delete("/v1/prompts/teams", headers=key("user")), 403)
+        put = await client.put("/v1/prompts/new", files=files, headers=key("admin"))
+        assert (put.status_code, put.json()["version"], put.json()["card"]["choices"]) == (200, 1, TEAMS)
+        for open_to_all in ("/healthz", "/readyz", "/metrics", "/docs", "/openapi.json"):
+            assert (await client.get(open_to_all)).status_code == 200
+        told = (await client.get("/openapi.json")).text
+        assert "422" not in told
+        assert "HTTPBearer" in told
+
+    with_client(tmp_path / "served", ask, keys=Keys.of(["user,other"], ["admin"]))
+
+
+def test_a_key_is_compared_whole_and_never_shown() -> None:
+    keys = Keys.of(["one"], ["two"])
+    assert "one" not in repr(keys)
+    assert [keys.caller(f"Bearer {key}").may_ask for key in ("one", "two", "on", "one1", "é")] == [1, 1, 0, 0, 0]
+    assert keys.caller("bearer two").may_change
+    assert not Keys.of([], ["two"]).caller(None).may_change
+    assert Keys.of([], ["two"]).caller(None).may_ask
+    with pytest.raises(BadInput, match="holds blanks"):
+        Keys.of(["a b"], [])
+
+
+def test_prompts_are_put_listed_and_deleted(tmp_path: Path) -> None:
+    backbone = tiny.backbone("llama")
+    write_all_kinds(tmp_path / "served", backbone)
+    new = write_prompt(tmp_path / "new", backbone, seed=9, choices=TEAMS)
+    whole = save(load_file(new / "prompt.safetensors"), {"card": (new / "prompt.json").read_text()})
+    foreign = write_prompt(tmp_path / "foreign", tiny.backbone("gpt2"))
+
+    async def ask(client: httpx2.AsyncClient) -> None:
+        body = {"model": "teams", "input": TEXT}
+        before = (await client.post("/v1/classify", json=body)).json()["data"]
+        put = await client.put("/v1/prompts/teams", content=whole)
+        assert (put.status_code, put.json()["version"]) == (200, 2)
+        assert (await client.post("/v1/classify", json=body)).json()["data"] != before
+        page = (await client.get("/v1/prompts?limit=2&after=behind&cards=true")).json()
+        assert [(one["name"], one["card"]["kind"]) for one in page["data"]] == [
+            ("free", "prompt"),
+            ("looking", "input"),
+        ]
+        assert (page["total"], page["has_more"]) == (8, True)
+        assert [one["name"] for one in (await client.get("/v1/prompts?search=EA")).json()["data"]] == ["teams"]
+        assert (await client.get("/v1/prompts/placed")).json()["card"]["positions"] == 6
+        near = (await client.get("/v1/prompts/placed?words=3")).json()["nearest"]
+        rows = load_prompt(tmp_path / "served" / "placed").folded.prompt
+        assert near == [[word for word, _ in row] for row in nearest_words(backbone, rows, 3)]
+        assert (await client.get("/v1/prompts/looking?words=3")).json()["nearest"] is None
+        error(await client.get("/v1/prompts/placed?words=11"), 400)
+        assert (await client.delete("/v1/prompts/teams")).json() == {"name": "teams", "deleted": True}
+        error(await client.delete("/v1/prompts/teams"), 404)
+        error(await client.post("/v1/classify", json=body), 404)
+        assert "no safetensors file with" in error(await client.put("/v1/prompts/x", content=b"\x80\x04pickle"), 400)
+        assert "Send two parts" in error(await client.put("/v1/prompts/x", files={"card": b"{}"}), 400)
+        assert "cannot be a prompt's name" in error(await client.put("/v1/prompts/.x", content=whole), 400)
+        files = {
+            "card": (foreign / "prompt.json").read_bytes(),
+            "tensors": (foreign / "prompt.safetensors").read_bytes(),
+        }
+        assert "tuned for tiny-gpt2" in error(await client.put("/v1/prompts/x", files=files), 409)
+        torn = await client.put(
+            "/v1/prompts/x", content=b"--b\r\nbroken", headers={"Content-Type": "multipart/form-data; boundary=b"}
+        )
+        error(torn, 400)
+
+    with_client(tmp_path / "served", ask, key="admin", keys=Keys.of([], ["admin"]))
+
+
+def test_a_prompt_that_cannot_be_used_is_a_conflict(tmp_path: Path) -> None:
+    write_prompt(tmp_path / "foreign", tiny.backbone("gpt2"))
+    write_prompt(tmp_path / "damaged", tiny.backbone("llama"))
+    (tmp_path / "damaged" / "prompt.json").write_text("{}")
+
+    async def ask(client: httpx2.AsyncClient) -> None:
+        assert "tuned for" in error(
+            await client.post("/v1/completions", json={"model": "foreign", "prompt": TEXT}), 409
+        )
+        error(await client.post("/v1/completions", json={"model": "damaged", "prompt": TEXT}), 409)
+        error(await client.get("/v1/prompts/damaged"), 409)
+        listed = (await client.get("/v1/prompts?cards=true")).json()["data"]
+        assert ["error" in one and bool(one["error"]) for one in listed] == [True, False]
+
+    with_client(tmp_path, ask)
+
+
+def test_limits_on_bodies_and_on_requests_at_once(tmp_path: Path) -> None:
+    async def ask(client: httpx2.AsyncClient) -> None:
+        long = {"model": "base", "prompt": "good " * 1000}
+        assert "at most 2000 are read" in error(await client.post("/v1/completions", json=long), 413)
+
+        async def streamed() -> AsyncIterator[bytes]:
+            for _ in range(100):
+                yield b" " * 100
+
+        undeclared = await client.post(
+            "/v1/completions", content=streamed(), headers={"Content-Type": "application/json"}
+        )
+        assert "more than 2000" in error(undeclared, 413)
+        body = {"model": "base", "prompt": TEXT, "max_tokens": 60}
+        answers = await asyncio.gather(*(client.post("/v1/completions", json=body) for _ in range(6)))
+        refused = [answer for answer in answers if answer.status_code == 429]
+        assert 0 < len(refused) < 6
+        assert all(int(answer.headers["Retry-After"]) >= 1 for answer in refused)
+        assert (await client.post("/v1/completions", json=body)).status_code == 200
+
+    with_client(tmp_path, ask, limits=Limits(body=2000, concurrent=2))
+
+
+def test_a_full_queue_is_429_and_an_ending_server_503(tmp_path: Path) -> None:
+    async def ask(client: httpx2.AsyncClient) -> None:
+        body = {"model": "base", "prompt": [TEXT] * 4, "max_tokens": 30}
+        answer = await client.post("/v1/completions", json=body)
+        assert "requests are waiting already" in error(answer, 429)
+        assert int(answer.headers["Retry-After"]) >= 1
+        told = (await client.get("/metrics")).text
+        assert 'softprompt_requests_total{method="POST",route="/v1/completions",status="429"} 1.0' in told
+        assert "softprompt_queue_length 0.0" in told
+
+    with_client(tmp_path, ask, batching=Batching(rows=1, tokens=100, pass_tokens=64, queue=3))
+
+    async def ended() -> None:
+        app = tiny_app(tmp_path)
+        async with client_of(app) as client:
+            assert (await client.get("/readyz")).json() == {"status": "ready"}
+        async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://server") as client:
+            error(await client.get("/readyz"), 503)
+            error(await client.post("/v1/completions", json={"model": "base", "prompt": TEXT}), 503)
+
+    asyncio.run(ended())
+
+
+@asynccontextmanager
+async def live(app: Any, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[str]:
+    """A real server at an address of this machine, the only one that may be reached."""
+    monkeypatch.undo()
+    connect = socket.socket.connect
+
+    def local(self: socket.socket, address: Any) -> None:
+        assert address[0] == "127.0.0.1"
+        connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", local)
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", timeout_graceful_shutdown=20))
+    serving = asyncio.ensure_future(server._serve())
+    while not server.started:
+        await asyncio.sleep(0.01)
+    try:
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        await serving
+
+
+def test_clients_that_go_away_free_their_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    app = tiny_app(tmp_path, batching=Batching(rows=2, tokens=100, pass_tokens=64))
+    body = {"model": "base", "prompt": TEXT, "max_tokens": 80, "temperature": 2.0, "seed": 1}
+
+    async def ask() -> None:
+        async with live(app, monkeypatch) as address, httpx2.AsyncClient(base_url=address) as client:
+            async with client.stream("POST", "/v1/completions", json=body | {"stream": True}) as stream:
+                events = stream.aiter_lines()
+                assert (await anext(events)).startswith("data: {")
+            with pytest.raises(httpx2.ReadTimeout):
+                await client.post("/v1/completions", json=body | {"prompt": [TEXT] * 100}, timeout=0.3)
+            while "softprompt_running 0.0" not in (told := (await client.get("/metrics")).text):
+                await asyncio.sleep(0.01)
+            assert "softprompt_queue_length 0.0" in told
+            assert (await client.post("/v1/completions", json=body | {"max_tokens": 2})).status_code == 200
+
+    asyncio.run(ask())
+
+
+def test_the_command_refuses_before_it_loads(tmp_path: Path) -> None:
+    from softprompt.cli import app
+
+    nowhere = CliRunner().invoke(app, ["serve", "--backbone", "smollm2-135m", "--prompts", str(tmp_path / "none")])
+    assert isinstance(nowhere.exception, BadInput)
+    assert "is no folder" in str(nowhere.exception)
+    key = ["serve", "--backbone", "smollm2-135m", "--prompts", str(tmp_path), "--api-key", "a b"]
+    assert "holds blanks" in str(CliRunner().invoke(app, key).exception)
