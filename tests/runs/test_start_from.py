@@ -20,10 +20,10 @@ from softprompt.runs.prompt import load_prompt
 from softprompt.runs.run_card import read_run_card
 from softprompt.runs.start_from import Predecessor, read_predecessor
 from softprompt.tasks import Example, Task
-from softprompt.training.arguments import choose_methods, make_recipes
 from softprompt.training.candidate import Candidate, make_candidate
 from softprompt.training.finish import finish
 from softprompt.training.loop import tune
+from softprompt.training.request import choose_methods, make_recipes
 from softprompt.training.run import Run, Setting, begin, resume_run, tune_runs
 from tests import tiny
 from tests.cli.test_app import QUICK, Cli, cli, data, model

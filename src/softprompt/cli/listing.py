@@ -21,10 +21,12 @@ from softprompt.recipes.registry import RECIPES, TABLES, get_recipe
 from softprompt.runs.predict import load_for
 from softprompt.runs.prompt import load_prompt
 from softprompt.runs.run_folder import versions
-from softprompt.tasks import CATALOGUE, Split, Task
+from softprompt.runtime.arguments import parse_model
+from softprompt.tasks import CATALOGUE, Task
 from softprompt.tasks.published.entry import Entry
 from softprompt.tasks.registry import TASKS, get_task
-from softprompt.training.arguments import read_task
+from softprompt.training.arguments import CommonArguments
+from softprompt.training.request import read_task
 
 
 def show_run(run: str | Path, words: int = 5, backbone: str | None = None) -> dict[str, Any]:
@@ -41,18 +43,12 @@ def show_run(run: str | Path, words: int = 5, backbone: str | None = None) -> di
     return found
 
 
-def show_task(
-    name: str,
-    data_dir: str | Path | None = None,
-    template: str | None = None,
-    limit: int | Mapping[Split, int] | None = None,
-    **published: Any,
-) -> dict[str, Any]:
-    """What a task is: rows and targets by split, one example, and what its data lacks of the published.
+def show_task(name: str, given: Mapping[str, object]) -> dict[str, Any]:
+    """Describe a task: rows and targets by split, one example, and what its data lacks of the published.
 
-    `published` is what else `get_task` takes: protocol, compat, shots, draw.
+    `given` are the arguments of training that say which rows are read, and how they are asked.
     """
-    task = read_task(None, name, template=template, data_dir=data_dir, limit=limit, published=published)
+    task = read_task(parse_model(CommonArguments, given), name)
     first = task.examples["train"][0]
     return {
         "name": task.name, "version": task.version, "metrics": list(task.metrics), "choices": list(task.choices),

@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from softprompt.tasks.metrics import percent
+from softprompt.training.check import CheckReport
 
 
 def print_table(console: Console, title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -72,14 +73,15 @@ def print_run(console: Console, found: dict[str, Any]) -> None:
             console.print(f"{row:>4}  {shown}", soft_wrap=True, markup=False)
 
 
-def print_check(console: Console, report: dict[str, Any]) -> None:
-    for name, value in report["resolved"].items():
+def print_check(console: Console, report: CheckReport) -> None:
+    """Print what train would do, then its problems."""
+    for name, value in report.resolved.items():
         console.print(
             f"{name:10} {value!r}" if isinstance(value, str) else f"{name:10} {value}", soft_wrap=True, markup=False
         )
-    for problem in report["problems"]:
+    for problem in report.problems:
         console.print(f"[bold red]problem[/]  {problem.replace('[', chr(92) + '[')}", soft_wrap=True)
-    console.print(f"{len(report['problems'])} problems" if report["problems"] else "no problems")
+    console.print(f"{len(report.problems)} problems" if report.problems else "no problems")
 
 
 def print_task(console: Console, found: dict[str, Any]) -> None:

@@ -4,25 +4,19 @@ import math
 from collections.abc import Iterable
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from softprompt.errors import BadInput, UnknownName
 from softprompt.methods.registry import Options, get_method, parse_options
+from softprompt.recipes.budget import Seeded, StepBudget
 
 
-class Recipe(BaseModel):
+class Recipe(StepBudget, Seeded):
     """How one prompt is tuned; `resolved` fills in what is left open."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     method: str = "prompt_tuning"
     options: dict[str, Any] = Field(default_factory=dict, description="the method's own options")
-    steps: int = Field(300, ge=1, description="optimizer steps")
     epochs: int | None = Field(None, ge=1, description="instead of steps: passes over the training examples")
-    batch: int = Field(16, ge=1, description="examples a step")
-    tokens_per_step: int | None = Field(
-        None, ge=1, description="instead of batch: as many examples a step as hold this many source and target tokens"
-    )
     rates: dict[str, float] = Field(default_factory=dict, description="learning rate by group; else the method's rule")
     rate_factor: float = Field(1.0, gt=0, description="multiplies every learning rate, a method's rule as well")
     decay: dict[str, float] = Field(default_factory=dict, description="AdamW weight decay by group")
@@ -39,7 +33,6 @@ class Recipe(BaseModel):
     evaluate_every: int | Literal["epoch"] = Field(50, description="steps between evaluations on dev, or epoch")
     patience: int | None = Field(None, ge=1, description="stop after this many evaluations without a better one")
     dev_limit: int | None = Field(200, ge=1, description="dev examples used to choose a checkpoint; null: all")
-    seed: int = Field(0, ge=0, description="of the start and of the order of examples")
 
     @field_validator("evaluate_every")
     @classmethod

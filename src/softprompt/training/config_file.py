@@ -47,7 +47,7 @@ _Loader.add_implicit_resolver(
 )
 
 
-def plan_words(path: str | Path | None = None, recipe: str | None = None) -> dict[str, Any]:
+def plan_arguments(path: str | Path | None = None, recipe: str | None = None) -> dict[str, Any]:
     """What `train` is to be told, from a config file or run.json at `path`, or from a recipe by name.
 
     Raises BadInput (with the file, and a line where one is at fault), UnknownName, BadArtefact.
@@ -82,10 +82,18 @@ def plan_words(path: str | Path | None = None, recipe: str | None = None) -> dic
     return words | _task_words(_parsed(path, "task", spec, parse_spec))
 
 
-def beside(told: Mapping[str, Any], *, data: object = None, task: object = None) -> dict[str, Any]:
-    """What `plan_words` told, without its examples where the user names others: `data` for a task, or the reverse."""
-    other = ("data" in told and task is not None) or ("task" in told and data is not None)
-    return {name: value for name, value in told.items() if not (other and name in ROWS)}
+def add_plan(
+    values: Mapping[str, object], plan: Path | None, config: Path | None, recipe: str | None
+) -> dict[str, object]:
+    """Fill in `values`, the arguments that were given, from a plan, a config file or a paper's recipe.
+
+    What the plan says of its data is left out where other data is given. Raises BadInput for more than one of them.
+    """
+    if plan is not None and config is not None:
+        raise BadInput(f"{plan} and --config {config}: give one of them.")
+    planned = plan_arguments(plan or config, recipe)
+    other = ("data" in planned and "task" in values) or ("task" in planned and "data" in values)
+    return {name: value for name, value in planned.items() if not (other and name in ROWS)} | dict(values)
 
 
 def _words(plan: Plan) -> dict[str, Any]:

@@ -22,15 +22,15 @@ from softprompt.runs.prompt import Prompt
 from softprompt.runs.run_card import Distillation, RunCard, read_run_card
 from softprompt.runs.run_folder import check_folder
 from softprompt.runs.start_from import Predecessor, read_predecessor
-from softprompt.runtime import distributed
 from softprompt.runtime.files import make_folder, write_lines
 from softprompt.runtime.interrupts import interruptible
+from softprompt.runtime.launch import check_single_process
 from softprompt.tasks.registry import task_again
-from softprompt.training.arguments import make_recipes, plain
 from softprompt.training.candidate import make_candidate
 from softprompt.training.checkpoint import FILE, load_checkpoint, save_checkpoint
 from softprompt.training.finish import finish, measure_floors
 from softprompt.training.progress import TrainingView, print_result
+from softprompt.training.request import dtype_name, make_recipes
 from softprompt.training.run import Run, begin, open_backbone
 from softprompt.training.source_stage import SourceStage, tune_source_stage
 
@@ -56,7 +56,7 @@ def distil(
     Task, template, words, backbone and setting are those of the runs, which must agree on the last two; `batch` is
     the examples of each task in a step. Raises BadInput or BadArtefact before anything is loaded or written.
     """
-    distributed.only_one("distil")
+    check_single_process("distil")
     console = console or Console(stderr=True, highlight=False)
     root, teachers = Path(output), [read_predecessor(run) for run in runs]
     cards = [_card_of(teacher) for teacher in teachers]
@@ -75,7 +75,7 @@ def distil(
         raise BadInput(f"{setting.backbone} fills gaps; softprompt distil works on backbones that write their answers.")
     origins = [card.task for card in cards]
     frozen = open_backbone(setting)
-    setting = setting.model_copy(update={"dtype": plain(frozen.dtype)})
+    setting = setting.model_copy(update={"dtype": dtype_name(frozen.dtype)})
     stage = _made(f"{METHOD}-sources", recipe, frozen, origins, teachers)
     for member in stage.members:
         (_folder_of(root, member.task.name) / "prompt.json").unlink(missing_ok=True)  # of an overwritten run
@@ -85,7 +85,7 @@ def distil(
 
 def resume_distilled(folder: Path, card: RunCard, console: Console | None = None) -> dict[str, Prompt]:
     """Go on with an interrupted source stage. It needs its teachers, as they were."""
-    distributed.only_one("distil")
+    check_single_process("distil")
     console = console or Console(stderr=True, highlight=False)
     assert card.distillation is not None
     teachers = []

@@ -25,14 +25,17 @@ Tracker: TypeAlias = str | GeneralTracker
 """A name, or a tracker of your own in accelerate's form."""
 
 
-def check_trackers(given: Tracker | Sequence[Tracker] | None) -> list[Tracker]:
-    """What was asked for, as a list. Raises UnknownName, and MissingPackage for a tracker that is not installed."""
-    asked = [given] if isinstance(given, (str, GeneralTracker)) else list(given or [])
+def check_trackers(given: object) -> list[Tracker]:
+    """List the trackers that are `given`: None, a Tracker, or a sequence of them.
+
+    Raises UnknownName, and MissingPackage for a tracker that is not installed.
+    """
+    asked = list(given) if isinstance(given, Sequence) and not isinstance(given, str) else [given] if given else []
     for name in asked:
         if isinstance(name, GeneralTracker):
             continue
         if name not in TRACKERS:
-            raise UnknownName("tracker", name, TRACKERS)
+            raise UnknownName("tracker", str(name), TRACKERS)
         if importlib.util.find_spec(name) is None:
             raise MissingPackage(name, f"--tracker {name} needs it.", f"pip install {name}")
     return asked

@@ -22,12 +22,12 @@ from softprompt.recipes.override import override_all
 from softprompt.runs.prompt import load_prompt
 from softprompt.runs.run_card import read_run_card
 from softprompt.tasks import Example
-from softprompt.training.arguments import make_recipes
 from softprompt.training.candidate import Candidate, make_candidate
 from softprompt.training.checkpoint import load_checkpoint, save_checkpoint
 from softprompt.training.finish import finish, measure_floors
 from softprompt.training.gradients import Gradients
 from softprompt.training.loop import tune
+from softprompt.training.request import make_recipes
 from softprompt.training.run import Run, begin, resume_run, tune_runs
 from tests import tiny
 from tests.cli.test_app import Cli, cli, data, model  # noqa: F401  # fixtures
