@@ -23,10 +23,8 @@ from softprompt.experiments.reports.svg_figure import as_picture
 from softprompt.experiments.reports.svg_plots import Axis, Curve, Point, learning_curves, near, score_against, ticks
 from softprompt.training.arguments import parse_arguments
 from tests import tiny
-from tests.cli.test_app import Cli, cli
-from tests.experiments.test_reproduce import after, data_folder, never_loaded, unwatched
-
-__all__ = ["cli"]  # a fixture
+from tests.command_line import Cli
+from tests.many_runs import after, data_folder, never_loaded, unwatched
 
 METHODS = ["prompt_tuning", "dept", "superpos"]
 SETTINGS = {"steps": 4, "batch": 4, "evaluate_every": 2, "length": 2, "rank": 2, "sampled": 8, "pool": None}
