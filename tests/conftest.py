@@ -1,8 +1,11 @@
 """No network, one thread, a fixed seed, and shapes checked wherever a signature states them."""
 
+import csv
 import os
 import socket
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import jaxtyping
 import pytest
@@ -15,7 +18,11 @@ jaxtyping.install_import_hook([f"softprompt.{name}" for name in ("methods",)], "
 
 import torch  # noqa: E402
 
+from softprompt.cli import main  # noqa: E402
 from softprompt.training.learning_curve import write_curve  # noqa: E402
+from tests import tiny  # noqa: E402
+from tests.candidates import tiny_task  # noqa: E402
+from tests.command_line import Cli  # noqa: E402
 
 torch.set_num_threads(1)
 
@@ -49,3 +56,33 @@ def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def _no_token_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOFTPROMPT_TOKEN_CACHE", "0")  # what a user's own cache holds is none of the tests' business
+
+
+@pytest.fixture
+def cli(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Cli:
+    def run(*words: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["softprompt", *map(str, words)])
+        with pytest.raises(SystemExit) as exit:
+            main()
+        captured = capsys.readouterr()
+        code = exit.value.code
+        return (code if isinstance(code, int) else 0 if code is None else 1), captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return tiny.save_tiny("llama", tmp_path_factory.mktemp("models") / "llama")
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """A CSV of forty rows, told apart by one word."""
+    path = tmp_path / "messages.csv"
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["text", "label"])
+        for i in range(5):
+            writer.writerows([f"{e.source} {'yes ' * i}".strip(), e.target] for e in tiny_task().examples["train"])
+    return path

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-SOURCE = Path(__file__).parent.parent / "src" / "softprompt"
+TESTS = Path(__file__).parent
+SOURCE = TESTS.parent / "src" / "softprompt"
 ROOMS = sorted(path.name for path in SOURCE.iterdir() if path.is_dir() and path.name != "__pycache__")
 TO_REWRITE = {
     "backbones", "cli", "evaluation", "experiments", "methods", "recipes", "runs", "runtime", "serving", "tasks",
@@ -164,3 +165,22 @@ def test_a_class_name_means_one_thing() -> None:
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                 homes.setdefault(node.name, []).append(str(path.relative_to(SOURCE)))
     assert {name: places for name, places in homes.items() if len(places) > 1} == {}
+
+
+def test_no_test_file_imports_from_another() -> None:
+    """What two test files share is a fixture of a conftest.py or stands in a module beside tiny.py."""
+    found = [
+        f"{path.relative_to(TESTS)}:{node.lineno}: {module}"
+        for path in TESTS.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for module in imported(node)
+        if module.startswith("tests.") and any(part.startswith("test_") for part in module.split("."))
+    ]
+    assert not found, "\n".join(found)
+
+
+def imported(node: ast.AST) -> list[str]:
+    """List the modules that a statement may import."""
+    if isinstance(node, ast.ImportFrom):
+        return [f"{node.module or ''}.{name.name}" for name in node.names]
+    return [name.name for name in node.names] if isinstance(node, ast.Import) else []

@@ -10,7 +10,7 @@ from softprompt.methods.bank import Bank
 from softprompt.tasks import Example, Task
 from tests import tiny
 from tests.compare import assert_close
-from tests.methods.test_embedding import EXAMPLES, FAMILIES, by_hand, soft_prompt
+from tests.prompts import EXAMPLES, FAMILIES, by_hand, soft_prompt
 
 OPTIONS: list[dict[str, Any]] = [
     {"repetition_penalty": 1.7},

@@ -25,10 +25,10 @@ from softprompt.tasks import Example, Template, from_files
 from softprompt.tasks.registry import get_task
 from softprompt.training.candidate import make_candidate
 from tests import tiny
-from tests.cli.test_app import QUICK, Cli, cli, data  # noqa: F401  # fixtures
+from tests.candidates import candidate, tiny_task
+from tests.command_line import QUICK, Cli
 from tests.compare import assert_close, copied, difference, moved
-from tests.methods.test_embedding import soft_prompt
-from tests.training.test_loop import candidate, tiny_task
+from tests.prompts import soft_prompt
 
 FAMILIES = list(tiny.MASKED)
 CHOICES = ("good", "very bad", "not very good", "yes", "yes sir")  # of one to three tokens; one begins another
@@ -321,8 +321,8 @@ def test_load_picks_the_kind_from_the_config_and_refuses_a_model_without_its_hea
 
 
 def test_train_evaluate_predict_show_and_a_gap_of_ones_own(
-    cli: Cli,  # noqa: F811
-    data: Path,  # noqa: F811
+    cli: Cli,
+    data: Path,
     tmp_path: Path,
 ) -> None:
     place = tiny.save_tiny("bert", tmp_path / "bert")
@@ -353,7 +353,7 @@ def test_train_evaluate_predict_show_and_a_gap_of_ones_own(
     assert "masked" in {row["kind"] for row in json.loads(out)}
 
 
-def test_free_text_is_refused_before_anything_is_loaded(cli: Cli, tmp_path: Path) -> None:  # noqa: F811
+def test_free_text_is_refused_before_anything_is_loaded(cli: Cli, tmp_path: Path) -> None:
     path = tmp_path / "free.csv"
     path.write_text("text,label\n" + "".join(f"a b,red {i}\n" for i in range(30)))
     place = tiny.save_tiny("bert", tmp_path / "bert")

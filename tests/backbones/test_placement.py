@@ -17,10 +17,10 @@ from softprompt.training.finish import finish
 from softprompt.training.loop import tune
 from softprompt.training.run import Setting, begin
 from tests import tiny
-from tests.cli.test_app import QUICK, Cli, cli, data, model  # noqa: F401  # fixtures
+from tests.candidates import candidate
+from tests.command_line import QUICK, Cli
 from tests.compare import assert_close, difference
-from tests.methods.test_embedding import EXAMPLES, by_hand, soft_prompt
-from tests.training.test_loop import candidate
+from tests.prompts import EXAMPLES, by_hand, soft_prompt
 
 FAMILIES = ["gpt2", "llama", "t5", "bart"]
 METHODS = ["prompt_tuning", "dept", "adept", "smop"]  # one of each kind
@@ -196,9 +196,9 @@ def test_an_unknown_placement_gets_a_suggestion() -> None:
 
 
 def test_train_resume_predict_and_start_from_keep_to_the_placement(
-    cli: Cli,  # noqa: F811
-    data: Path,  # noqa: F811
-    model: str,  # noqa: F811
+    cli: Cli,
+    data: Path,
+    model: str,
     tmp_path: Path,
 ) -> None:
     run = tmp_path / "run"

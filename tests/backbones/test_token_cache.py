@@ -21,7 +21,7 @@ from softprompt.backbones.token_cache import Store, TextIds, kept_bytes, tokeniz
 from softprompt.errors import BadInput
 from softprompt.runs.predict import evaluate, predict
 from tests import tiny
-from tests.methods.test_embedding import EXAMPLES
+from tests.prompts import EXAMPLES
 
 WORDS = list(dict.fromkeys(tiny.WORDS.split()))
 ROW = 32

@@ -1,13 +1,11 @@
 """The command line as a user meets it, on tiny models in local folders."""
 
-import csv
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,46 +13,14 @@ import torch
 import typer
 
 import softprompt
-from softprompt.cli.app import VERBS, Verbs, app, main
+from softprompt.cli.app import VERBS, Verbs, app
 from softprompt.errors import Interrupted
 from softprompt.methods.registry import BASELINES, METHODS
 from softprompt.training.candidate import Candidate
 from tests import tiny
+from tests.candidates import candidate
+from tests.command_line import QUICK, Cli
 from tests.compare import assert_same_tensors
-from tests.training.test_loop import candidate, tiny_task
-
-Cli = Callable[..., tuple[int, str, str]]
-QUICK = ("--steps", "4", "--batch", "4", "--set", "evaluate_every=2", "--set", "length=3")
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return tiny.save_tiny("llama", tmp_path_factory.mktemp("models") / "llama")
-
-
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
-    """A CSV of forty rows, told apart by one word."""
-    path = tmp_path / "messages.csv"
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["text", "label"])
-        for i in range(5):
-            writer.writerows([f"{e.source} {'yes ' * i}".strip(), e.target] for e in tiny_task().examples["train"])
-    return path
-
-
-@pytest.fixture
-def cli(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Cli:
-    def run(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["softprompt", *map(str, words)])
-        with pytest.raises(SystemExit) as exit:
-            main()
-        captured = capsys.readouterr()
-        code = exit.value.code
-        return (code if isinstance(code, int) else 0 if code is None else 1), captured.out, captured.err
-
-    return run
 
 
 def test_the_verbs_are_these_and_their_help_is_what_the_list_says() -> None:

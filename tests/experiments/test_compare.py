@@ -24,10 +24,8 @@ from softprompt.experiments.reports.svg_plots import Axis, Curve, Point, learnin
 from softprompt.training.arguments import RunArguments
 from softprompt.training.request import parse_arguments
 from tests import tiny
-from tests.cli.test_app import Cli, cli
-from tests.experiments.test_reproduce import after, data_folder, never_loaded, unwatched
-
-__all__ = ["cli"]  # a fixture
+from tests.command_line import Cli
+from tests.many_runs import after, data_folder, never_loaded, unwatched
 
 METHODS = ["prompt_tuning", "dept", "superpos"]
 SETTINGS = {"steps": 4, "batch": 4, "evaluate_every": 2, "length": 2, "rank": 2, "sampled": 8, "pool": None}

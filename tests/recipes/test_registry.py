@@ -20,8 +20,8 @@ from softprompt.training.candidate import make_optimizer
 from softprompt.training.checkpoint import load_checkpoint, save_checkpoint
 from softprompt.training.loop import tune
 from tests import tiny
+from tests.candidates import candidate
 from tests.compare import assert_close, assert_same_tensors
-from tests.training.test_loop import candidate
 
 PAPERS = ("dept", "superpos", "lester", "peft", "ours")
 D = 768  # T5-base

@@ -26,11 +26,9 @@ from softprompt.training.loop import tune
 from softprompt.training.request import choose_methods, make_recipes
 from softprompt.training.run import Run, Setting, begin, resume_run, tune_runs
 from tests import tiny
-from tests.cli.test_app import QUICK, Cli, cli, data, model
+from tests.candidates import candidate
+from tests.command_line import QUICK, Cli
 from tests.compare import assert_close, assert_same_tensors, copied
-from tests.training.test_loop import candidate
-
-__all__ = ["cli", "data", "model"]  # fixtures
 
 # Which methods can start from a run of which: settable rows from any rows, other parts from the same part, and an
 # offset only where there is the same one.

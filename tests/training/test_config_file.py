@@ -16,11 +16,9 @@ from softprompt.recipes.plan import as_yaml
 from softprompt.recipes.registry import RECIPES, get_recipe
 from softprompt.training.config_file import plan_arguments
 from tests import tiny
-from tests.cli.test_app import QUICK, Cli, cli, data, model
+from tests.command_line import QUICK, Cli
 from tests.compare import assert_same_tensors
 from tests.published import rte
-
-__all__ = ["cli", "data", "model"]  # fixtures
 
 
 @pytest.fixture(scope="module")

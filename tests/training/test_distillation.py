@@ -27,12 +27,10 @@ from softprompt.training.distillation import distil
 from softprompt.training.gradients import Gradients
 from softprompt.training.source_stage import Distilling, SourceStage, tune_source_stage
 from tests import tiny
-from tests.cli.test_app import Cli, cli
+from tests.candidates import candidate, tiny_task
+from tests.command_line import Cli
 from tests.compare import assert_close, assert_same_tensors, copied, moved
 from tests.sources import write_source
-from tests.training.test_loop import candidate, tiny_task
-
-__all__ = ["cli"]  # a fixture
 
 LENGTH = 3
 PAPER = Distillation(teachers=[], weight=0.9, temperature=1.0)

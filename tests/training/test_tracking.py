@@ -13,7 +13,7 @@ from softprompt.training import train
 from softprompt.training.tracking import check_trackers, flat
 from tests import tiny
 from tests.compare import assert_close
-from tests.runtime.test_distributed import ROWS
+from tests.data_files import LINES
 
 WORDS: dict[str, Any] = {"steps": 4, "batch": 4, "settings": {"evaluate_every": 2, "length": 3}}
 
@@ -49,7 +49,7 @@ class Notebook(GeneralTracker):
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    (tmp_path / "rows.csv").write_text("\n".join(ROWS))
+    (tmp_path / "rows.csv").write_text("\n".join(LINES))
     return tmp_path / "rows.csv"
 
 

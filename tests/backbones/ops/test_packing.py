@@ -20,8 +20,8 @@ from softprompt.methods.prompts.free import Free
 from softprompt.methods.soft_prompt import PromptPart, SoftPrompt, Text
 from softprompt.tasks import Example
 from tests import tiny
-from tests.backbones.test_bundled import needs_smollm2
 from tests.compare import assert_close, difference
+from tests.smollm2 import needs_smollm2
 
 PACKED = ["llama", "gpt2", "gemma3", "qwen3", "mistral", "neox"]
 

@@ -30,9 +30,9 @@ from softprompt.training.loop import tune
 from softprompt.training.request import make_recipes
 from softprompt.training.run import Run, begin, resume_run, tune_runs
 from tests import tiny
-from tests.cli.test_app import Cli, cli, data, model  # noqa: F401  # fixtures
+from tests.candidates import tiny_task
+from tests.command_line import Cli
 from tests.compare import assert_close, assert_same_tensors, copied, moved
-from tests.training.test_loop import tiny_task
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
 
@@ -387,9 +387,9 @@ def test_a_damaged_or_foreign_folder_is_refused(tmp_path: Path) -> None:
 
 
 def test_soft_prompts_and_baselines_of_one_call_end_as_each_alone(
-    cli: Cli,  # noqa: F811
-    data: Path,  # noqa: F811
-    model: str,  # noqa: F811
+    cli: Cli,
+    data: Path,
+    model: str,
     tmp_path: Path,
 ) -> None:
     methods = ["prompt_tuning", "dept", "peft:lora", "full"]
@@ -435,7 +435,7 @@ def test_an_interrupted_call_goes_on_with_its_baselines(tmp_path: Path) -> None:
         assert other.candidate.history == one.candidate.history
 
 
-def test_the_list_counts_baselines_in_the_network(cli: Cli, model: str) -> None:  # noqa: F811
+def test_the_list_counts_baselines_in_the_network(cli: Cli, model: str) -> None:
     code, out, err = cli("list", "methods", "--backbone", model, "--json")
     assert code == 0, err
     rows = {row["name"]: row for row in json.loads(out)}

@@ -27,9 +27,9 @@ from softprompt.runs.formats.vllm_export import _notes
 from softprompt.runs.prompt import Prompt, load_prompt
 from softprompt.tasks import Example, Template
 from tests import tiny
-from tests.cli.test_app import Cli, cli  # noqa: F401  # a fixture
+from tests.candidates import finished
+from tests.command_line import Cli
 from tests.compare import assert_close
-from tests.runs.test_prompt import finished
 from tests.vllm_stand_in import Engine, Server, block_keys, loaded
 
 KINDS = ("prompt", "prompt+position", "prompt+token")
@@ -202,7 +202,7 @@ def test_equal_cache_keys_are_equal_inputs(places: dict[str, str], tmp_path: Pat
 
 
 def test_the_folder_is_whole_and_stands_alone(
-    cli: Cli,  # noqa: F811
+    cli: Cli,
     places: dict[str, str],
     tmp_path: Path,
 ) -> None:
