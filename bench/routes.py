@@ -136,7 +136,7 @@ def _one_run(backbone: Seq2Seq, columns: int | None) -> None:
         states: Tensor = encoder(inputs_embeds=embeds, attention_mask=nn.functional.pad(mask, (0, more)).long())[0]
         return states[:, : ids.shape[1]]
 
-    backbone._encoded = encoded  # type: ignore[method-assign]
+    backbone.encoder_states = encoded  # type: ignore[method-assign]
 
 
 def peft(case: Case, dtype: str, count: int) -> tuple[Step, Any]:

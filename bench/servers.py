@@ -230,8 +230,8 @@ class Peft:
     def _padded(self, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
         """On the left for a decoder that continues them, on the right for an encoder."""
         left = not self.seq2seq
-        mask = self.backbone._fill([[1] * len(row) for row in rows], 0, left=left)
-        return self.backbone._fill(rows, self.backbone.pad, left=left), mask
+        mask = self.backbone.pad_rows([[1] * len(row) for row in rows], 0, left=left)
+        return self.backbone.pad_rows(rows, self.backbone.pad, left=left), mask
 
 
 SERVERS: dict[str, Callable[[str, Path, dict[str, Any]], Ours | Peft]] = {"ours": Ours, "peft": Peft}

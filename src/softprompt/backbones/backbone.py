@@ -129,7 +129,7 @@ class Backbone:
 
     def pose(self, examples: Sequence[Example], prompts: Sequence[int], *, targets: bool = False) -> Batch:
         """Lay out examples, row i with prompt `prompts[i]` of the bank (-1: none), with targets to learn or without."""
-        return self._pose(examples, prompts, [self.target_ids(e) for e in examples] if targets else None)
+        return self.pose_ids(examples, prompts, [self.target_ids(e) for e in examples] if targets else None)
 
     def loss(self, batch: Batch) -> Losses:
         """Score a batch posed with targets; gradients reach the bank."""
@@ -244,14 +244,14 @@ class Backbone:
         The cut falls on the source's end, before the cue, so a template keeps its last words.
         """
         self.check_supported(example)
-        ids = self._encode(example.source + example.cue)
+        ids = self.encode(example.source + example.cue)
         if len(ids) <= room:
             return ids, False
         cue = self.tokens(example.cue) + self._closing()
         kept = room - len(cue)
         if kept < max(1, len(self.opening)):
             raise BadInput(f"A source limit of {room} tokens leaves no room beside the cue {example.cue!r}.")
-        start = self._encode(example.source)
+        start = self.encode(example.source)
         return start[: min(kept, len(start) - len(self._closing()))] + cue, True
 
     def check_supported(self, example: Example, scoring: Scoring = "ranked") -> None:
@@ -268,16 +268,16 @@ class Backbone:
 
     def size(self, example: Example, *, targets: bool) -> int:
         """Tokens of an example: its source as it is read and, if asked for, its target."""
-        source = min(len(self._encode(example.source + example.cue)), self.max_source)
+        source = min(len(self.encode(example.source + example.cue)), self.max_source)
         return source + (len(self.target_ids(example)) if targets else 0)
 
-    def _encode(self, text: str) -> list[int]:
+    def encode(self, text: str) -> list[int]:
         return self._whole(text)
 
     @cached_property
     def opening(self) -> list[int]:
         """Special tokens that the tokenizer puts at the start of a source."""
-        whole, bare = self._encode(":"), self.tokens(":")
+        whole, bare = self.encode(":"), self.tokens(":")
         starts = [i for i in range(len(whole)) if whole[i : i + len(bare)] == bare]
         return whole[: starts[0]] if bare and starts else []
 
@@ -304,14 +304,14 @@ class Backbone:
                 raise BadData(f"The example {example.id or example.source!r} has no source tokens.")
         return [ids for ids, _ in found], tuple(cut for _, cut in found)
 
-    def _fill(self, rows: Sequence[Sequence[int]], value: int, *, left: bool) -> Int[Tensor, "b n"]:
+    def pad_rows(self, rows: Sequence[Sequence[int]], value: int, *, left: bool) -> Int[Tensor, "b n"]:
         """Pad rows to their longest with `value`."""
         n = max(len(row) for row in rows)
         pads = [[value] * (n - len(row)) for row in rows]
         made = [[*pad, *row] if left else [*row, *pad] for row, pad in zip(rows, pads, strict=True)]
         return torch.tensor(made, dtype=torch.long, device=self.device)
 
-    def _pose(
+    def pose_ids(
         self,
         examples: Sequence[Example],
         prompts: Sequence[int],
@@ -340,14 +340,14 @@ class Backbone:
             rows.append([*source[:at], *soft, *source[at:], *tail])
             ranks.append([*range(at), *[-1] * len(soft), *range(at, len(source)), *[-1] * len(tail)])
             heads.append(at + len(soft) if soft and at < len(source) else 0)
-        real = self._fill([[1] * len(row) for row in rows], 0, left=left).bool()
-        layout = Layout(torch.tensor(list(prompts), device=self.device), self._fill(ranks, -1, left=left))
+        real = self.pad_rows([[1] * len(row) for row in rows], 0, left=left).bool()
+        layout = Layout(torch.tensor(list(prompts), device=self.device), self.pad_rows(ranks, -1, left=left))
         labels = None if targets is None else self._labels(targets)
-        ids = self._fill(rows, self.pad, left=left)
+        ids = self.pad_rows(rows, self.pad, left=left)
         return Batch(ids, real, layout, labels, tuple(prompts), truncated, tuple(heads))
 
     def _labels(self, targets: Sequence[Sequence[int]]) -> Int[Tensor, "b t"]:
-        return self._fill(targets, IGNORED, left=self.labels_on_right())
+        return self.pad_rows(targets, IGNORED, left=self.labels_on_right())
 
     def tokens_before(self, source: Sequence[int]) -> int:
         """How many tokens of a source stand before its prompt."""
@@ -361,8 +361,8 @@ class Backbone:
         self, examples: Sequence[Example], prompts: Sequence[int], choices: list[list[list[int]]]
     ) -> Tensor:
         """Rank choices that share all tokens but the last: one row an example."""
-        batch = self._pose(examples, prompts, [group[0] for group in choices])
-        scores = self._log_probabilities(batch)  # (b, t, v)
+        batch = self.pose_ids(examples, prompts, [group[0] for group in choices])
+        scores = self.log_probabilities(batch)  # (b, t, v)
         made = []
         for row, group in enumerate(choices):
             columns = (
@@ -379,10 +379,10 @@ class Backbone:
         rows = [example for example in examples for _ in range(width)]
         owners = [prompt for prompt in prompts for _ in range(width)]
         longest = [max(map(len, group)) for group in choices for _ in range(width)]  # all choices see the same source
-        batch = self._pose(rows, owners, [ids for group in choices for ids in group], longest)
+        batch = self.pose_ids(rows, owners, [ids for group in choices for ids in group], longest)
         return -self.loss(batch).nll.reshape(len(examples), width)
 
-    def _log_probabilities(self, batch: Batch) -> Float[Tensor, "b t v"]:
+    def log_probabilities(self, batch: Batch) -> Float[Tensor, "b t v"]:
         """float32 log-probabilities at the label positions."""
         raise NotImplementedError
 

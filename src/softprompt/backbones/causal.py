@@ -56,7 +56,7 @@ class Causal(Backbone):
         real = batch.labels != IGNORED
         packing = self._packing(batch)
         states = self._states(batch, packing)[packing.predicting]
-        nll = label_nll(self._head, states, batch.labels[real], self.v)
+        nll = label_nll(self.logits, states, batch.labels[real], self.v)
         return Losses(nll.new_zeros(len(real)).index_add(0, packing.owner, nll), real.sum(1))
 
     def observe(self, batch: Batch) -> Observed:
@@ -78,7 +78,7 @@ class Causal(Backbone):
             text = batch.mask & (batch.ids < self.v) & (batch.mask.cumsum(1) > heads)  # what stands before is no row's
             text[:, -1] = False  # the last target token predicts nothing that is asked
             predicting, own, row = states[:, -real.shape[1] - 1 : -1][real], states[text], text.nonzero()[:, 0]
-        scores = torch.log_softmax(self._head(predicting).float(), -1)
+        scores = torch.log_softmax(self.logits(predicting).float(), -1)
         return Observed(scores, batch.labels[real], real.nonzero()[:, 0], own.float(), row)
 
     # Packed rows
@@ -130,8 +130,11 @@ class Causal(Backbone):
             return super().answer(examples, prompts, max_new_tokens=max_new_tokens, **options)
         # [BOS][soft tokens][padding][source]: all before the padding stands in the cache. Positions follow the mask.
         rests = [source[at:] for source in sources]
-        text, mask = self._fill(rests, self.pad, left=True), self._fill([[1] * len(s) for s in rests], 0, left=True)
-        position = self._fill([list(range(at, at + len(s))) for s in rests], -1, left=True)
+        text, mask = (
+            self.pad_rows(rests, self.pad, left=True),
+            self.pad_rows([[1] * len(s) for s in rests], 0, left=True),
+        )
+        position = self.pad_rows([list(range(at, at + len(s))) for s in rests], -1, left=True)
         ids = torch.cat([torch.tensor(head, device=self.device).expand(len(text), -1), text], dim=1)
         real = torch.cat([mask.new_ones(len(text), len(head)), mask], dim=1)
         layout = Layout(torch.tensor(list(prompts), device=self.device), position)
@@ -160,9 +163,9 @@ class Causal(Backbone):
         """Last hidden states (n, d) of a packed batch."""
         with self.embedding.laid_out(batch.layout):
             embeds = self.embedding(batch.ids).flatten(0, 1)[packing.gather]
-        return self._read(embeds, packing)
+        return self.read_packed(embeds, packing)
 
-    def _read(self, embeds: Tensor, packing: Packing) -> Tensor:
+    def read_packed(self, embeds: Tensor, packing: Packing) -> Tensor:
         base: Any = self.model.base_model
         with packed(packing):
             states: Tensor = base(
@@ -173,7 +176,7 @@ class Causal(Backbone):
             ).last_hidden_state
         return states.squeeze(0)
 
-    def _head(self, states: Tensor) -> Tensor:
+    def logits(self, states: Tensor) -> Tensor:
         """Logits (m, v) of hidden states (m, d), with whatever the model does to them after its linear layer."""
         base: Any = self.model.base_model
         base.forward = lambda *_, **__: BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=states.unsqueeze(0))
@@ -193,7 +196,7 @@ class Causal(Backbone):
                 layout = Layout(torch.tensor([i], device=self.device), torch.tensor([ranks], device=self.device))
                 packing = pack_prompt(ids.shape[1], self.device)
                 with self.embedding.laid_out(layout):
-                    self._read(self.embedding(ids)[0], packing)
+                    self.read_packed(self.embedding(ids)[0], packing)
                 assert packing.recorded, "no attention layer kept the prompt's keys and values"
                 memories[bank[i]] = packing.recorded
         found = [memories[bank[i]] for i in prompts]
@@ -208,11 +211,11 @@ class Causal(Backbone):
         soft = self.embedding.bank.soft_ids(prompt, self.v)
         return [*before, *soft], [*range(len(before)), *[-1] * len(soft)]
 
-    def _log_probabilities(self, batch: Batch) -> Tensor:
+    def log_probabilities(self, batch: Batch) -> Tensor:
         assert batch.labels is not None
         if self.can_pack(batch.prompts):
             packing = self._packing(batch)
-            own = torch.log_softmax(self._head(self._states(batch, packing)[packing.predicting]).float(), -1)
+            own = torch.log_softmax(self.logits(self._states(batch, packing)[packing.predicting]).float(), -1)
             whole = own.new_zeros(*batch.labels.shape, own.shape[-1])
             whole[batch.labels != IGNORED] = own
             return whole

@@ -47,12 +47,12 @@ class Masked(Backbone):
         tables = [m for name, m in model.named_modules() if name.endswith("position_embeddings")]
         indices = [m.padding_idx for m in tables if isinstance(m, nn.Embedding)]
         self._unused = max((i + 1 for i in indices if i is not None), default=0)  # RoBERTa's begin behind the padding's
-        self._pads: bool | None = None  # whether padding changes nothing; not tried yet
+        self.pads: bool | None = None  # whether padding changes nothing; not tried yet
 
     # The four verbs
 
     def loss(self, batch: Batch) -> Losses:
-        return self._losses_of(batch, self._log_probabilities(batch))
+        return self._losses_of(batch, self.log_probabilities(batch))
 
     def answer(
         self, examples: Sequence[Example], prompts: Sequence[int], *, max_new_tokens: int = 20, **options: Any
@@ -73,8 +73,8 @@ class Masked(Backbone):
         rows = [(i, t) for i, group in enumerate(choices) for t in sorted({len(ids) for ids in group})]
         with torch.no_grad():
             gaps = [[self.pad] * t for _, t in rows]
-            batch = self._pose([examples[i] for i, _ in rows], [prompts[i] for i, _ in rows], gaps)
-            scores = self._log_probabilities(batch)  # (rows, t, v)
+            batch = self.pose_ids([examples[i] for i, _ in rows], [prompts[i] for i, _ in rows], gaps)
+            scores = self.log_probabilities(batch)  # (rows, t, v)
         of = dict(zip(rows, scores, strict=True))
         return torch.stack([torch.stack([_mean(of[i, len(ids)], ids) for ids in g]) for i, g in enumerate(choices)])
 
@@ -154,7 +154,7 @@ class Masked(Backbone):
         return self.tokens(f"{self._mask}{text}")[1:]
 
     def _closing(self) -> list[int]:
-        whole = self._encode(":")
+        whole = self.encode(":")
         return whole[len(self.opening) + len(self.tokens(":")) :]
 
     def _told_apart(self, ids: list[list[int]]) -> list[list[int]]:
@@ -165,7 +165,7 @@ class Masked(Backbone):
 
     # Rows
 
-    def _pose(
+    def pose_ids(
         self,
         examples: Sequence[Example],
         prompts: Sequence[int],
@@ -187,18 +187,18 @@ class Masked(Backbone):
             ranks.append([*range(at), *[-1] * len(soft), *range(at, s), *[-1] * t, *range(s, s + len(found.after))])
             asked.append(list(range(s + len(soft), s + len(soft) + t)))
             cut.append(found.cut)
-        real = self._fill([[1] * len(row) for row in rows], 0, left=False).bool()
-        layout = Layout(torch.tensor(list(prompts), device=self.device), self._fill(ranks, -1, left=False))
+        real = self.pad_rows([[1] * len(row) for row in rows], 0, left=False).bool()
+        layout = Layout(torch.tensor(list(prompts), device=self.device), self.pad_rows(ranks, -1, left=False))
         labels = None if targets is None else self._labels(targets)
-        ids = self._fill(rows, self.pad, left=False)
+        ids = self.pad_rows(rows, self.pad, left=False)
         return Batch(
-            ids, real, layout, labels, tuple(prompts), tuple(cut), asked=self._fill(asked, 0, left=False)
+            ids, real, layout, labels, tuple(prompts), tuple(cut), asked=self.pad_rows(asked, 0, left=False)
         )  # fmt: skip
 
-    def _log_probabilities(self, batch: Batch) -> Float[Tensor, "b t v"]:
+    def log_probabilities(self, batch: Batch) -> Float[Tensor, "b t v"]:
         assert batch.asked is not None
         lengths: list[int] = batch.mask.sum(1).tolist()
-        alike = len(set(lengths)) == 1 or self._padding_is_nothing()
+        alike = len(set(lengths)) == 1 or self.ignores_padding()
         with self.embedding.laid_out(batch.layout):
             embeds = self.embedding(batch.ids)  # (b, n, d)
         if alike:
@@ -238,29 +238,29 @@ class Masked(Backbone):
         finally:
             handle.remove()
 
-    def _padding_is_nothing(self) -> bool:
+    def ignores_padding(self) -> bool:
         """Whether a row is read alike alone and padded: tried once, as a few encoders mix tokens whatever is masked.
 
         Through such an encoder (ConvBERT) rows go one length after the other.
         """
-        if self._pads is None:
+        if self.pads is None:
             modes = [(module, module.training) for module in self.model.modules()]
             self.model.eval()
             ids = self.ordinary_ids()
             row = [[*self.opening, *(ids[(37 * i) % len(ids)] for i in range(n)), *self._closing()] for n in (5, 11)]
-            real = self._fill([[1] * len(one) for one in row], 0, left=False).bool()
+            real = self.pad_rows([[1] * len(one) for one in row], 0, left=False).bool()
             nobody = torch.tensor([-1, -1], device=self.device)
             with torch.no_grad():
                 with self.embedding.laid_out(Layout(nobody, torch.full_like(real, -1, dtype=torch.long))):
-                    embeds = self.embedding(self._fill(row, self.pad, left=False))
+                    embeds = self.embedding(self.pad_rows(row, self.pad, left=False))
                 asked = torch.arange(len(row[0]), device=self.device).expand(2, -1)
                 padded = self._filled(embeds, real, asked)[:1]
                 alone = self._filled(embeds[:1, : len(row[0])], real[:1, : len(row[0])], asked[:1])
             for module, mode in modes:
                 module.training = mode
             gap = float((padded - alone).abs().max() / alone.abs().max())
-            self._pads = gap <= TOLERANCE[self.dtype]
-        return self._pads
+            self.pads = gap <= TOLERANCE[self.dtype]
+        return self.pads
 
 
 def _mean(scores: Float[Tensor, "t v"], ids: Sequence[int]) -> Tensor:

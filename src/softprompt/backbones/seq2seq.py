@@ -24,9 +24,9 @@ class Seq2Seq(Backbone):
     kind: BackboneKind = "seq2seq"
 
     def loss(self, batch: Batch) -> Losses:
-        return self._losses_of(batch, self._log_probabilities(batch))
+        return self._losses_of(batch, self.log_probabilities(batch))
 
-    def _encoded(self, batch: Batch) -> Tensor:
+    def encoder_states(self, batch: Batch) -> Tensor:
         """Encoder states (b, n, d). Rows of like length go through the encoder together, as wide as they must be.
 
         The decoder is then run once for all: its targets are short, and it reads all of its weights each time.
@@ -47,20 +47,20 @@ class Seq2Seq(Backbone):
             found.append(nn.functional.pad(states, (0, 0, 0, batch.ids.shape[1] - s)))
         return torch.cat(found)[torch.tensor(order, device=self.device).argsort()]
 
-    def _log_probabilities(self, batch: Batch) -> Tensor:
-        return self._decoded(self._encoded(batch), batch)
+    def log_probabilities(self, batch: Batch) -> Tensor:
+        return self.target_scores(self.encoder_states(batch), batch)
 
     def observe(self, batch: Batch) -> Observed:
         assert batch.labels is not None
         real, text = batch.labels != IGNORED, batch.mask & (batch.ids < self.v)
-        encoded = self._encoded(batch)
+        encoded = self.encoder_states(batch)
         made = self._outputs(encoded, batch, output_hidden_states=True)
         own = torch.cat([encoded[text], made.decoder_hidden_states[-1][real]])
         owner = real.nonzero()[:, 0]
         scores = torch.log_softmax(made.logits[real].float(), -1)
         return Observed(scores, batch.labels[real], owner, own.float(), torch.cat([text.nonzero()[:, 0], owner]))
 
-    def _decoded(self, states: Tensor, batch: Batch) -> Tensor:
+    def target_scores(self, states: Tensor, batch: Batch) -> Tensor:
         """Log-probabilities (b, t, v) of targets over encoder states (b, n, d)."""
         return torch.log_softmax(self._outputs(states, batch).logits.float(), -1)
 
@@ -79,7 +79,7 @@ class Seq2Seq(Backbone):
         return self.tokens(text)
 
     def _closing(self) -> list[int]:
-        empty = self._encode("")
+        empty = self.encode("")
         return empty[-1:] if empty[-1:] == [self.tokenizer.eos_token_id] else []
 
     def room(self, length: int, target: int) -> int:
@@ -98,13 +98,13 @@ class Seq2Seq(Backbone):
         # The encoder runs once an example; its states serve all choices.
         width = len(choices[0])
         batch = self.pose(examples, prompts)
-        states = self._encoded(batch).repeat_interleave(width, 0)
-        labels = self._fill([ids for group in choices for ids in group], IGNORED, left=False)
+        states = self.encoder_states(batch).repeat_interleave(width, 0)
+        labels = self.pad_rows([ids for group in choices for ids in group], IGNORED, left=False)
         layout = Layout(batch.layout.prompt.repeat_interleave(width), batch.layout.position.repeat_interleave(width, 0))
         rows = Batch(
             batch.ids.repeat_interleave(width, 0), batch.mask.repeat_interleave(width, 0), layout, labels,
             batch.prompts, batch.truncated,
         )  # fmt: skip
         real = labels != IGNORED
-        picked = self._decoded(states, rows).gather(2, labels.masked_fill(~real, 0).unsqueeze(2)).squeeze(2)
+        picked = self.target_scores(states, rows).gather(2, labels.masked_fill(~real, 0).unsqueeze(2)).squeeze(2)
         return picked.masked_fill(~real, 0).sum(1).reshape(len(examples), width)

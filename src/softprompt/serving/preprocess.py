@@ -109,7 +109,7 @@ class Preprocessor:
     def _question(self, served: Served | None, example: Example, target: int) -> tuple[Question, bool]:
         """The ids of a source beside `target` target tokens, and whether it was cut."""
         limit = self.limits.input_tokens
-        tokens = len(self.backbone._encode(example.source + example.cue))
+        tokens = len(self.backbone.encode(example.source + example.cue))
         if tokens > limit:
             raise BadInput(f"The input has {tokens} tokens; this server reads at most {limit}. Shorten it.")
         length = 0 if served is None else served.prompt.length

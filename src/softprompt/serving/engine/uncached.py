@@ -65,6 +65,6 @@ class RecomputedBatch:
         backbone, sizes = self.backbone, [len(target) for _, target in rows]
         bank, batch = lay(backbone, [question for question, _ in rows], [target for _, target in rows])
         with backbone.using(bank):
-            scores = backbone._log_probabilities(batch)  # (b, t, v)
+            scores = backbone.log_probabilities(batch)  # (b, t, v)
         left = backbone.labels_on_right()
         return [own[-size:] if left else own[:size] for own, size in zip(scores, sizes, strict=True)]
