@@ -24,7 +24,7 @@ class RecomputedBatch:
         return question.length + len(question.source) + new
 
     def room(self, question: Question) -> int | None:
-        used = self.tokens(question, 0) if self.backbone.kind == "causal" else 1
+        used = self.tokens(question, 0) if self.backbone.family.decoder_only else 1
         return None if self.backbone.context is None else self.backbone.context - used
 
     def join(self, questions: Sequence[Question]) -> Tensor:
