@@ -169,7 +169,7 @@ class Peft:
         owner.set_input_embeddings(table)
         self.model.generation_config.eos_token_id = None  # type: ignore[union-attr]  # as ours: no answer ends earlier
         words = load_prompt(folder / name_of(0)).card.choices
-        self.choices = [token for (token,) in self.backbone.choice_ids(words)]  # of one token each
+        self.choices = [token for (token,) in self.backbone.tokens.choice_ids(words)]  # of one token each
         self.made: Any = None
         self.adapters = 0
 
@@ -214,7 +214,7 @@ class Peft:
     @torch.inference_mode()
     def _answer(self, kind: str, prompt: int, texts: Sequence[str]) -> list[Any]:
         self.made.set_adapter(name_of(prompt), inference_mode=True)
-        ids, mask = self._padded([self.backbone.source_ids(Example(text), MOST)[0] for text in texts])
+        ids, mask = self._padded([self.backbone.tokens.source_ids(Example(text), MOST)[0] for text in texts])
         if kind == "classify":
             start = self.model.config.decoder_start_token_id if self.seq2seq else None
             more = {"decoder_input_ids": torch.full((len(ids), 1), start)} if self.seq2seq else {"logits_to_keep": 1}
@@ -230,8 +230,8 @@ class Peft:
     def _padded(self, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
         """On the left for a decoder that continues them, on the right for an encoder."""
         left = not self.seq2seq
-        mask = self.backbone._fill([[1] * len(row) for row in rows], 0, left=left)
-        return self.backbone._fill(rows, self.backbone.pad, left=left), mask
+        mask = self.backbone.pad_rows([[1] * len(row) for row in rows], 0, left=left)
+        return self.backbone.pad_rows(rows, self.backbone.pad, left=left), mask
 
 
 SERVERS: dict[str, Callable[[str, Path, dict[str, Any]], Ours | Peft]] = {"ours": Ours, "peft": Peft}

@@ -131,7 +131,7 @@ def test_the_first_step_has_the_loss_that_the_predecessor_ended_with(
     if predecessor.prompt.card.positions is not None:
         assert one.prompt.offset is not None
         reached = int(one.prompt.offset.get_buffer("reached").sum())
-        assert any(backbone.size(example, targets=False) > reached for example in examples)
+        assert any(backbone.tokens.size(example, targets=False) > reached for example in examples)
     expected = loss_of(predecessor, backbone, examples)
     for part in one.prompt.children():  # the predecessor's loss is that of its prompt at rest
         vars(part).update(dict.fromkeys({"noise", "dropout"} & vars(part).keys(), 0.0))

@@ -65,7 +65,7 @@ def gradients_of(
 
 def seen(backbone: Backbone, rows: np.ndarray, example: Example) -> tuple[np.ndarray, np.ndarray, list[int]]:
     """One example alone, by transformers itself: logits (t,v) of its target, its tokens' last states, the target."""
-    source, target = backbone.source_ids(example, 64)[0], backbone.target_ids(example)
+    source, target = backbone.tokens.source_ids(example, 64)[0], backbone.tokens.target_ids(example)
     model: Any = backbone.model
     decodes = backbone.kind == "seq2seq"
     table = backbone.embedding.table

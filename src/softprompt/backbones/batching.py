@@ -19,14 +19,14 @@ def passes(
     where one more pass costs less than the padding it saves. An example longer than the limit goes alone.
     """
     bank, packed = backbone.embedding.bank, backbone.can_pack(prompts)
-    backbone.read_sources(examples)
+    backbone.tokens.read_sources(examples)
     if targets:
-        backbone.read_targets(examples)
-    sizes = [backbone.size(example, targets=targets) for example in examples]
+        backbone.tokens.read_targets(examples)
+    sizes = [backbone.tokens.size(example, targets=targets) for example in examples]
     if not packed:
         sizes = [size + bank.longest([prompt]) for size, prompt in zip(sizes, prompts, strict=True)]
     order = sorted(range(len(examples)), key=lambda i: (prompts[i] if packed else 0, sizes[i]))
-    if packed or backbone.kind == "seq2seq":
+    if packed or backbone.family.sorts_rows:
         shared = [bank.longest([prompt]) if packed else 0 for prompt in prompts]
         yield from _filled(order, sizes, prompts, shared, limit)
     else:

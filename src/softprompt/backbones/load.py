@@ -11,14 +11,11 @@ from torch import nn
 
 from softprompt.backbones.backbone import Backbone
 from softprompt.backbones.bundled import EMBEDDED, find_gguf, is_prepared, prepare
-from softprompt.backbones.causal import Causal
-from softprompt.backbones.cloze import BackboneKind
-from softprompt.backbones.masked import Masked
+from softprompt.backbones.families import families, find_family, get_family
 from softprompt.backbones.ops.fused import fuse
 from softprompt.backbones.ops.layers import checkpoint_layers, compile_layers, shard_layers
 from softprompt.backbones.ops.linear import quicken
 from softprompt.backbones.placement import check_placement
-from softprompt.backbones.seq2seq import Seq2Seq
 from softprompt.errors import BadInput, UnknownName
 from softprompt.runtime import distributed
 from softprompt.runtime.logging import quiet_loading
@@ -79,21 +76,21 @@ def load_backbone(
     with distributed.in_turn(alone=False):
         kind, place = resolve(name)
     sharded = fsdp and distributed.process_count() > 1
-    if sharded and (compile or kind == "masked"):
-        what = "--compile" if compile else f"{name}, a masked backbone,"
+    family = get_family(kind)
+    if sharded and (compile or not family.shards):
+        what = "--compile" if compile else f"{name}, {family.title},"
         raise BadInput(f"{what} does not go with --fsdp; leave --fsdp out.")
-    auto, made = _classes(kind)
     with distributed.in_turn(alone=True) if sharded else nullcontext():  # a machine holds one whole model at a time
         with quiet_loading():
             try:
                 tokenizer = AutoTokenizer.from_pretrained(place)
-                model, found = auto.from_pretrained(place, dtype=precision, output_loading_info=True)
+                model, found = family.model_class.from_pretrained(place, dtype=precision, output_loading_info=True)
             except (OSError, ValueError) as error:
                 raise BadInput(f"The backbone {name!r} cannot be loaded: {_first_line(error)}") from None
-        if kind == "masked":
+        if family.needs_whole_checkpoint:
             _check_head(name, found["missing_keys"])
         model = _prepared(model.requires_grad_(False), where, sharded, gradient_checkpointing, compile)
-    backbone = made(model, tokenizer, name, max_source=max_source, dropout=dropout, placement=placement)
+    backbone = family.backbone(model, tokenizer, name, max_source=max_source, dropout=dropout, placement=placement)
     backbone.sharded = sharded
     if sharded:
         backbone.can_pack(())  # tried now, while all processes are at the same place
@@ -123,65 +120,31 @@ def describe(name: str) -> dict[str, Any]:
         model = EMBEDDED[name]
         if not is_prepared(model):
             find_gguf(model)
-        return {"name": name, "kind": "causal", "d": model.d, "v": model.v, "context": model.context}
+        return {"name": name, "kind": model.kind, "d": model.d, "v": model.v, "context": model.context}
     kind, place = resolve(name)
     config = _config(name, place).get_text_config()
     context = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
     limit = None if config.model_type in ("t5", "mt5", "umt5") else context
-    d = getattr(config, "embedding_size", None) if kind == "masked" else None  # ALBERT, ELECTRA: not the hidden size
-    return {"name": name, "kind": kind, "d": d or config.hidden_size, "v": config.vocab_size, "context": limit}
+    d = getattr(config, "embedding_size", None) or config.hidden_size  # ALBERT, ELECTRA: narrower embeddings
+    return {"name": name, "kind": kind, "d": d, "v": config.vocab_size, "context": limit}
 
 
 def skeleton(name: str) -> nn.Module:
     """The network of `name` without its weights: shapes and names alone. Raises as `load_backbone` does."""
     kind, place = resolve(name)
-    auto, _ = _classes(kind)
     with torch.device("meta"), quiet_loading():
-        made: nn.Module = auto.from_config(_config(name, place), dtype=torch.float32)
+        made: nn.Module = get_family(kind).model_class.from_config(_config(name, place), dtype=torch.float32)
     return made
 
 
-def _classes(kind: BackboneKind) -> tuple[Any, type[Backbone]]:
-    """What transformers loads a model of a kind with, and what it becomes."""
-    from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSeq2SeqLM
-
-    kinds: dict[BackboneKind, tuple[Any, type[Backbone]]] = {
-        "causal": (AutoModelForCausalLM, Causal),
-        "seq2seq": (AutoModelForSeq2SeqLM, Seq2Seq),
-        "masked": (AutoModelForMaskedLM, Masked),
-    }
-    return kinds[kind]
-
-
-def resolve(name: str) -> tuple[BackboneKind, str]:
-    """The kind of backbone `name` is and where transformers finds it; reads no weights."""
+def resolve(name: str) -> tuple[str, str]:
+    """Return the kind of backbone that `name` is and where transformers finds it; reads no weights."""
     place = str(prepare(EMBEDDED[name])) if name in EMBEDDED else name
     config = _config(name, place)
-    if config.is_encoder_decoder:
-        return "seq2seq", place
-    from transformers.models.auto.modeling_auto import (
-        MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
-        MODEL_FOR_MASKED_LM_MAPPING_NAMES,
-    )
-
-    writes, fills = (
-        config.model_type in names for names in (MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_FOR_MASKED_LM_MAPPING_NAMES)
-    )
-    if fills and not (writes and _decodes(config)):
-        return "masked", place
-    if writes:
-        return "causal", place
-    raise BadInput(
-        f"The backbone {name!r} is of type {config.model_type!r}; expected an encoder-decoder (T5, BART), a "
-        "decoder-only language model (Llama, Qwen, Gemma, GPT-2) or a masked one (BERT, RoBERTa, ModernBERT)."
-    )
-
-
-def _decodes(config: Any) -> bool:
-    """Whether a model of a type that there is as encoder and as decoder (BERT, RoBERTa) was made a decoder."""
-    architectures = config.architectures or []
-    masked = any("MaskedLM" in a for a in architectures)
-    return not masked and (config.is_decoder or any("CausalLM" in a or "LMHead" in a for a in architectures))
+    if family := find_family(config):
+        return family.name, place
+    *most, last = (f"{family.title} ({family.models})" for family in families())
+    raise BadInput(f"The backbone {name!r} is of type {config.model_type!r}; expected {', '.join(most)} or {last}.")
 
 
 def _check_head(name: str, missing: Iterable[str]) -> None:

@@ -10,6 +10,7 @@ import torch
 
 from softprompt.backbones import EMBEDDED
 from softprompt.backbones.bundled import cache_folder
+from softprompt.backbones.families import families
 from softprompt.backbones.load import describe, find_device, skeleton
 from softprompt.backbones.token_cache import kept_bytes
 from softprompt.errors import BadInput, UnknownName
@@ -84,14 +85,8 @@ def list_rows(what: str, backbone: str | None = None, max_source: int = 256) -> 
         return _method_rows(backbone, max_source)
     if what == "backbones":
         return [
-            *({"name": model.name, "kind": "causal", "about": model.about} for model in EMBEDDED.values()),
-            {"name": "FOLDER or hub id", "kind": "causal", "about": "any decoder-only model of transformers"},
-            {"name": "FOLDER or hub id", "kind": "seq2seq", "about": "any encoder-decoder model of transformers"},
-            {
-                "name": "FOLDER or hub id",
-                "kind": "masked",
-                "about": "any masked model of transformers; choices only",
-            },
+            *({"name": model.name, "kind": model.kind, "about": model.about} for model in EMBEDDED.values()),
+            *({"name": "FOLDER or hub id", "kind": family.name, "about": family.about()} for family in families()),
         ]
     if what == "tasks":
         return [*(_task_row(name, get_task(name)) for name in TASKS), *map(_entry_row, CATALOGUE.values())]

@@ -173,10 +173,10 @@ def _ranked(backbone: Backbone, examples: Sequence[Example], prompt: int) -> lis
 
 def _generated(backbone: Backbone, examples: Sequence[Example], prompt: int, max_new_tokens: int) -> list[_Answer]:
     if examples[0].choices:
-        max_new_tokens = max(len(ids) for e in examples for ids in backbone.choice_ids(e.choices)) + 1
+        max_new_tokens = max(len(ids) for e in examples for ids in backbone.tokens.choice_ids(e.choices)) + 1
     texts = backbone.answer(examples, [prompt] * len(examples), max_new_tokens=max_new_tokens)
     return [
-        _read(example, text, ends=backbone.kind == "seq2seq") for example, text in zip(examples, texts, strict=True)
+        _read(example, text, ends=backbone.family.ends_choices) for example, text in zip(examples, texts, strict=True)
     ]
 
 

@@ -37,7 +37,7 @@ class PreparedInput(NamedTuple):
 class Preprocessor:
     def __init__(self, engine: Engine, bank: PromptStore, limits: Limits) -> None:
         self.engine, self.backbone, self.bank, self.limits = engine, engine.backbone, bank, limits
-        self.backbone.hold(TEXT_MEMORY)
+        self.backbone.tokens.hold(TEXT_MEMORY)
 
     def to_generate(
         self, model: str, texts: Sequence[Input], *, raw: bool, max_tokens: int | None, default: int
@@ -76,7 +76,7 @@ class Preprocessor:
             raise BadInput(f'{own}; give the choices in the request: "choices": ["yes", "no"].')
         if len(named) > self.limits.choices:
             raise BadInput(f"{len(named)} choices; this server ranks at most {self.limits.choices}.")
-        ids = self.backbone.choice_ids(named)
+        ids = self.backbone.tokens.choice_ids(named)
         longest = max(map(len, ids))
         if longest > self.limits.input_tokens:
             raise BadInput(f"A choice has {longest} tokens; at most {self.limits.input_tokens} are read.")
@@ -109,12 +109,12 @@ class Preprocessor:
     def _question(self, served: Served | None, example: Example, target: int) -> tuple[Question, bool]:
         """The ids of a source beside `target` target tokens, and whether it was cut."""
         limit = self.limits.input_tokens
-        tokens = len(self.backbone._encode(example.source + example.cue))
+        tokens = len(self.backbone.tokens.encode(example.source + example.cue))
         if tokens > limit:
             raise BadInput(f"The input has {tokens} tokens; this server reads at most {limit}. Shorten it.")
         length = 0 if served is None else served.prompt.length
         most = limit if served is None else served.card.max_source
-        ids, cut = self.backbone.source_ids(example, min(most, self._room(length, target, most)))
+        ids, cut = self.backbone.tokens.source_ids(example, min(most, self._room(length, target, most)))
         if cut and served is None:
             raise BadInput(
                 f"The input has {tokens} tokens; beside the answer {self.backbone.name} has room for {len(ids)}. "
@@ -125,7 +125,7 @@ class Preprocessor:
         if served is None:
             return Question(tuple(ids)), cut
         placement = served.card.placement
-        before = tokens_before(ids, self.backbone.opening if placement == "after_bos" else [], placement)
+        before = tokens_before(ids, self.backbone.tokens.opening if placement == "after_bos" else [], placement)
         return Question(tuple(ids), served.prompt, served.entry.key, before), cut
 
     def _room(self, length: int, target: int, most: int) -> int:

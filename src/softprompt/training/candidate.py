@@ -175,7 +175,7 @@ def make_candidate(
             f"{recipe.method} with length {options.length} has nothing to train; give it a length of 1 or more."
         )
     resolved = recipe.resolved(backbone.scale(), set(prompt.groups()), len(task.examples["train"]))
-    candidate = Candidate(name, prompt, resolved, task, lambda example: backbone.size(example, targets=True))
+    candidate = Candidate(name, prompt, resolved, task, lambda example: backbone.tokens.size(example, targets=True))
     candidate.start_from = None if predecessor is None else predecessor.record
     candidate.sources = [source.record for source in sources]
     return candidate
@@ -185,7 +185,7 @@ def check_room(length: int, backbone: Backbone, task: Task) -> None:
     """Raise BadInput where `backbone` cannot be asked this task, or `length` rows and the targets leave no room."""
     backbone.check_supported(task.examples["train"][0], task.scoring)
     different = list({(e.target, e.choices): e for e in task.examples["train"]}.values())  # MNLI has three
-    backbone.read_targets(different)
-    backbone.room(length, max(len(backbone.target_ids(e)) for e in different))
+    backbone.tokens.read_targets(different)
+    backbone.room(length, max(len(backbone.tokens.target_ids(e)) for e in different))
     if task.choices:
-        backbone.choice_ids(task.choices)
+        backbone.tokens.choice_ids(task.choices)

@@ -13,6 +13,7 @@ from typing import Any
 from rich.console import Console
 
 from softprompt.backbones import Backbone
+from softprompt.backbones.families import get_family
 from softprompt.backbones.load import describe
 from softprompt.errors import BadArtefact, BadInput, Interrupted, RunFailed
 from softprompt.methods.soft_prompt import SoftPrompt
@@ -71,7 +72,7 @@ def distil(
     _check_recipe(recipe, length)
     setting = cards[0].setting if device is None else cards[0].setting.model_copy(update={"device": device})
     said = Distillation(teachers=[one.record for one in teachers], weight=weight, temperature=temperature)
-    if describe(setting.backbone)["kind"] == "masked":
+    if not get_family(describe(setting.backbone)["kind"]).generates:
         raise BadInput(f"{setting.backbone} fills gaps; softprompt distil works on backbones that write their answers.")
     origins = [card.task for card in cards]
     frozen = open_backbone(setting)

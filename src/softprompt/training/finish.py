@@ -71,7 +71,9 @@ def _scored(
 ) -> dict[str, dict[str, Any]]:
     """Scores of the one prompt in `bank`, as JSON, on each split; its answers are written to `folder`."""
     readings: list[tuple[str, Split, Scoring]] = [(split, split, task.scoring) for split in splits]
-    if task.choices and "test" in splits and backbone.generates:  # the other way to read an answer, beside the score
+    if (
+        task.choices and "test" in splits and backbone.family.generates
+    ):  # the other way to read an answer, beside the score
         other: Scoring = "generated" if task.scoring == "ranked" else "ranked"
         readings.append((f"test_{other}", "test", other))
     scores = {}

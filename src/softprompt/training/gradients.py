@@ -40,7 +40,7 @@ class Gradients:
         examples, owners = [example for example, _ in rows], [i for _, i in rows]
         tokens = dict.fromkeys(alive, 0)
         for example, i in rows:
-            tokens[i] += len(self.backbone.target_ids(example))
+            tokens[i] += len(self.backbone.tokens.target_ids(example))
         weights = [1 / tokens[i] for i in owners]
         tensors = list(dict.fromkeys(t for i in alive for t in candidates[i].prompt.parameters()))  # some may be shared
         while True:
@@ -76,7 +76,7 @@ class Gradients:
     ) -> dict[int, float]:
         """Add up all passes of this process's share of a step; returns its weighted losses by owner."""
         losses = dict.fromkeys(owners, 0.0)
-        left = distributed.share(len(examples), lambda i: self.backbone.size(examples[i], targets=True))
+        left = distributed.share(len(examples), lambda i: self.backbone.tokens.size(examples[i], targets=True))
         if self.backbone.sharded:
             self._keep_pace(examples, owners, left)
         while left:
@@ -142,7 +142,7 @@ class Gradients:
     def _halve(self, examples: Sequence[Example], error: RuntimeError) -> None:
         """Make passes smaller after one of `examples` that did not fit. Raises OutOfMemory for a single example."""
         clear_device_cache(garbage_collection=True)
-        sizes = [self.backbone.size(example, targets=True) for example in examples]
+        sizes = [self.backbone.tokens.size(example, targets=True) for example in examples]
         if self.backbone.sharded:  # no process can repeat a pass by itself
             raise OutOfMemory(
                 f"A pass of {sum(sizes)} tokens does not fit in memory ({str(error).splitlines()[0][:120]}). Start "

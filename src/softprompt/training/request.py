@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from softprompt.backbones.cloze import check_supported
+from softprompt.backbones.families import get_family
 from softprompt.backbones.load import describe, find_device, find_dtype
 from softprompt.errors import BadInput, MissingPackage
 from softprompt.methods.registry import get_method
@@ -193,8 +193,8 @@ def require_backbone(name: str) -> dict[str, Any]:
 def check_answers(facts: dict[str, Any], task: Task) -> str:
     """How answers are scored. Raises BadInput when this kind of backbone cannot be asked so."""
     first = task.examples["train"][0]
-    check_supported(
-        facts["kind"], facts["name"], choices=first.choices, mask=first.answer_at is not None, scoring=task.scoring
+    get_family(facts["kind"]).check_supported(
+        facts["name"], choices=first.choices, mask=first.answer_at is not None, scoring=task.scoring
     )
     return task.scoring if task.choices else "generated"
 

@@ -41,7 +41,7 @@ def open_backbone(setting: Setting) -> Backbone:
         dropout=setting.dropout, gradient_checkpointing=setting.gradient_checkpointing, compile=setting.compile,
         placement=setting.placement, fsdp=setting.fsdp,
     )  # fmt: skip
-    frozen.remember()
+    frozen.tokens.remember()
     return frozen
 
 

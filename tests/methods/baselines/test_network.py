@@ -115,7 +115,7 @@ def test_peft_reads_the_folder_and_answers_alike(family: str, name: str, tmp_pat
         ours = backbone.loss(batch).nll
         text = backbone.answer([example], [0], max_new_tokens=6)
     ids = backbone.pose([example], [-1]).ids
-    target = torch.tensor([backbone.target_ids(example)])
+    target = torch.tensor([backbone.tokens.target_ids(example)])
     with torch.no_grad():
         if family in ("t5", "bart"):
             start = torch.full((1, 1), theirs.config.decoder_start_token_id)

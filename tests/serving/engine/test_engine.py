@@ -106,7 +106,7 @@ def test_other_backbones_take_the_way_that_is_exact_for_them(name: str, kind: ty
     assert isinstance(batch, kind)
     assert any("reads each sequence anew" in " ".join(str(note.message).split()) for note in noted) == (name == "bloom")
     texts = ["the parcel is late", "good bad", "how do i log in not very yes"]
-    questions = [Question(tuple(backbone.source_ids(Example(text), 50)[0])) for text in texts]
+    questions = [Question(tuple(backbone.tokens.source_ids(Example(text), 50)[0])) for text in texts]
     expected = [backbone.answer([Example(text)], [-1], max_new_tokens=6)[0] for text in texts]
     assert _greedy(batch, backbone, questions, 6) == expected
 

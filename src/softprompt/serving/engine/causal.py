@@ -82,7 +82,7 @@ class CausalBatch:
             ends = accumulate(row.tokens for row in rows[begin:end])
             lasts.append(states[[at - 1 for at in ends]])
         self._lengths += [row.start + row.tokens for row in rows]
-        return self.backbone._head(torch.cat(lasts)).float()
+        return self.backbone.logits(torch.cat(lasts)).float()
 
     def step(self, tokens: Sequence[int]) -> Tensor:
         """Give each sequence its next token; returns the logits (b, v) of the ones after, in float32."""
@@ -91,7 +91,7 @@ class CausalBatch:
         columns = torch.tensor(self._lengths, device=device).unsqueeze(1)
         states = self._call(self.slots, slice(0, len(self)), embeds, columns, columns, max(self._lengths) + 1)
         self._lengths = [length + 1 for length in self._lengths]
-        return self.backbone._head(states[:, 0]).float()
+        return self.backbone.logits(states[:, 0]).float()
 
     def leave(self, index: int) -> None:
         """Let sequence `index` go; the last one takes its place."""
@@ -119,7 +119,7 @@ class CausalBatch:
         places = {owner: at for at, owner in enumerate(owners)}
         states = self._sorted_runs(rows)
         begins = list(accumulate((len(row.tail) + 1 for row in rows), initial=0))
-        scores = torch.log_softmax(self.backbone._head(states).float(), -1)
+        scores = torch.log_softmax(self.backbone.logits(states).float(), -1)
         picks = [
             (begins[places[i, pick.row]] + pick.column, pick.id) for i, one in enumerate(rankings) for pick in one.picks
         ]
@@ -173,9 +173,9 @@ class CausalBatch:
             soft = bank.soft_ids(shown, backbone.v) if shown >= 0 else [backbone.pad] * row.question.length
             ids.append(row.question.ids(soft, row.tail)[row.start :])
             ranks.append(row.question.ranks(row.tail)[row.start :])
-        layout = Layout(torch.tensor(named, device=device), backbone._fill(ranks, -1, left=False))
+        layout = Layout(torch.tensor(named, device=device), backbone.pad_rows(ranks, -1, left=False))
         with backbone.using(bank), backbone.embedding.laid_out(layout):
-            embeds: Tensor = backbone.embedding(backbone._fill(ids, backbone.pad, left=False))
+            embeds: Tensor = backbone.embedding(backbone.pad_rows(ids, backbone.pad, left=False))
         return embeds
 
     def _call(

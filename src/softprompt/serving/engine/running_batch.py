@@ -47,7 +47,7 @@ def running_batch(backbone: Backbone, cache: PromptCache) -> RunningBatch:
         kinds = [lambda: CausalBatch(backbone, cache)]
     elif isinstance(backbone, Seq2Seq):
         kinds = [lambda: Seq2SeqBatch(backbone), lambda: Seq2SeqCohorts(backbone)]
-    elif not isinstance(backbone, Causal):
+    elif not backbone.family.generates:
         raise BadInput(f"{backbone.name} is neither a decoder-only nor an encoder-decoder model: it cannot be served.")
     if isinstance(backbone, Causal):
         backbone.share = False  # packed rows are for batches that nobody joins

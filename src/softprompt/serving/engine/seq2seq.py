@@ -48,7 +48,7 @@ class Seq2SeqBatch:
         first, lengths = len(self), [question.length + len(question.source) for question in questions]
         bank, batch = lay(self.backbone, questions)
         with self.backbone.using(bank):
-            states = self.backbone._encoded(batch)
+            states = self.backbone.encoder_states(batch)
         cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
         start: int = self.backbone.model.config.decoder_start_token_id  # type: ignore
         made: Any = self.backbone.model(
@@ -111,12 +111,12 @@ class Seq2SeqBatch:
         backbone = self.backbone
         bank, batch = lay(backbone, questions)
         with backbone.using(bank):
-            states = backbone._encoded(batch)
+            states = backbone.encoder_states(batch)
         owners = torch.tensor([i for i, one in enumerate(rankings) for _ in one.targets], device=backbone.device)
         targets = [target for one in rankings for target in one.targets]
-        labels = backbone._fill(targets, backbone.pad, left=False)
+        labels = backbone.pad_rows(targets, backbone.pad, left=False)
         rows = Batch(batch.ids[owners], batch.mask[owners], batch.layout, labels, (), ())
-        scores = backbone._decoded(states[owners], rows)  # (rows, t, v)
+        scores = backbone.target_scores(states[owners], rows)  # (rows, t, v)
         begins = accumulate((len(one.targets) for one in rankings), initial=0)
         t = labels.shape[1]
         picks = [

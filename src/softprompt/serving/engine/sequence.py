@@ -63,11 +63,11 @@ def lay(
     tails = targets if left and targets is not None else [()] * len(questions)
     asked = list(zip(questions, named, tails, strict=True))
     ids = [question.ids(bank.soft_ids(i, backbone.v), tail) for question, i, tail in asked]
-    ranks = backbone._fill([question.ranks(tail) for question, _, tail in asked], -1, left=left)
-    real = backbone._fill([[1] * len(row) for row in ids], 0, left=left).bool()
-    labels = None if targets is None else backbone._fill(targets, IGNORED, left=left)
+    ranks = backbone.pad_rows([question.ranks(tail) for question, _, tail in asked], -1, left=left)
+    real = backbone.pad_rows([[1] * len(row) for row in ids], 0, left=left).bool()
+    labels = None if targets is None else backbone.pad_rows(targets, IGNORED, left=left)
     layout = Layout(torch.tensor(named, device=backbone.device), ranks)
-    padded = backbone._fill(ids, backbone.pad, left=left)
+    padded = backbone.pad_rows(ids, backbone.pad, left=left)
     return bank, Batch(padded, real, layout, labels, tuple(named), (False,) * len(ids))
 
 

@@ -24,7 +24,7 @@ class RecomputedBatch:
         return question.length + len(question.source) + new
 
     def room(self, question: Question) -> int | None:
-        used = self.tokens(question, 0) if self.backbone.kind == "causal" else 1
+        used = self.tokens(question, 0) if self.backbone.family.decoder_only else 1
         return None if self.backbone.context is None else self.backbone.context - used
 
     def join(self, questions: Sequence[Question]) -> Tensor:
@@ -65,6 +65,6 @@ class RecomputedBatch:
         backbone, sizes = self.backbone, [len(target) for _, target in rows]
         bank, batch = lay(backbone, [question for question, _ in rows], [target for _, target in rows])
         with backbone.using(bank):
-            scores = backbone._log_probabilities(batch)  # (b, t, v)
+            scores = backbone.log_probabilities(batch)  # (b, t, v)
         left = backbone.labels_on_right()
         return [own[-size:] if left else own[:size] for own, size in zip(scores, sizes, strict=True)]
