@@ -144,7 +144,7 @@ def test_a_file_that_cannot_be_meant_is_refused_with_its_name(tmp_path: Path, te
 
 
 def test_json_that_is_none_is_refused_with_its_line(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match=r"run\.json, line 2: is no JSON"):
+    with pytest.raises(BadInput, match=r"run\.json, line 2: is not valid JSON"):
         plan_arguments(config(tmp_path, '{"task":\n support}', "run.json"))
 
 

@@ -15,7 +15,10 @@ class Setting(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     backbone: str = Field("", description="Frozen model: smollm2-135m, a folder, or a hub id.")
-    dtype: str = Field("float32", description="float32, bfloat16, float16, or auto: bfloat16 where it is fast.")
+    dtype: str = Field(
+        "float32",
+        description="Data type of the frozen model: float32, bfloat16, float16, or auto (bfloat16 where it is fast).",
+    )
     device: str | None = Field(None, description="Device: cpu, cuda, mps, ...; the best there is when not given.")
     max_source: int = Field(256, ge=1, description="Maximum source tokens; longer sources are cut, and counted.")
     dropout: bool = Field(False, description="Leave the frozen model's own dropout on.")
