@@ -81,3 +81,9 @@ def test_a_value_that_does_not_fit_is_one_clear_error(given: dict[str, Any], mes
     with pytest.raises(error, match=re.escape(message)):
         softprompt.train(output="nowhere", **given)
     assert not Path("nowhere").exists()
+
+
+def test_the_documentation_is_made_from_the_declaration() -> None:
+    from docs.make_arguments import FILE, page
+
+    assert FILE.read_text(encoding="utf-8") == page(), "python -m docs.make_arguments"

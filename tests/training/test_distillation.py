@@ -301,7 +301,11 @@ def test_what_a_source_stage_refuses_before_it_starts(
             r"longer \(prompt_tuning on other\) has 4 rows, .* 3; teachers and students",
         ),
         ([colour, tmp_path / "read"], {}, "--max-source 99 .* with --max-source 256 .*expected the same"),
-        ([colour, tmp_path / "dept"], {}, "cannot be a teacher; expected runs on one task, of kind 'prompt'"),
+        (
+            [colour, tmp_path / "dept"],
+            {},
+            "cannot be a teacher; expected runs trained on a single task, of kind 'prompt'",
+        ),
         ([colour, answer], {"settings": {"length": 5}}, "length=5: the teachers have 3 rows"),
         ([colour, answer], {"settings": {"epochs": 2}}, "Several tasks have no epoch in common"),
         ([colour, answer], {"output": runs, "overwrite": True}, "holds a run to learn from"),
