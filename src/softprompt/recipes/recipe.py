@@ -27,7 +27,7 @@ class Recipe(StepBudget, Seeded):
     clip: float | None = Field(1.0, gt=0, description="Maximum gradient norm of this prompt; null: no clipping.")
     optimizer: Literal["adamw", "adafactor"] = Field(
         "adamw",
-        description="Optimizer: adamw, or adafactor as in Lester et al. 2021 (the rate as given, no scaling by the parameter).",
+        description="Optimizer: adamw, or adafactor as in Lester et al. 2021 (rates as given, no parameter scaling).",
     )
     betas: tuple[float, float] = Field((0.9, 0.999), description="Betas of AdamW.")
     epsilon: float = Field(1e-8, gt=0, description="Epsilon of AdamW.")
