@@ -1,4 +1,4 @@
-"""What the tests of the server share: prompts of every kind on disk, and a server that lives inside a test."""
+"""Write prompts of every kind, and run a server inside a test."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator

@@ -181,7 +181,7 @@ def test_what_cannot_be_started_is_one_clear_error(tmp_path: Path, monkeypatch: 
     assert isinstance(found := error("--replicas", "2"), BadInput)
     assert "expected --ray beside it" in str(found)
     assert "started on a machine of the cluster" in str(error("--ray", "ray://head:10001"))
-    assert "is no folder" in str(error("--ray", "local", "--prompts", str(tmp_path / "none")))
+    assert "is not a folder" in str(error("--ray", "local", "--prompts", str(tmp_path / "none")))
     monkeypatch.setitem(sys.modules, "ray", None)
     monkeypatch.delitem(sys.modules, "softprompt.serving.replicas", raising=False)
     assert isinstance(found := error("--ray"), MissingPackage)
@@ -189,12 +189,12 @@ def test_what_cannot_be_started_is_one_clear_error(tmp_path: Path, monkeypatch: 
 
 
 def test_a_replicas_own_error_is_found_in_what_ray_says_of_it() -> None:
-    from softprompt.serving.replicas import _told_by
+    from softprompt.serving.replicas import _parse_error
 
     ray = "Deploying application softprompt failed: ...\n  File x\nsoftprompt.errors.UnknownName: Unknown backbone 'x'."
-    assert isinstance(found := _told_by(ray), BadInput)
+    assert isinstance(found := _parse_error(ray), BadInput)
     assert str(found) == "Unknown backbone 'x'."
-    assert isinstance(found := _told_by("no room"), RunFailed)
+    assert isinstance(found := _parse_error("no room"), RunFailed)
     assert "no room" in str(found)
 
 

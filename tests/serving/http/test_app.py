@@ -276,7 +276,7 @@ def test_prompts_are_put_listed_and_deleted(tmp_path: Path) -> None:
         assert (await client.delete("/v1/prompts/teams")).json() == {"name": "teams", "deleted": True}
         error(await client.delete("/v1/prompts/teams"), 404)
         error(await client.post("/v1/classify", json=body), 404)
-        assert "no safetensors file with" in error(await client.put("/v1/prompts/x", content=b"\x80\x04pickle"), 400)
+        assert "not a safetensors file with" in error(await client.put("/v1/prompts/x", content=b"\x80\x04pickle"), 400)
         assert "Send two parts" in error(await client.put("/v1/prompts/x", files={"card": b"{}"}), 400)
         assert "cannot be a prompt's name" in error(await client.put("/v1/prompts/.x", content=whole), 400)
         files = {
@@ -401,6 +401,6 @@ def test_the_command_refuses_before_it_loads(tmp_path: Path) -> None:
 
     nowhere = CliRunner().invoke(app, ["serve", "--backbone", "smollm2-135m", "--prompts", str(tmp_path / "none")])
     assert isinstance(nowhere.exception, BadInput)
-    assert "is no folder" in str(nowhere.exception)
+    assert "is not a folder" in str(nowhere.exception)
     key = ["serve", "--backbone", "smollm2-135m", "--prompts", str(tmp_path), "--api-key", "a b"]
     assert "holds blanks" in str(CliRunner().invoke(app, key).exception)
