@@ -24,7 +24,8 @@ from softprompt.backbones import Backbone, Seq2Seq, load_backbone
 from softprompt.runs.external import make_prompt, unscored_card
 from softprompt.runs.prompt import PromptCard, load_prompt
 from softprompt.runtime.files import write_json, write_tensors
-from softprompt.serving.engine.engine import Batching, Engine
+from softprompt.serving.engine.batching import Batching
+from softprompt.serving.engine.engine import Engine
 from softprompt.serving.engine.requests import Generate, Rank
 from softprompt.serving.limits import Limits
 from softprompt.serving.preprocess import Preprocessor

@@ -17,7 +17,8 @@ from softprompt.runs.external import make_prompt
 from softprompt.runs.fingerprint import fingerprint
 from softprompt.runs.prompt import Prompt, PromptCard
 from softprompt.runs.run_folder import versions
-from softprompt.serving.engine.engine import Batching, Engine
+from softprompt.serving.engine.batching import Batching
+from softprompt.serving.engine.engine import Engine
 from softprompt.serving.http.app import make_app
 from softprompt.serving.http.auth import Keys
 from softprompt.serving.limits import Limits

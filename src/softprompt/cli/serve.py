@@ -1,5 +1,6 @@
 """`softprompt serve`: answer with the prompts of a folder over HTTP."""
 
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated
 
@@ -68,19 +69,12 @@ def serve(
         raise BadInput(
             f"--replicas {replicas}: expected --ray beside it; without --ray, this process is the only server."
         )
-    try:
-        from softprompt.serving.http.auth import Keys
-        from softprompt.serving.limits import Limits
-        from softprompt.serving.server import ServerSettings, build
-        from softprompt.serving.server import serve as run_server
+    _check_packages(ray=ray is not None)
+    from softprompt.serving.http.auth import Keys
+    from softprompt.serving.limits import Limits
+    from softprompt.serving.server import ServerSettings, build
+    from softprompt.serving.server import serve as run_server
 
-        if ray is not None:
-            from softprompt.serving.replicas import serve_replicas
-    except ModuleNotFoundError as error:
-        raise MissingPackage(
-            str(error.name), f"`softprompt serve{'' if ray is None else ' --ray'}` needs it.",
-            f"pip install 'softprompt[serve{'' if ray is None else ',ray'}]'",
-        ) from None  # fmt: skip
     keys = Keys.of(api_key or [], admin_key or [])
     limits = Limits(
         body=max_body_kb * 1000, prompt_body=max_prompt_mb * 1_000_000, input_tokens=max_input_tokens,
@@ -101,12 +95,25 @@ def serve(
 
     def ready(address: str, servers: int | None = None) -> None:
         on = "" if servers is None else f" by {servers} replicas" if servers > 1 else " by 1 replica"
-        err.print(
-            f"serving {backbone} with the prompts of {prompts} at {address}{on} (docs at {address}/docs)",
-            soft_wrap=True,
-        )
+        line = f"serving {backbone} with the prompts of {prompts} at {address}{on} (docs at {address}/docs)"
+        err.print(line, soft_wrap=True)
 
-    if ray is not None:
-        serve_replicas(ray, replicas, settings, host, port, ready=ready)
-    else:
+    if ray is None:
         run_server(build(settings), host, port, grace=grace, ready=ready)
+    else:
+        from softprompt.serving.replicas import serve_replicas
+
+        serve_replicas(ray, replicas, settings, host, port, ready=ready)
+
+
+def _check_packages(*, ray: bool) -> None:
+    """Import the server. Raises MissingPackage for an extra that is not installed."""
+    try:
+        import_module("softprompt.serving.server")
+        if ray:
+            import_module("softprompt.serving.replicas")
+    except ModuleNotFoundError as error:
+        raise MissingPackage(
+            str(error.name), f"`softprompt serve{' --ray' if ray else ''}` needs it.",
+            f"pip install 'softprompt[serve{',ray' if ray else ''}]'",
+        ) from None  # fmt: skip

@@ -13,7 +13,8 @@ from fastapi import FastAPI
 
 from softprompt.backbones import load_backbone
 from softprompt.errors import BadInput, RunFailed
-from softprompt.serving.engine.engine import Batching, BatchingSettings, Engine
+from softprompt.serving.engine.batching import Batching, BatchingSettings
+from softprompt.serving.engine.engine import Engine
 from softprompt.serving.http.app import make_app
 from softprompt.serving.http.auth import Keys
 from softprompt.serving.http.metrics import Metrics

@@ -12,8 +12,9 @@ import torch
 
 from softprompt.backbones import Backbone
 from softprompt.errors import BadInput
+from softprompt.serving.engine.batching import Batching
 from softprompt.serving.engine.causal import CausalBatch
-from softprompt.serving.engine.engine import Batching, Closing, Engine, QueueFull
+from softprompt.serving.engine.engine import Closing, Engine, QueueFull
 from softprompt.serving.engine.prefix_cache import PromptCache
 from softprompt.serving.engine.requests import Generate, Rank
 from softprompt.serving.engine.running_batch import make_running_batch

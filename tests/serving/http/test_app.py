@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from softprompt.errors import BadInput
 from softprompt.evaluation.nearest_words import nearest_words
 from softprompt.runs.prompt import load_prompt
-from softprompt.serving.engine.engine import Batching
+from softprompt.serving.engine.batching import Batching
 from softprompt.serving.http.auth import Keys
 from softprompt.serving.limits import Limits
 from tests import tiny
