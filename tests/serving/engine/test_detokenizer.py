@@ -1,4 +1,4 @@
-"""Pieces of text, put together, are the text of all tokens; tokens are drawn as asked."""
+"""Pieces of text, put together, are the text of all tokens; tokens are sampled as configured."""
 
 import random
 
@@ -70,9 +70,9 @@ def test_temperature_nucleus_and_seed() -> None:
 
 def test_reported_probabilities_are_the_models_own() -> None:
     logits = torch.tensor([[0.0, 2.0, 1.0], [3.0, 0.0, 0.0]])
-    plain, told = sample(logits, [Sampler(Sampling()), Sampler(Sampling(temperature=0.5, seed=0, logprobs=2))])
+    plain, reported = sample(logits, [Sampler(Sampling()), Sampler(Sampling(temperature=0.5, seed=0, logprobs=2))])
     assert plain.token == 1
     assert plain.logprob is None
-    assert told.logprob == pytest.approx(float(torch.log_softmax(logits[1], 0)[told.token]))
-    assert told.top[0][0] == 0
-    assert len(told.top) == 2
+    assert reported.logprob == pytest.approx(float(torch.log_softmax(logits[1], 0)[reported.token]))
+    assert reported.top[0][0] == 0
+    assert len(reported.top) == 2

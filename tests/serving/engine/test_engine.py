@@ -55,7 +55,7 @@ def test_any_mix_answers_as_predict_answers_each_alone(
     engine, store = Engine(backbone, SMALL), PromptStore(tmp_path, backbone)
     preprocessor = Preprocessor(engine, store, Limits())
     assert isinstance(engine.batch, kind)
-    asked = [(draw.choice(names), some_text(draw)) for _ in range(16)]
+    cases = [(draw.choice(names), some_text(draw)) for _ in range(16)]
     noise = [some_text(draw) for _ in range(5)]
 
     async def one(prompt: str, text: str) -> Any:
@@ -83,13 +83,13 @@ def test_any_mix_answers_as_predict_answers_each_alone(
 
     async def all_at_once() -> list[Any]:
         async with running(engine):
-            found = await asyncio.gather(*(one(*question) for question in asked), *map(other, noise))
+            found = await asyncio.gather(*(one(*question) for question in cases), *map(other, noise))
         assert engine.running == engine.waiting == len(engine.batch) == 0
-        return list(found[: len(asked)])
+        return list(found[: len(cases)])
 
     found = asyncio.run(all_at_once())
     with predicting(cache(lambda **given: tiny.backbone(name, bos=True, **given)), monkeypatch) as predict:
-        for (prompt, text), answer in zip(asked, found, strict=True):
+        for (prompt, text), answer in zip(cases, found, strict=True):
             alone = predict(tmp_path / prompt, text)
             if isinstance(answer, str):
                 assert answer == alone["prediction"], (prompt, text)
