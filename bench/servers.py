@@ -24,10 +24,11 @@ from softprompt.backbones import Backbone, Seq2Seq, load_backbone
 from softprompt.runs.external import make_prompt, unscored_card
 from softprompt.runs.prompt import PromptCard, load_prompt
 from softprompt.runtime.files import write_json, write_tensors
-from softprompt.serving.engine.engine import Batching, Engine
+from softprompt.serving.engine.batching import Batching
+from softprompt.serving.engine.engine import Engine
 from softprompt.serving.engine.requests import Generate, Rank
 from softprompt.serving.limits import Limits
-from softprompt.serving.preprocess import Preprocessor, ranked
+from softprompt.serving.preprocess import Preprocessor
 from softprompt.serving.prompt_store import PromptStore
 from softprompt.serving.store_folder import BASE
 from softprompt.tasks import Example
@@ -84,7 +85,7 @@ class Ours:
         backbone = load_backbone(name)
         self.engine = Engine(backbone, Batching.on(backbone.device, **batching))
         self.engine.ends = frozenset()  # so that every answer has the same number of tokens
-        self.asker = Preprocessor(self.engine, PromptStore(folder, backbone), Limits())
+        self.preprocessor = Preprocessor(self.engine, PromptStore(folder, backbone), Limits())
         self.spent: dict[str, float] = {}
         self._measured()
         self.engine.start()
@@ -118,18 +119,20 @@ class Ours:
     async def _one(self, kind: str, asked: Asked, tokens: int) -> Any:
         name, texts = name_of(asked.prompt), [asked.text]
         if kind == "classify":
-            read = self.asker.to_rank(name, texts, raw=False, choices=None if asked.prompt >= 0 else self.choices)[0]
-            job = Rank(read.question, ranked(read))
-            self.engine.submit(job)
-            return await self.engine.rank(job)
-        read = self.asker.to_generate(name, texts, raw=False, max_tokens=tokens, default=tokens)[0]
+            read = self.preprocessor.prepare_ranking(
+                name, texts, raw=False, choices=None if asked.prompt >= 0 else self.choices
+            )[0]
+            request = Rank(read.question, read.ranking)
+            self.engine.submit(request)
+            return await self.engine.rank(request)
+        read = self.preprocessor.prepare_generation(name, texts, raw=False, max_tokens=tokens, default=tokens)[0]
         made = Generate(read.question, tokens, strip=True)
         self.engine.submit(made)
         return "".join([piece.text async for piece in self.engine.generate(made)])
 
     @property
     def choices(self) -> list[str]:
-        return self.asker.bank.get(name_of(0)).card.choices
+        return self.preprocessor.store.get(name_of(0)).card.choices
 
     def _measured(self) -> None:
         """Note how long each part of the engine's work takes, and how many rows it does it for."""

@@ -11,7 +11,7 @@ TESTS = Path(__file__).parent
 SOURCE = TESTS.parent / "src" / "softprompt"
 ROOMS = sorted(path.name for path in SOURCE.iterdir() if path.is_dir() and path.name != "__pycache__")
 TO_REWRITE = {
-    "backbones", "cli", "evaluation", "experiments", "methods", "recipes", "runs", "runtime", "serving", "tasks",
+    "backbones", "cli", "evaluation", "experiments", "methods", "recipes", "runs", "runtime", "tasks",
     "training",
 }  # fmt: skip
 

@@ -38,14 +38,14 @@ BOUNDED = settings(
 def fuzz(app: FastAPI, path: str = "/") -> Counter[tuple[str, int]]:
     """Ask every route what fits its schema and what does not; returns how often each answered with which status."""
     schema = schemathesis.openapi.from_asgi("/openapi.json", app).include(path_regex=path)
-    told: Counter[tuple[str, int]] = Counter()
+    statuses: Counter[tuple[str, int]] = Counter()
     for found in schema.get_all_operations():
         for mode in GenerationMode:
-            _fuzz(found.ok(), mode, told)
-    return told
+            _fuzz(found.ok(), mode, statuses)
+    return statuses
 
 
-def _fuzz(operation: Any, mode: GenerationMode, told: Counter[tuple[str, int]]) -> None:
+def _fuzz(operation: Any, mode: GenerationMode, statuses: Counter[tuple[str, int]]) -> None:
     number = count()
 
     @BOUNDED
@@ -58,18 +58,23 @@ def _fuzz(operation: Any, mode: GenerationMode, told: Counter[tuple[str, int]]) 
                 case.path_parameters["name"] = "placed"
         case.headers = {**(case.headers or {}), "Authorization": "Bearer admin"}
         answer = case.call()
-        told[operation.label, answer.status_code] += 1
+        statuses[operation.label, answer.status_code] += 1
         case.validate_response(answer, checks=CHECKS)
 
     ask()
 
 
 def test_nothing_that_is_sent_is_an_error_of_the_server(tmp_path: Path) -> None:
-    told = fuzz(tiny_app(tmp_path, keys=Keys.of([], ["admin"])))
-    for asked in ("POST /v1/completions", "POST /v1/classify", "GET /v1/prompts/{name}", "DELETE /v1/prompts/{name}"):
-        assert told[asked, 200], told  # it was not all refused
-    for asked in ("POST /v1/completions", "POST /v1/classify", "PUT /v1/prompts/{name}", "GET /v1/prompts"):
-        assert told[asked, 400], told
+    statuses = fuzz(tiny_app(tmp_path, keys=Keys.of([], ["admin"])))
+    for operation in (
+        "POST /v1/completions",
+        "POST /v1/classify",
+        "GET /v1/prompts/{name}",
+        "DELETE /v1/prompts/{name}",
+    ):
+        assert statuses[operation, 200], statuses  # it was not all refused
+    for operation in ("POST /v1/completions", "POST /v1/classify", "PUT /v1/prompts/{name}", "GET /v1/prompts"):
+        assert statuses[operation, 400], statuses
 
 
 def test_an_error_of_the_server_is_noticed(tmp_path: Path) -> None:
