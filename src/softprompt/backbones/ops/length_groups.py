@@ -1,8 +1,9 @@
-"""Cutting a sequence of lengths into runs that are padded together, at the least cost."""
+"""Cut a sequence of lengths into runs that are padded together, at the least cost."""
 
 from collections.abc import Callable, Iterator, Sequence
 
-MOST = 64  # longest run that is considered, so that the search stays linear in the number of lengths
+MOST = 64
+"""Longest run that is considered, so that the search stays linear in the number of lengths."""
 
 
 def group_lengths(

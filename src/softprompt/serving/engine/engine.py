@@ -18,7 +18,7 @@ import torch
 
 from softprompt.backbones import Backbone
 from softprompt.errors import BadInput, RunFailed
-from softprompt.evaluation.evaluate import PASS_TOKENS
+from softprompt.evaluation.evaluate import pass_tokens
 from softprompt.serving.engine.detokenizer import TextStream
 from softprompt.serving.engine.prefix_cache import PromptCache
 from softprompt.serving.engine.requests import Generate, Piece, Rank, Request
@@ -61,7 +61,7 @@ class Batching:
         cpu = device.type == "cpu"
         told = {name: value for name, value in settings.items() if value is not None}
         return cls(
-            **{"rows": 32 if cpu else 128, "tokens": 8192 if cpu else 131072, "pass_tokens": PASS_TOKENS[cpu]} | told
+            **{"rows": 32 if cpu else 128, "tokens": 8192 if cpu else 131072, "pass_tokens": pass_tokens(device)} | told
         )
 
 
