@@ -209,7 +209,8 @@ class Causal(Backbone):
     def logits(self, states: Tensor) -> Tensor:
         """Compute logits (m, v) of hidden states (m, d), with whatever the model does after its linear layer."""
         # transformers 5.23.0 has no public way to run what follows the base model alone (scaled or capped logits), so
-        # the base model returns the given states for this one call. Without it, Gemma's and Cohere's logits are wrong.
+        # the base model returns the given states for this one call. With its output layer alone, the logits of Gemma 2
+        # (capped) and Cohere (scaled) would be wrong.
         base: PreTrainedModel = self.model.base_model
         base.forward = lambda *_, **__: BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=states.unsqueeze(0))
         try:

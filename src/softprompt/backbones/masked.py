@@ -179,7 +179,7 @@ class Masked(Backbone):
         choices alone, not on the rest of the batch.
         """
         bank, mask = self.embedding.bank, self.tokenizer.mask_token_id
-        rows, ranks, asked, cut = [], [], [], []
+        rows, ranks, columns, cut = [], [], [], []
         for k, (example, prompt) in enumerate(zip(examples, prompts, strict=True)):
             longest = self.tokens.longest(example)
             found = self.tokens.gapped(example, min(self.max_source, self.room(bank.longest([prompt]), longest)))
@@ -187,51 +187,51 @@ class Masked(Backbone):
             soft, s = bank.soft_ids(prompt, self.v), len(found.before)
             rows.append([*found.before[:at], *soft, *found.before[at:], *[mask] * t, *found.after])
             ranks.append([*range(at), *[-1] * len(soft), *range(at, s), *[-1] * t, *range(s, s + len(found.after))])
-            asked.append(list(range(s + len(soft), s + len(soft) + t)))
+            columns.append(list(range(s + len(soft), s + len(soft) + t)))
             cut.append(found.cut)
         real = self.pad_rows([[1] * len(row) for row in rows], 0, left=False).bool()
         layout = Layout(torch.tensor(list(prompts), device=self.device), self.pad_rows(ranks, -1, left=False))
         labels = None if targets is None else self.pad_rows(targets, IGNORED, left=False)
         ids = self.pad_rows(rows, self.pad, left=False)
         return Batch(
-            ids, real, layout, labels, tuple(prompts), tuple(cut), asked=self.pad_rows(asked, 0, left=False)
+            ids, real, layout, labels, tuple(prompts), tuple(cut), answer_columns=self.pad_rows(columns, 0, left=False)
         )  # fmt: skip
 
     def log_probabilities(self, batch: Batch) -> Float[Tensor, "b t v"]:
-        assert batch.asked is not None
+        assert batch.answer_columns is not None
         lengths: list[int] = batch.mask.sum(1).tolist()
         alike = len(set(lengths)) == 1 or self.ignores_padding()
         with self.embedding.laid_out(batch.layout):
             embeds = self.embedding(batch.ids)  # (b, n, d)
         if alike:
-            logits = self._filled(embeds, batch.mask, batch.asked)
+            logits = self._filled(embeds, batch.mask, batch.answer_columns)
         else:  # rows of one length together
             parts = {n: [i for i, length in enumerate(lengths) if length == n] for n in set(lengths)}
-            made = [self._filled(embeds[i, :n], batch.mask[i, :n], batch.asked[i]) for n, i in parts.items()]
+            made = [self._filled(embeds[i, :n], batch.mask[i, :n], batch.answer_columns[i]) for n, i in parts.items()]
             order = [i for rows in parts.values() for i in rows]
             logits = torch.cat(made)[torch.tensor(order, device=self.device).argsort()]
         return torch.log_softmax(logits.float(), -1)
 
-    def _filled(self, embeds: Tensor, mask: Tensor, asked: Int[Tensor, "b t"]) -> Tensor:
-        """Compute logits (b, t, v) at the columns `asked` of embeddings (b, n, d), rows on the left.
+    def _filled(self, embeds: Tensor, mask: Tensor, columns: Int[Tensor, "b t"]) -> Tensor:
+        """Compute logits (b, t, v) at the columns `columns` of embeddings (b, n, d), rows on the left.
 
         Position ids and token types are the model's own: columns from its first position on, and all of type 0.
         """
-        with self._reading(asked):
+        with self._reading(columns):
             logits: Tensor = self.model(inputs_embeds=embeds, attention_mask=mask.long()).logits
         return logits
 
     @contextmanager
-    def _reading(self, asked: Int[Tensor, "b t"]) -> Iterator[None]:
-        """Let the head see the states of the columns `asked` alone.
+    def _reading(self, columns: Int[Tensor, "b t"]) -> Iterator[None]:
+        """Let the head see the states of the columns `columns` alone.
 
-        transformers 5.23.0 has no logits_to_keep for masked models: without this the head computes the logits of all
-        columns.
+        Without it the head computes the logits of every column: logits_to_keep of transformers 5.23.0, where a masked
+        model has it, keeps the same columns of all rows.
         """
 
         def pick(_: nn.Module, __: object, made: BaseModelOutput) -> BaseModelOutput:
             states = made[0]
-            picked = states.gather(1, asked.unsqueeze(-1).expand(-1, -1, states.shape[-1]))
+            picked = states.gather(1, columns.unsqueeze(-1).expand(-1, -1, states.shape[-1]))
             if isinstance(made, tuple):
                 return (picked, *made[1:])
             made.last_hidden_state = picked
@@ -262,9 +262,9 @@ class Masked(Backbone):
             with torch.no_grad():
                 with self.embedding.laid_out(Layout(nobody, torch.full_like(real, -1, dtype=torch.long))):
                     embeds = self.embedding(self.pad_rows(row, self.pad, left=False))
-                asked = torch.arange(len(row[0]), device=self.device).expand(2, -1)
-                padded = self._filled(embeds, real, asked)[:1]
-                alone = self._filled(embeds[:1, : len(row[0])], real[:1, : len(row[0])], asked[:1])
+                columns = torch.arange(len(row[0]), device=self.device).expand(2, -1)
+                padded = self._filled(embeds, real, columns)[:1]
+                alone = self._filled(embeds[:1, : len(row[0])], real[:1, : len(row[0])], columns[:1])
             for module, mode in modes:
                 module.training = mode
             gap = float((padded - alone).abs().max() / alone.abs().max())

@@ -26,6 +26,7 @@ def fuse(model: nn.Module) -> int:
         elif _is_rms_norm(module):
             for shift in (0.0, 1.0):  # Gemma's weights are kept less one
                 fast = partial(_normed, module, shift)
+                # transformers 5.23.0 writes an RMS norm out, and has no interface to replace it for frozen weights.
                 if _same(module, fast):
                     module.forward = fast
                     found += 1

@@ -30,7 +30,7 @@ class Unpackable(Exception):
 
 
 class Group(NamedTuple):
-    """g neighbouring segments of like length, padded to s tokens only where they attend to themselves."""
+    """g neighboring segments of like length, padded to s tokens only where they attend to themselves."""
 
     start: int
     """Column of the first token in the row."""
@@ -58,7 +58,7 @@ class Group(NamedTuple):
 
 
 class SharedRows(NamedTuple):
-    """Neighbouring examples of one prompt: columns `queries` attend to the prompts' rows `keys`."""
+    """Neighboring examples of one prompt: columns `queries` attend to the prompts' rows `keys`."""
 
     queries: slice
     keys: slice
