@@ -40,13 +40,13 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The texts that reach the tokenizer."""
     found: list[str] = []
-    before = TextIds._tokenised
+    before = TextIds.tokenize
 
     def spy(self: TextIds, texts: Sequence[str]) -> Any:
         found.extend(texts)
         return before(self, texts)
 
-    monkeypatch.setattr(TextIds, "_tokenised", spy)
+    monkeypatch.setattr(TextIds, "tokenize", spy)
     return found
 
 

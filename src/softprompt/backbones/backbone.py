@@ -1,7 +1,6 @@
 """The base of all backbones: lay out examples as rows, and four verbs (pose, loss, answer, rank)."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -36,7 +35,7 @@ class Backbone(FrozenModel):
         raise NotImplementedError
 
     def answer(
-        self, examples: Sequence[Example], prompts: Sequence[int], *, max_new_tokens: int = 20, **options: Any
+        self, examples: Sequence[Example], prompts: Sequence[int], *, max_new_tokens: int = 20, **options: object
     ) -> list[str]:
         """Generate an answer to each example.
 
@@ -111,7 +110,10 @@ class Backbone(FrozenModel):
     def source_rows(
         self, examples: Sequence[Example], prompts: Sequence[int], reserved: Sequence[int]
     ) -> tuple[list[list[int]], tuple[bool, ...]]:
-        """Return each row's source ids, cut to leave room for its prompt and `reserved` target tokens; was it cut?"""
+        """Return each row's source ids, cut to leave room for its prompt and `reserved` target tokens.
+
+        Also returns whether each was cut. Raises BadInput where a prompt leaves no room, BadData for an empty source.
+        """
         bank, found = self.embedding.bank, []
         for example, prompt, target in zip(examples, prompts, reserved, strict=True):
             room = self.room(bank.longest([prompt]), target)
@@ -128,7 +130,7 @@ class Backbone(FrozenModel):
         targets: Sequence[Sequence[int]] | None,
         truncated: tuple[bool, ...],
     ) -> Batch:
-        """Make a batch of ids: each row its prompt's soft tokens, a source and, in a decoder-only model, its target."""
+        """Make a batch of ids: each row has its prompt's soft tokens and a source; if decoder-only, its target, too."""
         left = self.labels_on_right()
         tails = targets if left and targets is not None else [()] * len(sources)
         rows, ranks, heads = [], [], []

@@ -24,7 +24,7 @@ class Batch:
     """Whether each source lost tokens to the length limit."""
     heads: tuple[int, ...] = ()
     """Tokens of each row, from its start to its last soft token, that are the same whatever the example; 0: none."""
-    asked: Int[Tensor, "b t"] | None = None
+    answer_columns: Int[Tensor, "b t"] | None = None
     """Columns of the answer, where it stands inside the text (masked backbones); 0 where a row has fewer than t."""
 
 

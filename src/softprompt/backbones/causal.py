@@ -9,11 +9,10 @@ batch is packed instead: one row without padding, each prompt computed once for 
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import torch
-from torch import Tensor, nn
-from transformers import DynamicCache
+from torch import Tensor
+from transformers import DynamicCache, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 
 from softprompt.backbones.backbone import Backbone
@@ -64,25 +63,24 @@ class Causal(Backbone):
     kind = "causal"
     tokenization = CausalTokenization
 
-    def __init__(self, model: nn.Module, *args: Any, **settings: Any) -> None:
-        super().__init__(model, *args, **settings)
+    def set_up(self) -> None:
         self.share = True
         """Pack where possible; False takes the plain route always."""
         self._packable: bool | None = None  # not tried yet
-        self._memories: dict[SoftPrompt, Memory] | None = (
-            None  # of prompts that stay as they are, inside `frozen_prompts`
-        )
-        # logits_to_keep hands the head a slice, and a linear layer on a slice copies its weight once a row.
-        model.get_output_embeddings().register_forward_pre_hook(lambda _, given: (given[0].contiguous(),))  # type: ignore
+        self._memories: dict[SoftPrompt, Memory] | None = None  # a dict inside `frozen_prompts`
+        # logits_to_keep hands the head a slice (transformers 5.23.0), and a linear layer on a slice copies its weight
+        # once a row (torch 2.13.0).
+        self.model.get_output_embeddings().register_forward_pre_hook(lambda _, given: (given[0].contiguous(),))  # type: ignore
 
     def loss(self, batch: Batch) -> Losses:
         return self.packed_losses(batch) if self.can_pack(batch.prompts) else self.plain_losses(batch)
 
     def plain_losses(self, batch: Batch) -> Losses:
-        """Every example with its own copy of its prompt, padded: what packed losses must agree with."""
+        """Compute losses from padded rows, each with its own copy of its prompt: what packed losses must agree with."""
         return losses_of(batch, self._plain(batch))
 
     def packed_losses(self, batch: Batch) -> Losses:
+        """Compute losses from one packed row (softprompt.backbones.ops.packing)."""
         assert batch.labels is not None
         real = batch.labels != IGNORED
         packing = self._packing(batch)
@@ -99,15 +97,16 @@ class Causal(Backbone):
             predicting, own = states[packing.predicting], states[packing.prompts :]
             row = packing.gather[packing.prompts :] // n
         else:
-            base: Any = self.model.base_model
+            base: PreTrainedModel = self.model.base_model
             positions = (batch.mask.cumsum(1) - 1).clamp(min=0)
             with self.embedding.laid_out(batch.layout):
                 states = base(
                     input_ids=batch.ids, attention_mask=batch.mask.long(), position_ids=positions, use_cache=False
                 ).last_hidden_state  # (b, n, d)
             heads = torch.tensor(batch.heads, device=self.device).unsqueeze(1)
-            text = batch.mask & (batch.ids < self.v) & (batch.mask.cumsum(1) > heads)  # what stands before is no row's
-            text[:, -1] = False  # the last target token predicts nothing that is asked
+            # What stands before is the same in all rows, and a last target token predicts nothing.
+            text = batch.mask & (batch.ids < self.v) & (batch.mask.cumsum(1) > heads)
+            text[:, -1] = False
             predicting, own, row = states[:, -real.shape[1] - 1 : -1][real], states[text], text.nonzero()[:, 0]
         scores = torch.log_softmax(self.logits(predicting).float(), -1)
         return Observed(scores, batch.labels[real], real.nonzero()[:, 0], own.float(), row)
@@ -115,11 +114,11 @@ class Causal(Backbone):
     # Packed rows
 
     def can_pack(self, prompts: Sequence[int]) -> bool:
-        """Whether rows with these prompts go through the network packed.
+        """Tell whether rows with these prompts go through the network packed.
 
-        Not with dropout (each example must draw its own), not for prompts that say they cannot (`SoftPrompt.packs`),
+        Not with dropout (each example must draw its own), not for prompts that say they cannot (`SoftPrompt.can_pack`),
         and not on a backbone whose packed losses or gradients differ from the plain ones: that is tried once, and
-        warned about. Nor for prompts behind the source, whose states differ from example to example.
+        warned about. Nor for prompts after the source, whose states differ from example to example.
         """
         bank = self.embedding.bank
         if not self.share or self.model.training or self.placement == "after_source":
@@ -146,10 +145,12 @@ class Causal(Backbone):
             self._memories = before
 
     def answer(
-        self, examples: Sequence[Example], prompts: Sequence[int], *, max_new_tokens: int = 20, **options: Any
+        self, examples: Sequence[Example], prompts: Sequence[int], *, max_new_tokens: int = 20, **options: object
     ) -> list[str]:
-        """As every backbone; in a `frozen_prompts` block, one prompt for all and no options, the prompt is not read
-        again."""
+        """Generate an answer to each example (see `Backbone.answer`).
+
+        In a `frozen_prompts` block, with one prompt for all examples and no options, the prompt is not read again.
+        """
         width = self.embedding.bank.longest(prompts)
         one = len(set(prompts)) == 1 and width > 0 and not options
         usable = self._memories is not None and one and self.can_pack(prompts)
@@ -161,10 +162,8 @@ class Causal(Backbone):
             return super().answer(examples, prompts, max_new_tokens=max_new_tokens, **options)
         # [BOS][soft tokens][padding][source]: all before the padding stands in the cache. Positions follow the mask.
         rests = [source[at:] for source in sources]
-        text, mask = (
-            self.pad_rows(rests, self.pad, left=True),
-            self.pad_rows([[1] * len(s) for s in rests], 0, left=True),
-        )
+        text = self.pad_rows(rests, self.pad, left=True)
+        mask = self.pad_rows([[1] * len(s) for s in rests], 0, left=True)
         position = self.pad_rows([list(range(at, at + len(s))) for s in rests], -1, left=True)
         ids = torch.cat([torch.tensor(head, device=self.device).expand(len(text), -1), text], dim=1)
         real = torch.cat([mask.new_ones(len(text), len(head)), mask], dim=1)
@@ -179,8 +178,7 @@ class Causal(Backbone):
                     do_sample=False, pad_token_id=self.pad, synced_gpus=self.sharded,
                 )  # fmt: skip
         assert cache.get_seq_length() >= ids.shape[1], "the prompt's keys and values were dropped on the way"
-        texts = self.tokenizer.batch_decode(made[:, ids.shape[1] :], skip_special_tokens=True)
-        return [text.strip() for text in texts]
+        return self.texts(made[:, ids.shape[1] :])
 
     def _packing(self, batch: Batch) -> Packing:
         lengths = batch.heads
@@ -191,13 +189,14 @@ class Causal(Backbone):
         return pack(batch.mask, batch.prompts, lengths, labels, memory)
 
     def _states(self, batch: Batch, packing: Packing) -> Tensor:
-        """Last hidden states (n, d) of a packed batch."""
+        """Compute the last hidden states (n, d) of a packed batch."""
         with self.embedding.laid_out(batch.layout):
             embeds = self.embedding(batch.ids).flatten(0, 1)[packing.gather]
         return self.read_packed(embeds, packing)
 
     def read_packed(self, embeds: Tensor, packing: Packing) -> Tensor:
-        base: Any = self.model.base_model
+        """Compute the last hidden states (n, d) of a packed row of embeddings (n, d)."""
+        base: PreTrainedModel = self.model.base_model
         with packed(packing):
             states: Tensor = base(
                 inputs_embeds=embeds.unsqueeze(0),
@@ -208,8 +207,11 @@ class Causal(Backbone):
         return states.squeeze(0)
 
     def logits(self, states: Tensor) -> Tensor:
-        """Logits (m, v) of hidden states (m, d), with whatever the model does to them after its linear layer."""
-        base: Any = self.model.base_model
+        """Compute logits (m, v) of hidden states (m, d), with whatever the model does after its linear layer."""
+        # transformers 5.23.0 has no public way to run what follows the base model alone (scaled or capped logits), so
+        # the base model returns the given states for this one call. With its output layer alone, the logits of Gemma 2
+        # (capped) and Cohere (scaled) would be wrong.
+        base: PreTrainedModel = self.model.base_model
         base.forward = lambda *_, **__: BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=states.unsqueeze(0))
         try:
             logits: Tensor = self.model(inputs_embeds=states.unsqueeze(0), use_cache=False).logits
@@ -218,7 +220,7 @@ class Causal(Backbone):
         return logits.squeeze(0)
 
     def _remembered(self, prompts: Sequence[int], memories: dict[SoftPrompt, Memory]) -> Memory:
-        """Keys and values of `prompts`, behind one another; each prompt is read once in a `frozen_prompts` block."""
+        """Return keys and values of `prompts`, one after another; each is read once in a `frozen_prompts` block."""
         bank = self.embedding.bank
         for i in prompts:
             if bank[i] not in memories:
@@ -237,7 +239,7 @@ class Causal(Backbone):
         }
 
     def _head_of(self, prompt: int) -> tuple[list[int], list[int]]:
-        """What the rows of a prompt begin with alike, its soft tokens last: ids, and ranks of the source tokens."""
+        """Return what all rows of a prompt begin with, its soft tokens last: ids, and ranks of the source tokens."""
         before = self.tokens.opening if self.placement == "after_bos" else []
         soft = self.embedding.bank.soft_ids(prompt, self.v)
         return [*before, *soft], [*range(len(before)), *[-1] * len(soft)]

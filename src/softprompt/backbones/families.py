@@ -6,12 +6,14 @@ family (`backbone.family.generates`), never its name.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from softprompt.errors import BadInput, UnknownName
 from softprompt.tasks.task import Scoring
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel
+
     from softprompt.backbones.backbone import Backbone
 
 
@@ -27,8 +29,8 @@ class Family:
     """Models of the family, by example."""
     backbone: type["Backbone"]
     auto_class: str | type
-    """The class whose from_pretrained and from_config make the model: transformers' by name, or another."""
-    recognizes: Callable[[Any], bool]
+    """The class whose from_pretrained makes the model: one of transformers' by name, or another."""
+    recognizes: Callable[["PreTrainedConfig"], bool]
     """Whether a model with this transformers config belongs to the family."""
     generates: bool = True
     """Writes free text; else it can only choose among given choices."""
@@ -58,15 +60,16 @@ class Family:
         return f"any {kind} of transformers" + ("" if self.generates else "; choices only")
 
     @property
-    def model_class(self) -> Any:
+    def model_class(self) -> type["PreTrainedModel"]:
         """`auto_class`, imported now if it was given by name."""
         if not isinstance(self.auto_class, str):
             return self.auto_class
         import transformers
 
-        return getattr(transformers, self.auto_class)
+        found: type[PreTrainedModel] = getattr(transformers, self.auto_class)
+        return found
 
-    def check_supported(self, name: str, *, choices: tuple[str, ...], mask: bool, scoring: Scoring = "ranked") -> None:
+    def check_examples(self, name: str, *, choices: tuple[str, ...], mask: bool, scoring: Scoring = "ranked") -> None:
         """Check that a backbone of this family can answer such examples.
 
         Args:
@@ -95,41 +98,37 @@ class Family:
             )
 
 
-_families: dict[str, Family] = {}
+BACKBONE_FAMILIES: dict[str, Family] = {}
+"""By name, in the order in which they were registered."""
 
 
 def register_family(family: Family) -> Family:
     """Add a family, in the place of one of the same name if there is one, and return it."""
-    _families.pop(family.name, None)
-    _families[family.name] = family
+    BACKBONE_FAMILIES.pop(family.name, None)
+    BACKBONE_FAMILIES[family.name] = family
     return family
-
-
-def families() -> tuple[Family, ...]:
-    """List the families there are, in the order in which they were registered."""
-    return tuple(_families.values())
 
 
 def get_family(name: str) -> Family:
     """Return the family of this name. Raises UnknownName."""
-    if name not in _families:
-        raise UnknownName("kind of backbone", name, list(_families))
-    return _families[name]
+    if name not in BACKBONE_FAMILIES:
+        raise UnknownName("kind of backbone", name, list(BACKBONE_FAMILIES))
+    return BACKBONE_FAMILIES[name]
 
 
-def find_family(config: Any) -> Family | None:
+def find_family(config: "PreTrainedConfig") -> Family | None:
     """Return the family that recognizes a transformers config, the last registered first; None: none does."""
-    return next((family for family in reversed(families()) if family.recognizes(config)), None)
+    return next((family for family in reversed(BACKBONE_FAMILIES.values()) if family.recognizes(config)), None)
 
 
-def writes_text(config: Any) -> bool:
+def writes_text(config: "PreTrainedConfig") -> bool:
     """Tell whether transformers has a decoder-only model of this config's type."""
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
     return config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 
-def fills_masks(config: Any) -> bool:
+def fills_masks(config: "PreTrainedConfig") -> bool:
     """Tell whether a config is a masked model's.
 
     Some types exist both as encoder and as decoder (BERT, RoBERTa): there the config says which one it is.

@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
 
 from softprompt.backbones.attach import install
 from softprompt.backbones.families import Family, get_family
@@ -39,7 +40,7 @@ class FrozenModel:
     def __init__(
         self,
         model: nn.Module,
-        tokenizer: Any,
+        tokenizer: PreTrainedTokenizerBase,
         name: str,
         *,
         max_source: int = 256,
@@ -59,6 +60,10 @@ class FrozenModel:
         self.embedding = install(model, Bank(), self.pad)
         self.sharded = False
         """Its layers are spread over the processes of this run, which must therefore all call it equally often."""
+        self.set_up()
+
+    def set_up(self) -> None:
+        """Prepare what a family needs besides; called once, at the end of `__init__`."""
 
     @property
     def family(self) -> Family:
@@ -138,9 +143,9 @@ class FrozenModel:
 
     # Limits and places
 
-    def check_supported(self, example: Example, scoring: Scoring = "ranked") -> None:
+    def check_example(self, example: Example, scoring: Scoring = "ranked") -> None:
         """Raise BadInput when this kind of backbone cannot answer such an example, or its answers not be scored so."""
-        self.tokens.check_supported(example, scoring)
+        self.tokens.check_example(example, scoring)
 
     def room(self, length: int, target: int) -> int:
         """Count the source tokens that fit beside `length` soft tokens and `target` target tokens.

@@ -1,17 +1,17 @@
-"""load(): a name becomes a backbone, of the class that its config asks for."""
+"""Load a backbone by its name; its config says of which family it is."""
 
 import difflib
 from collections.abc import Iterable
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from softprompt.backbones.backbone import Backbone
 from softprompt.backbones.bundled import EMBEDDED, find_gguf, is_prepared, prepare
-from softprompt.backbones.families import families, find_family, get_family
+from softprompt.backbones.families import BACKBONE_FAMILIES, find_family, get_family
 from softprompt.backbones.ops.fused import fuse
 from softprompt.backbones.ops.layers import checkpoint_layers, compile_layers, shard_layers
 from softprompt.backbones.ops.linear import quicken
@@ -20,11 +20,14 @@ from softprompt.errors import BadInput, UnknownName
 from softprompt.runtime import distributed
 from softprompt.runtime.logging import quiet_loading
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel
+
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def find_device(name: str | None = None) -> torch.device:
-    """The device named, or the best there is: cuda, then mps, then cpu."""
+    """Return the device named, or the best there is: cuda, then mps, then cpu. Raises BadInput."""
     if name is None:
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
@@ -36,11 +39,15 @@ def find_device(name: str | None = None) -> torch.device:
 
 
 def find_dtype(name: str, device: torch.device) -> torch.dtype:
-    """The dtype named; "auto" is bfloat16 where `device` computes in it natively, else float32."""
+    """Return the dtype named; "auto" is bfloat16 where `device` computes in it natively, else float32.
+
+    Raises UnknownName.
+    """
     if name == "auto":
         fast = (
             torch.cuda.is_bf16_supported(including_emulation=False)
             if device.type == "cuda"
+            # A private name in torch 2.13.0, which has no public one: without it "auto" is float32 on every CPU.
             else device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
         )
         return torch.bfloat16 if fast else torch.float32
@@ -63,10 +70,20 @@ def load_backbone(
 ) -> Backbone:
     """Load a frozen backbone.
 
-    `name` is an embedded name (see EMBEDDED), a folder, or a hub id ("google-t5/t5-base"). `max_source` is
-    the most source tokens read of an example; `dropout` leaves the backbone's own dropout on.
-    `gradient_checkpointing` trades time for memory, `compile` a slow start for faster steps. `placement` says where
-    prompts stand (softprompt.backbones.placement). `fsdp` spreads the layers over the processes of this run.
+    Args:
+        name: A bundled name (see EMBEDDED), a folder, or a hub id ("google-t5/t5-base").
+        dtype: "float32", "bfloat16", "float16" or "auto" (see `find_dtype`).
+        device: As torch writes it; None: the best there is.
+        max_source: Most source tokens that are read of an example.
+        dropout: Leave the backbone's own dropout on.
+        gradient_checkpointing: Compute layers twice to save memory.
+        compile: Compile what stands between the attentions: a slow start, faster steps.
+        placement: Where prompts stand (softprompt.backbones.placement).
+        fsdp: Spread the layers over the processes of this run.
+
+    Raises:
+        BadInput: It cannot be loaded, or two of these do not go together.
+        UnknownName: There is no such backbone, dtype or placement.
     """
     from transformers import AutoTokenizer
 
@@ -89,7 +106,7 @@ def load_backbone(
                 raise BadInput(f"The backbone {name!r} cannot be loaded: {_first_line(error)}") from None
         if family.needs_whole_checkpoint:
             _check_head(name, found["missing_keys"])
-        model = _prepared(model.requires_grad_(False), where, sharded, gradient_checkpointing, compile)
+        model = _prepare(model.requires_grad_(False), where, sharded, gradient_checkpointing, compile)
     backbone = family.backbone(model, tokenizer, name, max_source=max_source, dropout=dropout, placement=placement)
     backbone.sharded = sharded
     if sharded:
@@ -97,8 +114,10 @@ def load_backbone(
     return backbone
 
 
-def _prepared(model: Any, where: torch.device, sharded: bool, checkpointing: bool, compile: bool) -> Any:
-    """A model as it is trained through, on its device."""
+def _prepare(
+    model: "PreTrainedModel", where: torch.device, sharded: bool, checkpointing: bool, compile: bool
+) -> "PreTrainedModel":
+    """Make a model fast to train through, and move it to its device."""
     if not sharded:  # else it may not fit there
         model = model.to(where)
     if compile:
@@ -115,7 +134,7 @@ def _prepared(model: Any, where: torch.device, sharded: bool, checkpointing: boo
 
 
 def describe(name: str) -> dict[str, Any]:
-    """What `name` is, without reading any weights: kind, d, v, context. Raises as `load_backbone` does."""
+    """Look up kind, d, v and context of a backbone without reading weights. Raises what `load_backbone` raises."""
     if name in EMBEDDED:
         model = EMBEDDED[name]
         if not is_prepared(model):
@@ -130,11 +149,14 @@ def describe(name: str) -> dict[str, Any]:
 
 
 def skeleton(name: str) -> nn.Module:
-    """The network of `name` without its weights: shapes and names alone. Raises as `load_backbone` does."""
+    """Make the network of `name` without weights: shapes and names alone. Raises what `load_backbone` raises."""
     kind, place = resolve(name)
     with torch.device("meta"), quiet_loading():
-        made: nn.Module = get_family(kind).model_class.from_config(_config(name, place), dtype=torch.float32)
-    return made
+        made, config = get_family(kind).model_class, _config(name, place)
+        model: nn.Module = (
+            made.from_config(config, dtype=torch.float32) if hasattr(made, "from_config") else made(config)
+        )
+    return model
 
 
 def resolve(name: str) -> tuple[str, str]:
@@ -143,7 +165,7 @@ def resolve(name: str) -> tuple[str, str]:
     config = _config(name, place)
     if family := find_family(config):
         return family.name, place
-    *most, last = (f"{family.title} ({family.models})" for family in families())
+    *most, last = (f"{family.title} ({family.models})" for family in BACKBONE_FAMILIES.values())
     raise BadInput(f"The backbone {name!r} is of type {config.model_type!r}; expected {', '.join(most)} or {last}.")
 
 
@@ -156,7 +178,7 @@ def _check_head(name: str, missing: Iterable[str]) -> None:
         )
 
 
-def _config(name: str, place: str) -> Any:
+def _config(name: str, place: str) -> "PreTrainedConfig":
     from transformers import AutoConfig
 
     if not Path(place).exists() and name.startswith(("/", "./", "../", "~")):
@@ -169,7 +191,7 @@ def _config(name: str, place: str) -> Any:
         with quiet_loading():
             return AutoConfig.from_pretrained(place)
     except (OSError, ValueError) as error:
-        hint = f"It is no embedded backbone, no folder, and the hub says: {_first_line(error)}"
+        hint = f"It is neither bundled nor a folder, and the hub says: {_first_line(error)}"
         raise UnknownName("backbone", name, EMBEDDED, hint) from None
 
 

@@ -1,7 +1,7 @@
-"""Masked backbones (BERT, RoBERTa, MiniLM, ModernBERT, ...): they read on both sides of a gap and fill it.
+"""Masked backbones (BERT, RoBERTa, MiniLM, ModernBERT, ...) read on both sides of a gap and fill it.
 
 A row is [soft tokens][CLS][source][masks][rest of the source][SEP][padding]; softprompt.backbones.cloze says where the
-masks stand. A choice of t tokens is asked with t masks beside one another: its score is the mean log-probability of
+masks stand. A choice of t tokens is read at t masks, side by side: its score is the mean log-probability of
 its tokens, each at its own mask, all read in one pass and none of them seeing the others. So choices of equally many
 tokens share a row, and those of other lengths have a row of their own in the same batch. What is learned is the
 cross entropy of the right choice's tokens at as many masks.
@@ -12,11 +12,13 @@ long, there is one mask, and it is the log-probability itself.
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.modeling_outputs import BaseModelOutput
 
 from softprompt.backbones.backbone import Backbone
 from softprompt.backbones.batch import Batch
@@ -30,7 +32,7 @@ from softprompt.tasks.task import Example
 
 
 class Gapped(NamedTuple):
-    """Ids about the gap, special tokens included, and whether any of the source were cut."""
+    """Ids around the gap, special tokens included, and whether any of the source were cut."""
 
     before: list[int]
     after: list[int]
@@ -40,7 +42,7 @@ class Gapped(NamedTuple):
 class MaskedTokenization(Tokenization):
     """Tokens on both sides of a gap, and of the choices that may stand in it."""
 
-    def __init__(self, tokenizer: Any, family: Family, name: str, max_source: int) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, family: Family, name: str, max_source: int) -> None:
         super().__init__(tokenizer, family, name, max_source)
         self.mask: str | None = tokenizer.mask_token
         if self.mask is None:
@@ -52,19 +54,20 @@ class MaskedTokenization(Tokenization):
         self.parts.read(f"{self.mask}{one.after}" for one in clozes)
 
     def target_ids(self, example: Example) -> list[int]:
-        self.check_supported(example)
+        self.check_example(example)
         if example.target not in example.choices:
             raise BadInput(f"The target {example.target!r} is none of the choices {', '.join(example.choices)}.")
         return self.choice_ids(example.choices)[example.choices.index(example.target)]
 
     def continuation(self, text: str) -> list[int]:
-        """Ids of `text` in a gap, as a word behind a blank."""
+        """Return the ids of `text` in a gap, as a word after a blank."""
         return self._after(f" {text}") if text.strip() else []
 
     def gapped(self, example: Example, room: int) -> Gapped:
-        """An example's ids on both sides of its gap, at most `room` of them.
+        """Return an example's ids on both sides of its gap, at most `room` of them.
 
-        Cut is the source, from its end: behind the gap first, then before it. The cue stays.
+        The source is cut from its end: after the gap first, then before it. The cue stays. Raises BadInput where the
+        cue leaves no room.
         """
         cloze, closing = as_cloze(example), self.closing()
         before, after = self._before(cloze.before), self._after(cloze.after)
@@ -79,7 +82,7 @@ class MaskedTokenization(Tokenization):
         return Gapped([*self.opening, *before], [*after, *closing], over > 0)
 
     def source_ids(self, example: Example, room: int) -> tuple[list[int], bool]:
-        """As every backbone; the masks, which stand between, are no source."""
+        """Return the ids around the gap, and whether any were cut; the masks are not part of the source."""
         found = self.gapped(example, room)
         return [*found.before, *found.after], found.cut
 
@@ -93,7 +96,7 @@ class MaskedTokenization(Tokenization):
         return self(self._until_gap(text))[:-1]
 
     def _until_gap(self, text: str) -> str:
-        """What the tokenizer is given: the blank before a gap belongs to the word in it (see `continuation`)."""
+        """End a text at the gap; the blank before it belongs to the word in it (see `continuation`)."""
         return f"{text.rstrip(' ')}{self.mask}"
 
     def _after(self, text: str) -> list[int]:
@@ -104,9 +107,10 @@ class MaskedTokenization(Tokenization):
         return whole[len(self.opening) + len(self(":")) :]
 
     def separate(self, ids: list[list[int]]) -> list[list[int]]:
-        return ids  # one that begins another is asked with fewer masks
+        return ids  # one that begins another is read at fewer masks
 
     def longest(self, example: Example) -> int:
+        """Count the tokens of the longest choice; 1 without choices."""
         return max(map(len, self.choice_ids(example.choices)), default=1)
 
 
@@ -117,9 +121,8 @@ class Masked(Backbone):
     tokenization = MaskedTokenization
     tokens: MaskedTokenization
 
-    def __init__(self, model: nn.Module, *args: Any, **settings: Any) -> None:
-        super().__init__(model, *args, **settings)
-        tables = [m for name, m in model.named_modules() if name.endswith("position_embeddings")]
+    def set_up(self) -> None:
+        tables = [m for name, m in self.model.named_modules() if name.endswith("position_embeddings")]
         indices = [m.padding_idx for m in tables if isinstance(m, nn.Embedding)]
         self._unused = max((i + 1 for i in indices if i is not None), default=0)  # RoBERTa's begin after the padding's
         self.pads: bool | None = None
@@ -128,20 +131,20 @@ class Masked(Backbone):
     # The four verbs
 
     def answer(
-        self, examples: Sequence[Example], prompts: Sequence[int], *, max_new_tokens: int = 20, **options: Any
+        self, examples: Sequence[Example], prompts: Sequence[int], *, max_new_tokens: int = 20, **options: object
     ) -> list[str]:
-        """The likeliest choice of each example. Raises BadInput for one without choices, and for generation options."""
+        """Return the likeliest choice of each example. Raises BadInput without choices, and for generation options."""
         for example in examples:
-            self.check_supported(example)
+            self.check_example(example)
         if options:
             raise BadInput(f"{self.name} generates nothing; it takes no {', '.join(options)}.")
         best = self.rank(examples, prompts).argmax(1).tolist()
         return [example.choices[i] for example, i in zip(examples, best, strict=True)]
 
     def rank(self, examples: Sequence[Example], prompts: Sequence[int]) -> Float[Tensor, "b choices"]:
-        """Mean log-probability of each choice's tokens, in nats; all examples must have equally many choices."""
+        """Compute the mean log-probability of each choice's tokens, in nats; all must have equally many choices."""
         for example in examples:
-            self.check_supported(example)
+            self.check_example(example)
         choices = [self.tokens.choice_ids(e.choices) for e in examples]
         rows = [(i, t) for i, group in enumerate(choices) for t in sorted({len(ids) for ids in group})]
         with torch.no_grad():
@@ -152,11 +155,12 @@ class Masked(Backbone):
         return torch.stack([torch.stack([_mean(of[i, len(ids)], ids) for ids in g]) for i, g in enumerate(choices)])
 
     def ranking_rows(self, choices: Sequence[str]) -> int:
+        """Count the rows that ranking computes for an example: one per number of tokens among its choices."""
         return len({len(ids) for ids in self.tokens.choice_ids(choices)})
 
     @property
     def context(self) -> int | None:
-        """Positions there are for soft tokens, source and masks together."""
+        """Positions for soft tokens, source and masks together; None when unlimited."""
         limit = super().context
         return None if limit is None else limit - self._unused
 
@@ -169,12 +173,13 @@ class Masked(Backbone):
         targets: Sequence[Sequence[int]] | None,
         reserved: Sequence[int] | None = None,
     ) -> Batch:
-        """Rows with a mask for each target token, or for each token of the longest choice, which is what is reserved.
+        """Lay out rows with a mask for each target token; without targets, for each token of the longest choice.
 
-        How much is read of a source depends on its own prompt and choices alone, not on the rest of the batch.
+        Room is left for the longest choice either way: how much is read of a source depends on its own prompt and
+        choices alone, not on the rest of the batch.
         """
         bank, mask = self.embedding.bank, self.tokenizer.mask_token_id
-        rows, ranks, asked, cut = [], [], [], []
+        rows, ranks, columns, cut = [], [], [], []
         for k, (example, prompt) in enumerate(zip(examples, prompts, strict=True)):
             longest = self.tokens.longest(example)
             found = self.tokens.gapped(example, min(self.max_source, self.room(bank.longest([prompt]), longest)))
@@ -182,53 +187,57 @@ class Masked(Backbone):
             soft, s = bank.soft_ids(prompt, self.v), len(found.before)
             rows.append([*found.before[:at], *soft, *found.before[at:], *[mask] * t, *found.after])
             ranks.append([*range(at), *[-1] * len(soft), *range(at, s), *[-1] * t, *range(s, s + len(found.after))])
-            asked.append(list(range(s + len(soft), s + len(soft) + t)))
+            columns.append(list(range(s + len(soft), s + len(soft) + t)))
             cut.append(found.cut)
         real = self.pad_rows([[1] * len(row) for row in rows], 0, left=False).bool()
         layout = Layout(torch.tensor(list(prompts), device=self.device), self.pad_rows(ranks, -1, left=False))
         labels = None if targets is None else self.pad_rows(targets, IGNORED, left=False)
         ids = self.pad_rows(rows, self.pad, left=False)
         return Batch(
-            ids, real, layout, labels, tuple(prompts), tuple(cut), asked=self.pad_rows(asked, 0, left=False)
+            ids, real, layout, labels, tuple(prompts), tuple(cut), answer_columns=self.pad_rows(columns, 0, left=False)
         )  # fmt: skip
 
     def log_probabilities(self, batch: Batch) -> Float[Tensor, "b t v"]:
-        assert batch.asked is not None
+        assert batch.answer_columns is not None
         lengths: list[int] = batch.mask.sum(1).tolist()
         alike = len(set(lengths)) == 1 or self.ignores_padding()
         with self.embedding.laid_out(batch.layout):
             embeds = self.embedding(batch.ids)  # (b, n, d)
         if alike:
-            logits = self._filled(embeds, batch.mask, batch.asked)
+            logits = self._filled(embeds, batch.mask, batch.answer_columns)
         else:  # rows of one length together
             parts = {n: [i for i, length in enumerate(lengths) if length == n] for n in set(lengths)}
-            made = [self._filled(embeds[i, :n], batch.mask[i, :n], batch.asked[i]) for n, i in parts.items()]
+            made = [self._filled(embeds[i, :n], batch.mask[i, :n], batch.answer_columns[i]) for n, i in parts.items()]
             order = [i for rows in parts.values() for i in rows]
             logits = torch.cat(made)[torch.tensor(order, device=self.device).argsort()]
         return torch.log_softmax(logits.float(), -1)
 
-    def _filled(self, embeds: Tensor, mask: Tensor, asked: Int[Tensor, "b t"]) -> Tensor:
-        """Logits (b, t, v) at the columns `asked` of embeddings (b, n, d) of rows that begin in the first column.
+    def _filled(self, embeds: Tensor, mask: Tensor, columns: Int[Tensor, "b t"]) -> Tensor:
+        """Compute logits (b, t, v) at the columns `columns` of embeddings (b, n, d), rows on the left.
 
         Position ids and token types are the model's own: columns from its first position on, and all of type 0.
         """
-        with self._reading(asked):
+        with self._reading(columns):
             logits: Tensor = self.model(inputs_embeds=embeds, attention_mask=mask.long()).logits
         return logits
 
     @contextmanager
-    def _reading(self, asked: Int[Tensor, "b t"]) -> Iterator[None]:
-        """Let the head see the states of the columns `asked` alone."""
+    def _reading(self, columns: Int[Tensor, "b t"]) -> Iterator[None]:
+        """Let the head see the states of the columns `columns` alone.
 
-        def pick(_: nn.Module, __: Any, made: Any) -> Any:
+        Without it the head computes the logits of every column: logits_to_keep of transformers 5.23.0, where a masked
+        model has it, keeps the same columns of all rows.
+        """
+
+        def pick(_: nn.Module, __: object, made: BaseModelOutput) -> BaseModelOutput:
             states = made[0]
-            picked = states.gather(1, asked.unsqueeze(-1).expand(-1, -1, states.shape[-1]))
+            picked = states.gather(1, columns.unsqueeze(-1).expand(-1, -1, states.shape[-1]))
             if isinstance(made, tuple):
                 return (picked, *made[1:])
             made.last_hidden_state = picked
             return made
 
-        base: Any = self.model.base_model
+        base: PreTrainedModel = self.model.base_model
         handle = base.register_forward_hook(pick)
         try:
             yield
@@ -236,7 +245,7 @@ class Masked(Backbone):
             handle.remove()
 
     def ignores_padding(self) -> bool:
-        """Whether a row is read alike alone and padded: tried once, as a few encoders mix tokens whatever is masked.
+        """Tell whether a row is read alike alone and padded: tried once, as a few encoders mix in padding.
 
         Through such an encoder (ConvBERT) rows go one length after the other.
         """
@@ -253,9 +262,9 @@ class Masked(Backbone):
             with torch.no_grad():
                 with self.embedding.laid_out(Layout(nobody, torch.full_like(real, -1, dtype=torch.long))):
                     embeds = self.embedding(self.pad_rows(row, self.pad, left=False))
-                asked = torch.arange(len(row[0]), device=self.device).expand(2, -1)
-                padded = self._filled(embeds, real, asked)[:1]
-                alone = self._filled(embeds[:1, : len(row[0])], real[:1, : len(row[0])], asked[:1])
+                columns = torch.arange(len(row[0]), device=self.device).expand(2, -1)
+                padded = self._filled(embeds, real, columns)[:1]
+                alone = self._filled(embeds[:1, : len(row[0])], real[:1, : len(row[0])], columns[:1])
             for module, mode in modes:
                 module.training = mode
             gap = float((padded - alone).abs().max() / alone.abs().max())

@@ -34,6 +34,7 @@ def why_not_packed(backbone: Backbone, plain: LossesOf, packed: LossesOf) -> str
     `plain` and `packed` compute the same losses of a batch, each in its own way.
     """
     model = backbone.model
+    # A private attribute (transformers 5.23.0): no public one says how a model attends, nor that it refused to change.
     before: str = model.config._attn_implementation  # type: ignore
     if before not in ("sdpa", NAME):
         return f"it attends with {before!r}, not with 'sdpa'"

@@ -4,10 +4,11 @@ The encoder reads [soft tokens][source][padding]; the decoder, untouched, writes
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.modeling_outputs import Seq2SeqLMOutput
 
 from softprompt.backbones.backbone import Backbone
 from softprompt.backbones.batch import Batch, Observed
@@ -40,7 +41,7 @@ class Seq2Seq(Backbone):
         """
         with self.embedding.laid_out(batch.layout):
             embeds = self.embedding(batch.ids)  # (b, n, d)
-        encoder: Any = self.model.get_encoder()  # type: ignore[operator]
+        encoder: PreTrainedModel = self.model.get_encoder()  # type: ignore[operator]
         lengths: list[int] = batch.mask.sum(1).tolist()
         order = sorted(range(len(lengths)), key=lengths.__getitem__)
         each = run_tokens(self.device)
@@ -71,7 +72,7 @@ class Seq2Seq(Backbone):
         """Compute log-probabilities (b, t, v) of targets over encoder states (b, n, d), in nats and float32."""
         return torch.log_softmax(self._outputs(states, batch).logits.float(), -1)
 
-    def _outputs(self, states: Tensor, batch: Batch, **options: bool) -> Any:
+    def _outputs(self, states: Tensor, batch: Batch, **options: bool) -> Seq2SeqLMOutput:
         """Run the decoder with the labels as its input; returns the model's output object."""
         assert batch.labels is not None
         labels = batch.labels.masked_fill(batch.labels == IGNORED, self.pad)

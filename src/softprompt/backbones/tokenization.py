@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
+
+from transformers import PreTrainedTokenizerBase
 
 from softprompt.backbones.families import Family
 from softprompt.backbones.token_cache import TextIds
@@ -23,7 +24,7 @@ class Tokenization:
         max_source: Most source tokens that are read of an example.
     """
 
-    def __init__(self, tokenizer: Any, family: Family, name: str, max_source: int) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, family: Family, name: str, max_source: int) -> None:
         self.tokenizer, self.family, self.name, self.max_source = tokenizer, family, name, max_source
         self.whole, self.parts = TextIds(tokenizer), TextIds(tokenizer, special=False)
         self._choice_ids: dict[tuple[str, ...], list[list[int]]] = {}
@@ -68,7 +69,7 @@ class Tokenization:
         The cut falls on the source's end, before the cue, so a template keeps its last words. Raises BadInput where
         the cue leaves no room for the source.
         """
-        self.check_supported(example)
+        self.check_example(example)
         ids = self.encode(example.source + example.cue)
         if len(ids) <= room:
             return ids, False
@@ -84,10 +85,10 @@ class Tokenization:
         source = min(len(self.encode(example.source + example.cue)), self.max_source)
         return source + (len(self.target_ids(example)) if targets else 0)
 
-    def check_supported(self, example: Example, scoring: Scoring = "ranked") -> None:
+    def check_example(self, example: Example, scoring: Scoring = "ranked") -> None:
         """Raise BadInput when the family cannot answer such an example, or its answers not be scored so."""
         mask = example.answer_at is not None
-        self.family.check_supported(self.name, choices=example.choices, mask=mask, scoring=scoring)
+        self.family.check_examples(self.name, choices=example.choices, mask=mask, scoring=scoring)
 
     @cached_property
     def opening(self) -> list[int]:

@@ -10,7 +10,7 @@ import torch
 
 from softprompt.backbones import EMBEDDED
 from softprompt.backbones.bundled import cache_folder
-from softprompt.backbones.families import families
+from softprompt.backbones.families import BACKBONE_FAMILIES
 from softprompt.backbones.load import describe, find_device, skeleton
 from softprompt.backbones.token_cache import kept_bytes
 from softprompt.errors import BadInput, UnknownName
@@ -87,7 +87,10 @@ def list_rows(what: str, backbone: str | None = None, max_source: int = 256) -> 
     if what == "backbones":
         return [
             *({"name": model.name, "kind": model.kind, "about": model.about} for model in EMBEDDED.values()),
-            *({"name": "FOLDER or hub id", "kind": family.name, "about": family.about()} for family in families()),
+            *(
+                {"name": "FOLDER or hub id", "kind": family.name, "about": family.about()}
+                for family in BACKBONE_FAMILIES.values()
+            ),
         ]
     if what == "tasks":
         return [*(_task_row(name, get_task(name)) for name in TASKS), *map(_entry_row, CATALOGUE.values())]

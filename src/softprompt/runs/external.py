@@ -63,7 +63,7 @@ def unscored_card(
     """The card of a prompt that was not tuned here: no scores, no seed. Raises BadInput for bad words."""
     folded = prompt.eval().fold()
     form = Template(template)
-    backbone.family.check_supported(backbone.name, choices=tuple(choices), mask=form.has_mask)
+    backbone.family.check_examples(backbone.name, choices=tuple(choices), mask=form.has_mask)
     if choices:
         backbone.tokens.choice_ids(choices)
     backbone.room(prompt.length, 0)

@@ -190,7 +190,7 @@ def make_candidate(
 
 def check_room(length: int, backbone: Backbone, task: Task) -> None:
     """Raise BadInput where `backbone` cannot answer this task, or `length` rows and the targets leave no room."""
-    backbone.check_supported(task.examples["train"][0], task.scoring)
+    backbone.check_example(task.examples["train"][0], task.scoring)
     different = list({(e.target, e.choices): e for e in task.examples["train"]}.values())  # MNLI has three
     backbone.tokens.read_targets(different)
     backbone.room(length, max(len(backbone.tokens.target_ids(e)) for e in different))

@@ -201,7 +201,7 @@ def require_backbone(name: str) -> dict[str, Any]:
 def check_answers(facts: dict[str, Any], task: Task) -> str:
     """Return how answers are scored. Raises BadInput when this kind of backbone cannot answer the task so."""
     first = task.examples["train"][0]
-    get_family(facts["kind"]).check_supported(
+    get_family(facts["kind"]).check_examples(
         facts["name"], choices=first.choices, mask=first.answer_at is not None, scoring=task.scoring
     )
     return task.scoring if task.choices else "generated"

@@ -5,7 +5,7 @@ from typing import TypedDict, Unpack
 
 import torch
 
-from softprompt.evaluation.evaluate import PASS_TOKENS
+from softprompt.evaluation.evaluate import pass_tokens
 
 
 class BatchingSettings(TypedDict, total=False):
@@ -43,7 +43,7 @@ class Batching:
         return cls(
             rows=settings.get("rows") or (32 if cpu else 128),
             tokens=settings.get("tokens") or (8192 if cpu else 131072),
-            pass_tokens=settings.get("pass_tokens") or PASS_TOKENS[cpu],
+            pass_tokens=settings.get("pass_tokens") or pass_tokens(device),
             wait=settings.get("wait", cls.wait),
             queue=settings.get("queue", cls.queue),
             cache=settings.get("cache", cls.cache),
