@@ -337,6 +337,16 @@ def test_a_step_is_counted_in_examples_or_in_tokens(
     assert not (tmp_path / "run").exists()
 
 
+def test_a_run_may_be_as_long_as_its_epochs(cli: Cli, data: Path, model: str, tmp_path: Path) -> None:
+    given = ("--data", data, "--backbone", model, "--batch", "8", "--epochs", "2", "--set", "length=3")
+    assert cli("train", *given, "--output", tmp_path / "run")[0] == 0
+    recipe = json.loads((tmp_path / "run" / "run.json").read_text())["recipe"]
+    assert (recipe["steps"], recipe["epochs"]) == (2 * 32 // 8, None)
+    code, _, err = cli("train", *given, "--steps", "3", "--output", tmp_path / "other")
+    assert code == 2
+    assert "steps and epochs are both given" in " ".join(err.split())
+
+
 def test_label_words_are_what_the_model_says(cli: Cli, data: Path, model: str, tmp_path: Path) -> None:
     run = tmp_path / "run"
     words = ("--word", "good=yes", "--word", "bad=no", "--template", r"{text}\nteam :")

@@ -16,7 +16,6 @@ class Recipe(StepBudget, Seeded):
 
     method: str = "prompt_tuning"
     options: dict[str, Any] = Field(default_factory=dict, description="Options of the method.")
-    epochs: int | None = Field(None, ge=1, description="Instead of steps: passes over the training examples.")
     rates: dict[str, float] = Field(default_factory=dict, description="Learning rate by group; else the method's rule.")
     rate_factor: float = Field(1.0, gt=0, description="Factor on every learning rate, a method's rule as well.")
     decay: dict[str, float] = Field(default_factory=dict, description="Weight decay of AdamW by group.")
