@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from softprompt.backbones import Backbone
 from softprompt.errors import OutOfMemory
@@ -16,6 +16,7 @@ from softprompt.training.checkpoint import take_up_random
 from softprompt.training.gradients import Gradients
 
 
+@runtime_checkable
 class Tuned(Protocol):
     """What is seen of a candidate from outside; it may be tuned in another process."""
 
@@ -35,6 +36,7 @@ class Tuned(Protocol):
     def history(self) -> list[dict[str, Any]]: ...
 
 
+@runtime_checkable
 class Listener(Protocol):
     """What wants to know how training goes."""
 
