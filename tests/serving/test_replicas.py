@@ -30,6 +30,14 @@ from tests.served import TEAMS, predicting, write_prompt
 TEXT = "the parcel is late"
 ADMIN = {"Authorization": "Bearer admin"}
 CHILDREN = "ray::ServeReplica:softprompt"
+# The command, but that Ray looks after each replica every second: every ten, and a test waits for ten.
+SERVER = """
+from functools import partial
+from ray import serve
+from softprompt.cli import main
+serve.deployment = partial(serve.deployment, health_check_period_s=1)
+main()
+"""
 
 
 class Running:
@@ -45,7 +53,7 @@ class Running:
         ]  # fmt: skip
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "softprompt.cli", *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            [sys.executable, "-c", SERVER, *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
             text=True, env=environment,
         )  # fmt: skip
         assert self.process.stdout is not None
