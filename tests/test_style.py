@@ -15,6 +15,13 @@ TO_REWRITE = {
     "training",
 }  # fmt: skip
 
+NOT_MIRRORED = {
+    "methods/test_equations.py": "the papers' equations, of parts in prompts/ and offsets/ and of those combined",
+    "runs/test_sources.py": "runs whose prompts another run mixes: all verbs, from start_from.py to predict.py",
+    "runs/formats/test_peft.py": "peft_export.py and peft_import.py, each read by the other and by PEFT",
+}
+"""Test files that are not named after one module, and what they test instead."""
+
 NEVER_FIRST = {"of", "as", "by", "behind"}
 """Words that begin no docstring and no help."""
 NOT_A_VERB = NEVER_FIRST | {
@@ -184,3 +191,19 @@ def imported(node: ast.AST) -> list[str]:
     if isinstance(node, ast.ImportFrom):
         return [f"{node.module or ''}.{name.name}" for name in node.names]
     return [name.name for name in node.names] if isinstance(node, ast.Import) else []
+
+
+def test_test_files_mirror_the_source() -> None:
+    """A test file outside the root of tests/ is named after a module or a package in the same place."""
+    unnamed = {
+        str(path.relative_to(TESTS))
+        for path in TESTS.rglob("test_*.py")
+        if path.parent != TESTS and not any(one.exists() for one in mirrored(path))
+    }
+    assert unnamed == NOT_MIRRORED.keys()
+
+
+def mirrored(test: Path) -> tuple[Path, Path]:
+    """List the module and the package that a test file may be named after."""
+    package = SOURCE / test.parent.relative_to(TESTS) / test.stem.removeprefix("test_")
+    return package.with_suffix(".py"), package

@@ -51,7 +51,7 @@ class Running:
             "serve", "--backbone", tiny.save_tiny("t5", folder / "t5"), "--prompts", str(self.prompts), "--port", "0",
             "--ray", "local", "--replicas", "2", "--admin-key", "admin",
         ]  # fmt: skip
-        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        environment = os.environ | {"RAY_SERVE_PROXY_GRACEFUL_SHUTDOWN_TIMEOUT_S": "0.5"}
         self.process = subprocess.Popen(
             [sys.executable, "-c", SERVER, *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
             text=True, env=environment,
