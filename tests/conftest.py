@@ -113,6 +113,15 @@ def data(tmp_path: Path) -> Path:
     return path
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the tests that start processes first.
+
+    pytest-xdist gives the first half to its first worker, and what is left at the end to whoever is done: so those
+    tests share one Ray at a time and their fixtures, and the suite does not end with one worker waiting for them.
+    """
+    items.sort(key=lambda item: item.get_closest_marker("processes") is None)
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Print the seconds that each folder of tests took, summed over all workers, and the five slowest tests."""
     folders: Counter[str] = Counter()

@@ -27,6 +27,7 @@ from softprompt.runtime.ray_cluster import _found
 from tests import tiny
 from tests.served import TEAMS, predicting, write_prompt
 
+pytestmark = pytest.mark.processes
 TEXT = "the parcel is late"
 ADMIN = {"Authorization": "Bearer admin"}
 CHILDREN = "ray::ServeReplica:softprompt"
@@ -51,10 +52,9 @@ class Running:
             "serve", "--backbone", tiny.save_tiny("t5", folder / "t5"), "--prompts", str(self.prompts), "--port", "0",
             "--ray", "local", "--replicas", "2", "--admin-key", "admin",
         ]  # fmt: skip
-        environment = os.environ | {"RAY_SERVE_PROXY_GRACEFUL_SHUTDOWN_TIMEOUT_S": "0.5"}
         self.process = subprocess.Popen(
             [sys.executable, "-c", SERVER, *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            text=True, env=environment,
+            text=True,
         )  # fmt: skip
         assert self.process.stdout is not None
         self.line = self.process.stdout.readline()
