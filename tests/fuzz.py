@@ -33,14 +33,14 @@ BOUNDED = settings(
 def fuzz(app: FastAPI, path: str = "/") -> Counter[tuple[str, int]]:
     """Ask every route what fits its schema and what does not; returns how often each answered with which status."""
     schema = schemathesis.openapi.from_asgi("/openapi.json", app).include(path_regex=path)
-    told: Counter[tuple[str, int]] = Counter()
+    statuses: Counter[tuple[str, int]] = Counter()
     for found in schema.get_all_operations():
         for mode in GenerationMode:
-            _fuzz(found.ok(), mode, told)
-    return told
+            _fuzz(found.ok(), mode, statuses)
+    return statuses
 
 
-def _fuzz(operation: Any, mode: GenerationMode, told: Counter[tuple[str, int]]) -> None:
+def _fuzz(operation: Any, mode: GenerationMode, statuses: Counter[tuple[str, int]]) -> None:
     number = count()
 
     @BOUNDED
@@ -53,7 +53,7 @@ def _fuzz(operation: Any, mode: GenerationMode, told: Counter[tuple[str, int]]) 
                 case.path_parameters["name"] = "placed"
         case.headers = {**(case.headers or {}), "Authorization": "Bearer admin"}
         answer = case.call()
-        told[operation.label, answer.status_code] += 1
+        statuses[operation.label, answer.status_code] += 1
         case.validate_response(answer, checks=CHECKS)
 
     ask()

@@ -40,7 +40,7 @@ def by_hand(backbone: Backbone, prompt: SoftPrompt, example: Example, at: int = 
 
     The prompt's rows stand behind `at` tokens of the source.
     """
-    ids, _ = backbone.source_ids(example, 24)
+    ids, _ = backbone.tokens.source_ids(example, 24)
     embeds = backbone.embed(ids)
     if prompt.kind == "input":  # nothing but the example's own tokens
         rank = torch.arange(len(ids)).unsqueeze(0)

@@ -109,7 +109,7 @@ def test_sources_over_the_limit_are_cut_before_the_cue_and_counted() -> None:
     for family in ("llama", "t5"):
         backbone = tiny.backbone(family, max_source=6)
         long = Example("a b c d e f g h", "good", " team :", ("good", "bad"))
-        ids, cut = backbone.source_ids(long, 6)
+        ids, cut = backbone.tokens.source_ids(long, 6)
         assert cut
         assert len(ids) == 6
         words = backbone.tokenizer.decode(ids, skip_special_tokens=True).split()

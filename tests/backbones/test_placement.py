@@ -33,7 +33,7 @@ def placed(family: str, placement: str, **settings: object) -> Backbone:
 
 def tokens_before(backbone: Backbone, example: Example) -> int:
     """Said without the code under test: the tiny tokenizers begin every text with one special token."""
-    ids, _ = backbone.source_ids(example, 24)
+    ids, _ = backbone.tokens.source_ids(example, 24)
     assert ids[0] == tiny.EOS
     return {"front": 0, "after_bos": 1, "after_source": len(ids)}[backbone.placement]
 

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 import torch
+import typer
 
 import softprompt
-from softprompt.cli import app
+from softprompt.cli.app import VERBS, Verbs, app
 from softprompt.errors import Interrupted
 from softprompt.methods.registry import BASELINES, METHODS
 from softprompt.training.candidate import Candidate
@@ -22,12 +23,29 @@ from tests.command_line import QUICK, Cli
 from tests.compare import assert_same_tensors
 
 
-def test_the_verbs_are_these() -> None:
-    names = [command.name or command.callback.__name__ for command in app.registered_commands if command.callback]
-    assert names == [
-        "train", "check", "sweep", "reproduce", "compare", "distil", "evaluate", "predict", "serve", "show", "list",
+def test_the_verbs_are_these_and_their_help_is_what_the_list_says() -> None:
+    assert list(VERBS) == [
+        "train", "check", "sweep", "compare", "reproduce", "distil", "evaluate", "predict", "serve", "show", "list",
         "env", "export", "import",
     ]  # fmt: skip
+    group = typer.main.get_command(app)
+    assert isinstance(group, Verbs)
+    for name, (_, text) in VERBS.items():
+        assert group.get_command(None, name).help.split("\n")[0] == text
+
+
+def test_help_and_version_load_no_model_code(tmp_path: Path) -> None:
+    script = (
+        "import sys\n"
+        "from softprompt.cli import main\n"
+        "sys.argv = ['softprompt', sys.argv[1]]\n"
+        "try:\n    main()\nexcept SystemExit:\n    pass\n"
+        "heavy = {'torch', 'transformers', 'numpy', 'peft', 'scipy', 'ray', 'datasets'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    for word, shown in (("--help", "reproduce"), ("--version", softprompt.__version__)):
+        done = subprocess.run([sys.executable, "-c", script, word], capture_output=True, text=True, check=True)
+        assert shown in done.stdout
 
 
 def test_train_evaluate_predict_show_with_three_flags(cli: Cli, data: Path, model: str, tmp_path: Path) -> None:

@@ -21,8 +21,9 @@ import softprompt
 from softprompt.errors import BadInput, Interrupted, UnknownName
 from softprompt.experiments.sweep import Sweep, folder_name
 from softprompt.training import finish
-from softprompt.training.arguments import parse_arguments
+from softprompt.training.arguments import RunArguments
 from softprompt.training.candidate import Candidate
+from softprompt.training.request import parse_arguments
 from tests.command_line import Cli
 from tests.compare import assert_same_tensors
 from tests.many_runs import SETTINGS, after, cards, never_loaded, unwatched
@@ -113,7 +114,7 @@ def test_an_interrupted_sweep_goes_on_to_the_same_table_and_tensors(
     tmp_path: Path, model: str, data: Path,
 ) -> None:  # fmt: skip
     settings = [{"rates.prompt": rate, "length": length} for rate in GRID["rates.prompt"] for length in GRID["length"]]
-    told = parse_arguments(data=data, backbone=model, settings=SETTINGS)
+    told = parse_arguments(RunArguments(data=data, backbone=model, settings=SETTINGS))
     made = Sweep(tmp_path / "run", told, settings, seeds=2, max_parallel=4, halving=halving)
     with pytest.raises(Interrupted, match="The same command goes on from here"):
         made.run(lambda _: None, unwatched, after(steps))

@@ -43,7 +43,7 @@ def test_left_right_and_no_padding_agree(family: str, method: str) -> None:
     """Layouts built by hand: a row alone, padded on the left, and padded on the right."""
     backbone = tiny.backbone(family)
     bank = Bank({"p": soft_prompt(backbone, method)})
-    source, target = backbone.source_ids(EXAMPLES[0], 24)[0], [7, 9]
+    source, target = backbone.tokens.source_ids(EXAMPLES[0], 24)[0], [7, 9]
     soft = bank.soft_ids(0, backbone.v)
     row = [*soft, *source] if backbone.kind == "seq2seq" else [*soft, *source, *target]
     rank = [*[-1] * len(soft), *range(len(source)), *[-1] * (len(row) - len(soft) - len(source))]
@@ -125,7 +125,7 @@ def test_the_offset_is_not_added_to_targets_or_generated_tokens() -> None:
         with backbone.embedding.laid_out(batch.layout):
             embeds = backbone.embedding(batch.ids)
             step = backbone.embedding(torch.tensor([[7]]))
-    target = backbone.target_ids(EXAMPLES[0])
+    target = backbone.tokens.target_ids(EXAMPLES[0])
     assert_close(embeds[0, -len(target) :], backbone.embed(target))
     assert_close(step[0], backbone.embed([7]))
 

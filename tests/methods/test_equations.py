@@ -34,7 +34,7 @@ from softprompt.methods.prompts.random_projection import project
 from softprompt.methods.prompts.routed import mean_pooled
 from softprompt.methods.registry import METHODS, InitContext, get_method, make, parse_options
 from softprompt.methods.soft_prompt import PromptPart, SoftPrompt, Text
-from softprompt.training.arguments import make_recipes
+from softprompt.training.request import make_recipes
 from tests import tiny
 from tests.compare import assert_close, copied
 

@@ -11,8 +11,8 @@ import torch
 from softprompt.backbones import Backbone
 from softprompt.errors import BadArtefact, BadInput, Interrupted, PromptMismatch
 from softprompt.runs.run_card import read_run_card
-from softprompt.training.arguments import make_recipes
 from softprompt.training.candidate import Candidate, make_candidate
+from softprompt.training.request import make_recipes
 from softprompt.training.run import Run, Setting, begin, resume_run, tune_runs
 from tests import tiny
 from tests.candidates import finished, tiny_task

@@ -20,10 +20,10 @@ from softprompt.runs.prompt import load_prompt
 from softprompt.runs.run_card import read_run_card
 from softprompt.runs.start_from import Predecessor, read_predecessor
 from softprompt.tasks import Example, Task
-from softprompt.training.arguments import choose_methods, make_recipes
 from softprompt.training.candidate import Candidate, make_candidate
 from softprompt.training.finish import finish
 from softprompt.training.loop import tune
+from softprompt.training.request import choose_methods, make_recipes
 from softprompt.training.run import Run, Setting, begin, resume_run, tune_runs
 from tests import tiny
 from tests.candidates import candidate
@@ -131,7 +131,7 @@ def test_the_first_step_has_the_loss_that_the_predecessor_ended_with(
     if predecessor.prompt.card.positions is not None:
         assert one.prompt.offset is not None
         reached = int(one.prompt.offset.get_buffer("reached").sum())
-        assert any(backbone.size(example, targets=False) > reached for example in examples)
+        assert any(backbone.tokens.size(example, targets=False) > reached for example in examples)
     expected = loss_of(predecessor, backbone, examples)
     for part in one.prompt.children():  # the predecessor's loss is that of its prompt at rest
         vars(part).update(dict.fromkeys({"noise", "dropout"} & vars(part).keys(), 0.0))

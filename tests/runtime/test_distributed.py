@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from softprompt.backbones import load_backbone
 from softprompt.errors import BadInput
 from softprompt.runtime import distributed
+from softprompt.runtime.launch import place
 from softprompt.training import train
 from softprompt.training.candidate import Candidate
 from tests import tiny
@@ -153,9 +154,9 @@ def test_sharding_needs_several_processes_and_devices_are_not_shared(
     with pytest.raises(BadInput, match="accelerate launch"):
         train.train(task="support", backbone="no", output=tmp_path / "r", fsdp=True)
     monkeypatch.setenv("WORLD_SIZE", "4")
-    assert distributed.place() == (0, 0, 1), "no launcher has started this"
+    assert place() == (0, 0, 1), "no launcher has started this"
     monkeypatch.setenv("LOCAL_RANK", "1")
     monkeypatch.setenv("RANK", "3")
-    assert distributed.place() == (3, 1, 4)
+    assert place() == (3, 1, 4)
     with pytest.raises(BadInput, match="cuda:1 is one device"):
         distributed.join("cuda:1")

@@ -25,17 +25,19 @@ from rich.console import Console
 
 from softprompt.backbones import Backbone
 from softprompt.errors import BadArtefact, BadInput
+from softprompt.experiments.arguments import SweepArguments
 from softprompt.experiments.cluster.driver import runner
 from softprompt.experiments.jobs import Job, JobSpec, RunJobs, Watch, check_spec, floors_of, of_data, run_jobs
 from softprompt.experiments.progress import watch
 from softprompt.experiments.reports.sweep_table import as_csv, as_markdown
-from softprompt.experiments.search_space import Range, settings_of
+from softprompt.experiments.search_space import settings_of
 from softprompt.recipes import Recipe
 from softprompt.runs.run_folder import versions
+from softprompt.runtime.arguments import accepts
 from softprompt.runtime.files import make_folder, write_json, write_text
 from softprompt.runtime.interrupts import interruptible
-from softprompt.training.arguments import TrainingRequest, parse_arguments
 from softprompt.training.finish import measure_test
+from softprompt.training.request import TrainingRequest, parse_arguments
 from softprompt.training.run import open_backbone
 
 FORMAT = 1
@@ -298,33 +300,18 @@ def _best_until(folder: Path, metric: str, step: int) -> float:
     return max([e["dev"][metric] for e in entries if "dev" in e and e["step"] <= step], default=-math.inf)
 
 
-def sweep(
-    *,
-    output: str | Path,
-    grid: Mapping[str, Sequence[Any]] | None = None,
-    ranges: Mapping[str, Range] | None = None,
-    draws: int | None = None,
-    draw_seed: int = 0,
-    seeds: int = 1,
-    halving: int | None = None,
-    max_parallel: int | None = None,
-    ray: str | None = None,
-    workers: int | None = None,
-    console: Console | None = None,
-    **words: Any,
-) -> dict[str, Any]:
+def run_sweep(arguments: SweepArguments) -> dict[str, Any]:
     """Search recipe fields and method options, or go on with it; returns what `output`/table.json holds.
 
-    `grid` and `ranges` name fields as --set does, `draws` is how many settings are drawn instead of all combinations;
-    `words` are those of `train`. With `ray` ("auto" or an address) the runs go to `workers` processes of a Ray cluster
-    (softprompt.experiments.cluster.driver). Nothing is loaded or written before all of it is checked.
+    Nothing is loaded or written before all of it is checked.
     """
-    console = console or Console(stderr=True, highlight=False)
-    if not grid and not ranges:
+    console = arguments.console or Console(stderr=True, highlight=False)
+    if not arguments.grid and not arguments.ranges:
         raise BadInput("A sweep searches something: --grid FIELD=V1,V2, or --range FIELD=LOW..HIGH with --random N.")
-    settings = settings_of(grid or {}, ranges or {}, draws, draw_seed)
+    settings = settings_of(arguments.grid, arguments.ranges, arguments.draws, arguments.draw_seed)
     made = Sweep(
-        Path(output), parse_arguments(**words), settings, seeds=seeds, halving=halving, max_parallel=max_parallel
+        Path(arguments.output), parse_arguments(arguments), settings, seeds=arguments.seeds,
+        halving=arguments.halving, max_parallel=arguments.max_parallel,
     )  # fmt: skip
 
     def say(text: str) -> None:
@@ -333,5 +320,9 @@ def sweep(
     def notice() -> None:
         say("Ctrl-C: ending after this step, then saving. Press again to end at once.")
 
-    with interruptible(notice) as interrupted, runner(ray, workers, say) as run_jobs:
+    cluster = runner(arguments.ray, arguments.workers, say)
+    with interruptible(notice) as interrupted, cluster as run_jobs:
         return made.run(say, partial(watch, console), interrupted, run_jobs)
+
+
+sweep = accepts(SweepArguments, "sweep")(run_sweep)

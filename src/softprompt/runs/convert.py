@@ -7,6 +7,7 @@ from typing import Any
 from rich.console import Console
 
 from softprompt.backbones import load_backbone
+from softprompt.backbones.families import get_family
 from softprompt.backbones.load import describe
 from softprompt.errors import BadInput, PromptMismatch, UnknownName
 from softprompt.runs.external import save_unscored, unscored_card
@@ -111,16 +112,9 @@ def _check_fit(adapter: Adapter, found: Imported, backbone: dict[str, Any]) -> N
         )
     if found.backbone_kind not in (None, backbone["kind"]):
         raise PromptMismatch(
-            f"{adapter.folder} is for {_SAID[found.backbone_kind]} ({adapter.config['task_type']}), and "
-            f"{backbone['name']} is {_SAID[backbone['kind']]}."
+            f"{adapter.folder} is for {get_family(found.backbone_kind).title} ({adapter.config['task_type']}), and "
+            f"{backbone['name']} is {get_family(backbone['kind']).title}."
         )
-
-
-_SAID: dict[str | None, str] = {
-    "causal": "a decoder-only model",
-    "seq2seq": "an encoder-decoder",
-    "masked": "a masked model",
-}
 
 
 def _record(adapter: Adapter, found: Imported, peft_task: int | None) -> dict[str, Any]:

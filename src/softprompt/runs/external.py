@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from softprompt.backbones import Backbone
-from softprompt.backbones.cloze import check_supported
 from softprompt.methods.registry import InitContext, get_method, make, parse_options
 from softprompt.methods.soft_prompt import SoftPrompt
 from softprompt.runs.fingerprint import fingerprint
@@ -64,9 +63,9 @@ def unscored_card(
     """The card of a prompt that was not tuned here: no scores, no seed. Raises BadInput for bad words."""
     folded = prompt.eval().fold()
     form = Template(template)
-    check_supported(backbone.kind, backbone.name, choices=tuple(choices), mask=form.has_mask)
+    backbone.family.check_examples(backbone.name, choices=tuple(choices), mask=form.has_mask)
     if choices:
-        backbone.choice_ids(choices)
+        backbone.tokens.choice_ids(choices)
     backbone.room(prompt.length, 0)
     return PromptCard(
         name=name,

@@ -14,15 +14,12 @@ from typing import Any, TypeVar
 import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast, broadcast_object_list, gather_object, parse_flag_from_env, reduce
-from accelerate.utils.environment import get_cpu_distributed_information
 from torch import Tensor
 
 from softprompt.errors import BadInput
+from softprompt.runtime.launch import place
 
 Key = TypeVar("Key")
-
-# What a launcher sets in each process that it starts. A bare WORLD_SIZE is not enough: clusters set it in every shell.
-STARTED = ("LOCAL_RANK", "MPI_LOCALRANKID", "OMPI_COMM_WORLD_LOCAL_RANK", "MV2_COMM_WORLD_LOCAL_RANK")
 
 TOGETHER = 1 << 24
 """Values of gradients that are summed in one message."""
@@ -31,26 +28,20 @@ _state: PartialState | None = None
 """None until `join`: then, and in one process, all verbs do nothing."""
 
 
-def place() -> tuple[int, int, int]:
-    """What a launcher said: this process's rank, its rank on its machine, and how many processes there are."""
-    if not any(name in os.environ for name in STARTED):
-        return 0, 0, 1
-    told = get_cpu_distributed_information()
-    return told.rank, told.local_rank, told.world_size
-
-
 def join(device: str | None) -> str | None:
     """Meet the other processes of this run; returns the device that this one uses.
 
     `device` is the user's word. Raises BadInput for one that all processes would share.
     """
     global _state
-    if place()[2] == 1:
+    if place().processes == 1:
         return device
     if parse_flag_from_env("ACCELERATE_USE_DEEPSPEED"):
         raise BadInput("DeepSpeed was asked for; expected data parallel or FSDP. Choose one with `accelerate config`.")
     if device is not None and ":" in device:
-        raise BadInput(f"--device {device} is one device, and there are {place()[2]} processes; give its kind alone.")
+        raise BadInput(
+            f"--device {device} is one device, and there are {place().processes} processes; give its kind alone."
+        )
     if _state is None:
         # We load a backbone whole and shard it then; transformers would leave it empty in all processes but the first.
         os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"
@@ -62,22 +53,16 @@ def join(device: str | None) -> str | None:
 
 def shards() -> bool:
     """Whether the launcher was told to shard (`accelerate launch --use_fsdp`, or accelerate's config file)."""
-    return place()[2] > 1 and parse_flag_from_env("ACCELERATE_USE_FSDP")
+    return place().processes > 1 and parse_flag_from_env("ACCELERATE_USE_FSDP")
 
 
 def check_sharding(asked: bool) -> None:
     """Raise BadInput where there is nothing to spread a backbone over."""
-    if asked and place()[2] == 1:
+    if asked and place().processes == 1:
         raise BadInput(
             "--fsdp spreads the backbone over the processes of a run, and this is one process; start it with "
             "accelerate launch --multi_gpu --num_processes N -m softprompt.cli train ..., or leave --fsdp out."
         )
-
-
-def only_one(what: str) -> None:
-    """Raise BadInput where a launcher has started several processes of what is not shared by them."""
-    if place()[2] > 1:
-        raise BadInput(f"{what} runs in one process; only train is shared by several. Start it without a launcher.")
 
 
 def leave() -> None:

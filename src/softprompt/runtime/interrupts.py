@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from types import FrameType
 
 from softprompt.errors import Interrupted
-from softprompt.runtime import distributed
 
 HANDED_ON = 5.0  # seconds in which a launcher repeats a Ctrl-C
 
@@ -22,6 +21,8 @@ def raise_interrupted(signum: int, frame: FrameType | None) -> None:
 @contextmanager
 def interruptible(notice: Callable[[], None]) -> Iterator[Callable[[], bool]]:
     """Inside the block SIGINT only sets a flag, which the yielded function reads; a second SIGINT raises."""
+    from softprompt.runtime import distributed  # torch is loaded by then
+
     asked: float | None = None
     patience = HANDED_ON if distributed.process_count() > 1 else 0.0
 

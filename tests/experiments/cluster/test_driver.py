@@ -26,8 +26,9 @@ from softprompt.experiments.sweep import Sweep
 from softprompt.recipes import Recipe, Setting
 from softprompt.runtime import ray_cluster
 from softprompt.runtime.ray_cluster import is_address, room
-from softprompt.training.arguments import parse_arguments
+from softprompt.training.arguments import RunArguments
 from softprompt.training.loop import Tuned
+from softprompt.training.request import parse_arguments
 from tests.candidates import tiny_task
 from tests.command_line import Cli
 from tests.compare import assert_close
@@ -79,7 +80,7 @@ def alone(model: str, data: Path, tmp_path_factory: pytest.TempPathFactory) -> d
 
 
 def made(output: Path, model: str, data: Path, halving: int | None = None, **words: Any) -> Sweep:
-    told = parse_arguments(data=data, backbone=model, settings=SETTINGS, **words)
+    told = parse_arguments(RunArguments(data=data, backbone=model, settings=SETTINGS, **words))
     return Sweep(output, told, GRID, seeds=2, halving=halving, max_parallel=2)
 
 

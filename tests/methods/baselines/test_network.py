@@ -22,12 +22,12 @@ from softprompt.recipes.override import override_all
 from softprompt.runs.prompt import load_prompt
 from softprompt.runs.run_card import read_run_card
 from softprompt.tasks import Example
-from softprompt.training.arguments import make_recipes
 from softprompt.training.candidate import Candidate, make_candidate
 from softprompt.training.checkpoint import load_checkpoint, save_checkpoint
 from softprompt.training.finish import finish, measure_floors
 from softprompt.training.gradients import Gradients
 from softprompt.training.loop import tune
+from softprompt.training.request import make_recipes
 from softprompt.training.run import Run, begin, resume_run, tune_runs
 from tests import tiny
 from tests.candidates import tiny_task
@@ -116,7 +116,7 @@ def test_peft_reads_the_folder_and_answers_alike(family: str, name: str, tmp_pat
         ours = backbone.loss(batch).nll
         text = backbone.answer([example], [0], max_new_tokens=6)
     ids = backbone.pose([example], [-1]).ids
-    target = torch.tensor([backbone.target_ids(example)])
+    target = torch.tensor([backbone.tokens.target_ids(example)])
     with torch.no_grad():
         if family in ("t5", "bart"):
             start = torch.full((1, 1), theirs.config.decoder_start_token_id)

@@ -64,7 +64,7 @@ def by_us(prompt: Prompt, backbone: Backbone, family: str) -> tuple[Tensor, list
 
 
 def text_ids(family: str) -> Tensor:
-    return torch.tensor([tiny.backbone(family).source_ids(SOURCE, 64)[0]])
+    return torch.tensor([tiny.backbone(family).tokens.source_ids(SOURCE, 64)[0]])
 
 
 def assert_same_answers(found: tuple[Tensor, list[int]], expected: tuple[Tensor, list[int]]) -> None:

@@ -21,11 +21,16 @@ def fuzz() -> Fuzz:
 
 
 def test_nothing_that_is_sent_is_an_error_of_the_server(fuzz: Fuzz, tmp_path: Path) -> None:
-    told = fuzz(tiny_app(tmp_path, keys=Keys.of([], ["admin"])))
-    for asked in ("POST /v1/completions", "POST /v1/classify", "GET /v1/prompts/{name}", "DELETE /v1/prompts/{name}"):
-        assert told[asked, 200], told  # it was not all refused
-    for asked in ("POST /v1/completions", "POST /v1/classify", "PUT /v1/prompts/{name}", "GET /v1/prompts"):
-        assert told[asked, 400], told
+    statuses = fuzz(tiny_app(tmp_path, keys=Keys.of([], ["admin"])))
+    for operation in (
+        "POST /v1/completions",
+        "POST /v1/classify",
+        "GET /v1/prompts/{name}",
+        "DELETE /v1/prompts/{name}",
+    ):
+        assert statuses[operation, 200], statuses  # it was not all refused
+    for operation in ("POST /v1/completions", "POST /v1/classify", "PUT /v1/prompts/{name}", "GET /v1/prompts"):
+        assert statuses[operation, 400], statuses
 
 
 def test_an_error_of_the_server_is_noticed(fuzz: Fuzz, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from softprompt.backbones.bundled import EMBEDDED
+from softprompt.backbones.families import get_family
 from softprompt.backbones.load import resolve
 from softprompt.errors import BadInput
 from softprompt.runs.prompt import FOLDED, Prompt, PromptCard
@@ -72,7 +73,7 @@ def _checked(card: PromptCard, backbone: dict[str, Any]) -> dict[str, Any]:
         raise BadInput(
             f"{card.name} ({card.method}) is a baseline, no prompt: there are no embeddings to send. {ours}."
         )
-    if backbone["kind"] != "causal":
+    if not get_family(backbone["kind"]).decoder_only:
         raise BadInput(
             f"{backbone['name']} is no decoder-only model ({backbone['kind']}). vLLM {READ} takes prompt embeds for "
             f"those alone, and serves no T5. {ours}."

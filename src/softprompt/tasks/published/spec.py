@@ -1,6 +1,7 @@
 """Which rows of a published task, asked how: what a config file, run.json and the flags of `train` all say."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -9,20 +10,30 @@ from softprompt.errors import BadInput, UnknownName
 from softprompt.tasks.task import SPLITS, Split
 
 
-class TaskSpec(BaseModel):
-    """A published task as it is to be read; `load_task` reads it."""
+class PublishedRows(BaseModel):
+    """Which rows of a published task are read: the arguments that the flags of train declare too."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    data_dir: str | Path | None = Field(
+        None, description="Folder of FAMILY/TASK/SPLIT files for --task; without it, rows come from the hub."
+    )
+    protocol: str = Field(
+        "fair", description="Rows of --task that train, select and test: fair, paper:dept or paper:superpos."
+    )
+    compat: bool = Field(False, description="Keep the known defects of the protocol's published code.")
+    shots: int | None = Field(None, ge=1, description="Few-shot: training examples of each class of --task.")
+    draw: int = Field(0, ge=0, description="Index of the few-shot sample to train on.")
+
+
+class TaskSpec(PublishedRows):
+    """A published task as it is to be read; `load_task` reads it."""
+
     task: str
-    data_dir: str | None = Field(None, description="folder of FAMILY/TASK/SPLIT files; null: from the hub")
-    protocol: str = Field("fair", description="which rows train, select and test, and how answers are read")
-    compat: bool = Field(False, description="with the known defects of the protocol's published code")
-    form: str | None = Field(None, description='template: "words" or "paper"; null: the protocol\'s own')
-    limit: dict[Split, int] = Field(default_factory=dict, description="most rows of a split")
-    seed: int = Field(0, ge=0, description="of the draws: dev from train, and those of limit")
-    shots: int | None = Field(None, ge=1, description="few-shot: this many training examples of each class")
-    draw: int = Field(0, ge=0, description="which few-shot draw")
+    data_dir: str | None = None
+    form: str | None = Field(None, description='Template: "words" or "paper"; null: the protocol\'s own.')
+    limit: dict[Split, int] = Field(default_factory=dict, description="Maximum rows of a split.")
+    seed: int = Field(0, ge=0, description="Random seed of the draws: dev from train, and those of limit.")
 
 
 def as_limit(limit: int | Mapping[Split, int] | None) -> dict[Split, int]:
