@@ -29,7 +29,7 @@ VERBS = {
     "distil": ("distil", "Train one prompt for several tasks, taught by their runs (docs/transfer.md)."),
     "evaluate": ("evaluate", "Score a finished run on labelled data, beside the floors."),
     "predict": ("evaluate", "Answer texts with a finished run."),
-    "serve": ("serve", "Answer with the prompts of a folder over HTTP, many of them in one batch (docs/serving.md)."),
+    "serve": ("serve", "Serve the prompts of a folder over HTTP, many of them in one batch (docs/serving.md)."),
     "show": ("info", "Describe a run, a task or a recipe."),
     "list": ("info", "List methods, backbones, tasks, recipes or tables."),
     "env": ("info", "Print what softprompt runs on here."),
