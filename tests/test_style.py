@@ -12,6 +12,15 @@ SOURCE = TESTS.parent / "src" / "softprompt"
 ROOMS = sorted(path.name for path in SOURCE.iterdir() if path.is_dir() and path.name != "__pycache__")
 TO_REWRITE = {"experiments", "methods", "recipes", "runs", "runtime", "tasks", "training"}
 
+NOT_MIRRORED = {
+    "methods/test_equations.py": "the papers' equations, of parts in prompts/ and offsets/ and of those combined",
+    "test_extension.py": "what is added from outside the package",
+    "runs/test_written_by_0_1_0.py": "folders that version 0.1.0 wrote, of every kind",
+    "runs/test_sources.py": "runs whose prompts another run mixes: all verbs, from start_from.py to predict.py",
+    "runs/formats/test_peft.py": "peft_export.py and peft_import.py, each read by the other and by PEFT",
+}
+"""Test files, by path or by name, that are not named after one module, and what they test instead."""
+
 NEVER_FIRST = {"of", "as", "by", "behind"}
 """Words that begin no docstring and no help."""
 NOT_A_VERB = NEVER_FIRST | {
@@ -181,3 +190,21 @@ def imported(node: ast.AST) -> list[str]:
     if isinstance(node, ast.ImportFrom):
         return [f"{node.module or ''}.{name.name}" for name in node.names]
     return [name.name for name in node.names] if isinstance(node, ast.Import) else []
+
+
+def test_test_files_mirror_the_source() -> None:
+    """A test file outside the root of tests/ is named after a module or a package in the same place."""
+    unnamed = [
+        str(path.relative_to(TESTS))
+        for path in TESTS.rglob("test_*.py")
+        if path.parent != TESTS
+        and not {str(path.relative_to(TESTS)), path.name} & NOT_MIRRORED.keys()
+        and not any(one.exists() for one in mirrored(path))
+    ]
+    assert not unnamed, f"name these after a module, or say in NOT_MIRRORED what they test: {unnamed}"
+
+
+def mirrored(test: Path) -> tuple[Path, Path]:
+    """List the module and the package that a test file may be named after."""
+    package = SOURCE / test.parent.relative_to(TESTS) / test.stem.removeprefix("test_")
+    return package.with_suffix(".py"), package

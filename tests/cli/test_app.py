@@ -223,6 +223,7 @@ def test_list_methods_counts_for_a_backbone_without_its_weights(
     assert "only methods" in err
 
 
+@pytest.mark.processes
 def test_ctrl_c_saves_and_resume_ends_where_an_uninterrupted_run_does(data: Path, model: str, tmp_path: Path) -> None:
     from safetensors.torch import load_file
 

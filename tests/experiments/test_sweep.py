@@ -127,6 +127,7 @@ def test_an_interrupted_sweep_goes_on_to_the_same_table_and_tensors(
         assert not (tmp_path / "run" / folder / "checkpoint.safetensors").exists()
 
 
+@pytest.mark.processes
 def test_a_sweep_that_is_killed_goes_on_to_the_same_table(
     whole: dict[Any, tuple[Path, dict[str, Any]]], sweep: Run, tmp_path: Path, model: str, data: Path
 ) -> None:

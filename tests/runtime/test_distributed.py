@@ -22,6 +22,7 @@ from tests.compare import assert_close, assert_same_tensors
 from tests.data_files import LINES
 from tests.together import bank, ending, network, texts
 
+pytestmark = pytest.mark.processes
 RUN = ("--steps", "6", "--batch", "3", "--set", "evaluate_every=4", "--set", "length=3", "--seed", "3")
 
 

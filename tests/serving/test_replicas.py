@@ -27,9 +27,18 @@ from softprompt.runtime.ray_cluster import _found
 from tests import tiny
 from tests.served import TEAMS, predicting, write_prompt
 
+pytestmark = pytest.mark.processes
 TEXT = "the parcel is late"
 ADMIN = {"Authorization": "Bearer admin"}
 CHILDREN = "ray::ServeReplica:softprompt"
+# The command, but that Ray looks after each replica every second: every ten, and a test waits for ten.
+SERVER = """
+from functools import partial
+from ray import serve
+from softprompt.cli import main
+serve.deployment = partial(serve.deployment, health_check_period_s=1)
+main()
+"""
 
 
 class Running:
@@ -43,10 +52,9 @@ class Running:
             "serve", "--backbone", tiny.save_tiny("t5", folder / "t5"), "--prompts", str(self.prompts), "--port", "0",
             "--ray", "local", "--replicas", "2", "--admin-key", "admin",
         ]  # fmt: skip
-        environment = os.environ | {"OMP_NUM_THREADS": "1"}
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "softprompt.cli", *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            text=True, env=environment,
+            [sys.executable, "-c", SERVER, *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            text=True,
         )  # fmt: skip
         assert self.process.stdout is not None
         self.line = self.process.stdout.readline()

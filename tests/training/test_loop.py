@@ -50,7 +50,8 @@ def test_every_tensor_of_the_method_moves_and_none_of_the_backbone(family: str, 
 def test_every_method_learns_eight_examples(family: str, method: str) -> None:
     backbone = tiny.backbone(family)
     rates = {group: RATES[group] for group in METHODS[method].rates}
-    one = candidate(backbone, method, steps=60, batch=8, evaluate_every=60, rates=rates)
+    steps = 60 if family == "t5" else 30  # what a random decoder reads off its encoder moves it slowly
+    one = candidate(backbone, method, steps=steps, batch=8, evaluate_every=steps, rates=rates)
     tune(backbone, [one])
     losses = [entry["loss"] for entry in one.history if "loss" in entry]
     # A random decoder can do little with what its encoder reads, so the fall is not to zero.

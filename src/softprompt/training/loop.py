@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from softprompt.backbones import Backbone
 from softprompt.errors import OutOfMemory
@@ -16,6 +16,7 @@ from softprompt.training.checkpoint import restore_random
 from softprompt.training.gradients import Gradients
 
 
+@runtime_checkable
 class Tuned(Protocol):
     """A candidate seen from outside; it may train in another process."""
 
@@ -35,6 +36,7 @@ class Tuned(Protocol):
     def history(self) -> list[dict[str, Any]]: ...
 
 
+@runtime_checkable
 class Listener(Protocol):
     """Receives the events of training."""
 

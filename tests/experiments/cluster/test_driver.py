@@ -34,6 +34,7 @@ from tests.command_line import Cli
 from tests.compare import assert_close
 from tests.many_runs import SETTINGS, cards, never_loaded, unwatched
 
+pytestmark = pytest.mark.processes
 GRID = [{"rates.prompt": rate, "length": length} for rate in (0.03, 0.3) for length in (1, 3)]
 
 

@@ -62,7 +62,8 @@ def started(backbone: Backbone, name: str, **options: Any) -> Any:
 def test_a_baseline_learns_and_leaves_the_network_as_it_was(family: str, name: str) -> None:
     backbone = tiny.backbone(family)
     group = get_method(name).options.group  # type: ignore[attr-defined]
-    one = candidate(backbone, name, steps=40, batch=8, evaluate_every=40, rates={group: 0.05})
+    steps = 40 if family == "t5" else 20  # what a random decoder reads off its encoder moves it slowly
+    one = candidate(backbone, name, steps=steps, batch=8, evaluate_every=steps, rates={group: 0.05})
     before, frozen = copied(one.prompt), copied(backbone.model)
     modules, own = list(backbone.model.named_modules()), set(vars(backbone.model))
     modes = [module.training for module in backbone.model.modules()]

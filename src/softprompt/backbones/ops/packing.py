@@ -13,7 +13,7 @@ from itertools import accumulate
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from softprompt.backbones.ops.length_groups import group_lengths
@@ -45,7 +45,7 @@ class Group(NamedTuple):
     def size(self) -> int:
         return max(self.lengths)
 
-    def padded(self, row: Float[Tensor, "n *rest"]) -> Float[Tensor, "g s *rest"]:
+    def padded(self, row: Shaped[Tensor, "n *rest"]) -> Shaped[Tensor, "g s *rest"]:
         """Cut the tokens of this group out of a row's (n, ...), padded."""
         if self.columns is not None:
             return row[self.columns]
@@ -122,7 +122,7 @@ class MaskedRows:
     packing: Packing
     own: list[Own]
     """By group."""
-    shared: list[Float[Tensor, "m l"] | None]
+    shared: list[Float[Tensor, "_ _"] | None]  # of each group of shared rows (m, l)
 
 
 def pack(
