@@ -33,7 +33,7 @@ from softprompt.runs.start_from import Predecessor, read_predecessor
 from softprompt.runtime.files import make_folder, write_json, write_text
 from softprompt.runtime.interrupts import interruptible
 from softprompt.tasks import Task
-from softprompt.tasks.registry import TASKS
+from softprompt.tasks.registry import is_published
 from softprompt.training.arguments import OF_PUBLISHED, TrainingRequest, make_recipes, parse_arguments
 from softprompt.training.finish import measure_test
 from softprompt.training.run import open_backbone
@@ -305,7 +305,7 @@ def write_comparison(output: Path, found: Mapping[str, Any]) -> None:
 
 def _said_of(task: str | Task | None, tasks: Sequence[str | Task | None], words: Mapping[str, Any]) -> dict[str, Any]:
     """The words about `task`: beside published tasks, a shipped one is not asked for what only those take."""
-    published = [isinstance(one, str) and one not in TASKS for one in (task, *tasks)]
+    published = [isinstance(one, str) and is_published(one) for one in (task, *tasks)]
     dropped = OF_PUBLISHED if any(published) and not published[0] else ()
     return {name: value for name, value in words.items() if name not in dropped}
 

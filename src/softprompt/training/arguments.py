@@ -18,7 +18,7 @@ from softprompt.recipes.override import override_all
 from softprompt.runs.start_from import Predecessor, read_predecessor, read_sources
 from softprompt.runtime import distributed
 from softprompt.tasks import Split, Task, from_files
-from softprompt.tasks.registry import TASKS, get_task
+from softprompt.tasks.registry import get_task, is_published
 
 PUBLISHED = ("protocol", "compat", "shots", "draw")
 """Words that only a published task takes, beside its folder and limit."""
@@ -54,7 +54,7 @@ def read_task(
             data, dev=dev, test=test, template=template, label=label, words=words or None, seed=split_seed
         )  # fmt: skip
     others: dict[str, object] = {"--dev": dev, "--test": test, "--label": label, "--word": words}
-    if not isinstance(task, str) or task in TASKS:
+    if not isinstance(task, str) or not is_published(task):
         others |= {"--template": template, "--data-dir": data_dir, "--limit": limit}
         others |= {f"--{name}": value for name, value in published.items()}
     given = [name for name, value in others.items() if value]

@@ -22,6 +22,16 @@ CATALOGUE: dict[str, Entry] = {
 }
 
 
+def register_entry(entry: Entry) -> None:
+    """Add a published task under its name, FAMILY/TASK. Raises BadInput for a bad entry or a name that is taken."""
+    if entry.name in CATALOGUE:
+        raise BadInput(f"There is already a task named {entry.name!r}; give yours another name.")
+    if entry.name.count("/") != 1:
+        raise BadInput(f"The task {entry.name!r}: expected a name like FAMILY/TASK, which is also its folder.")
+    entry.check()
+    CATALOGUE[entry.name] = entry
+
+
 def find(name: str) -> Entry:
     """An entry by its name, or by the last part of it where that is one task's alone. Raises UnknownName."""
     if name in CATALOGUE:
