@@ -10,8 +10,7 @@ import pytest
 SOURCE = Path(__file__).parent.parent / "src" / "softprompt"
 ROOMS = sorted(path.name for path in SOURCE.iterdir() if path.is_dir() and path.name != "__pycache__")
 TO_REWRITE = {
-    "backbones", "cli", "evaluation", "experiments", "methods", "recipes", "runs", "runtime", "serving", "tasks",
-    "training",
+    "backbones", "cli", "evaluation", "experiments", "methods", "serving", "training",
 }  # fmt: skip
 
 NEVER_FIRST = {"of", "as", "by", "behind"}

@@ -207,18 +207,18 @@ def test_the_lines_have_the_means_that_the_papers_print(table: str, name: str, t
 
 def test_a_part_of_a_table_is_chosen_by_name() -> None:
     table = get_table("dept/table1")
-    columns, lines = table.chosen(["rte", "superglue/cb"], ["dept"])
+    columns, lines = table.select(["rte", "superglue/cb"], ["dept"])
     assert [column.task for column in columns] == ["glue/rte", "superglue/cb"]
     assert [line.name for line in lines] == ["dept"]
-    twice = table.chosen(["rte", "glue/rte"], ["dept", "dept"])
+    twice = table.select(["rte", "glue/rte"], ["dept", "dept"])
     assert [len(part) for part in twice] == [1, 1]
-    assert [line.name for line in table.chosen(None, None)[1]] == ["prompt-tuning", "dept"]
+    assert [line.name for line in table.select(None, None)[1]] == ["prompt-tuning", "dept"]
     with pytest.raises(UnknownName, match="Did you mean 'prompt-tuning'"):
-        table.chosen(None, ["prompt_tuning"])
+        table.select(None, ["prompt_tuning"])
     with pytest.raises(UnknownName, match="line of dept/table1 'mpt'"):
-        table.chosen(None, ["mpt"])  # quoted only
+        table.select(None, ["mpt"])  # quoted only
     with pytest.raises(UnknownName, match="Did you mean 'glue/mrpc'"):
-        table.chosen(["glue/mrcp"], None)
+        table.select(["glue/mrcp"], None)
 
 
 # Recipe

@@ -27,7 +27,7 @@ def first_letter(predictions: Sequence[str], references: References) -> float:
 
 def one_in_a_group(predictions: Sequence[str], references: References, groups: Sequence[str]) -> float:
     """Return the share of groups with a right prediction."""
-    right = {group: False for group in groups}
+    right = dict.fromkeys(groups, False)
     for prediction, golds, group in zip(predictions, references, groups, strict=True):
         right[group] |= prediction in golds
     return sum(right.values()) / len(right)
@@ -119,7 +119,9 @@ def test_an_entry_of_another_package_is_read_as_a_published_task(data: Path, mod
     found = softprompt.evaluate(tmp_path / "run", task="mine/moods", data_dir=tmp_path / "published")
     assert (found.n, found.data) == (40, "mine/moods, test")
     with pytest.raises(BadInput, match="expected a name like FAMILY/TASK"):
-        register_task(Entry(name="moods", about="", citation="", path="", rows={}, paper=entry.paper, words=entry.words))
+        register_task(
+            Entry(name="moods", about="", citation="", path="", rows={}, paper=entry.paper, words=entry.words)
+        )
 
 
 PLUGIN = """
@@ -145,9 +147,7 @@ def test_installed_packages_declare_tasks_and_metrics_as_entry_points(
     info = tmp_path / "plugged-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: plugged\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text(
-        "[softprompt.metrics]\nmine = plugged\n[softprompt.tasks]\nmine = plugged\n"
-    )
+    (info / "entry_points.txt").write_text("[softprompt.metrics]\nmine = plugged\n[softprompt.tasks]\nmine = plugged\n")
     monkeypatch.syspath_prepend(tmp_path)
     importlib.reload(plugins)  # as in a new process: each group is loaded once
     assert measure(["plugged_metric"], ["a"], [("b",)]) == {"plugged_metric": 0.25}

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from softprompt.errors import BadInput, CannotWrite, OutOfMemory, SoftPromptError
 from softprompt.runtime import distributed
-from softprompt.runtime.interrupts import raise_interrupted
+from softprompt.runtime.interrupts import raise_interrupt
 
 app = typer.Typer(
     help="Tune soft prompts on frozen language models.",
@@ -49,7 +49,7 @@ def _is_heard(error: SoftPromptError) -> bool:
 
 def main() -> None:
     """Run the command line; our errors become one line and an exit code (1 failed, 2 bad usage)."""
-    signal.signal(signal.SIGINT, raise_interrupted)
+    signal.signal(signal.SIGINT, raise_interrupt)
     warnings.showwarning = lambda message, *_, **__: err.print(f"note: {message}", soft_wrap=True, markup=False)
     try:
         app()

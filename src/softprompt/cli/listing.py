@@ -23,7 +23,7 @@ from softprompt.runs.prompt import load_prompt
 from softprompt.runs.run_folder import versions
 from softprompt.tasks import CATALOGUE, Split, Task
 from softprompt.tasks.published.entry import Entry
-from softprompt.tasks.registry import TASKS, get_task, load_registered
+from softprompt.tasks.registry import TASKS, get_task, load_task_plugins
 from softprompt.training.arguments import read_task
 
 
@@ -98,7 +98,7 @@ def list_rows(what: str, backbone: str | None = None, max_source: int = 256) -> 
             },
         ]
     if what == "tasks":
-        load_registered()
+        load_task_plugins()
         return [*(_task_row(name, get_task(name)) for name in TASKS), *map(_entry_row, CATALOGUE.values())]
     if what == "recipes":
         return recipe_rows()

@@ -6,7 +6,6 @@ A task of another package is a function that returns a Task, or an Entry of the 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from softprompt.errors import BadInput, UnknownName
 from softprompt.tasks.files import from_files, from_origin
@@ -51,7 +50,7 @@ def register_task(task: Callable[[], Task] | Entry) -> None:
         TASKS[name] = task
 
 
-def load_registered() -> None:
+def load_task_plugins() -> None:
     """Load the tasks that other installed packages declare as entry points."""
     from softprompt.runtime.plugins import load_plugins
 
@@ -61,7 +60,7 @@ def load_registered() -> None:
 def is_published(name: str) -> bool:
     """Return whether a task of this name comes from the catalogue: False for what is shipped or registered."""
     if name not in TASKS and name not in CATALOGUE:
-        load_registered()
+        load_task_plugins()
     return name not in TASKS
 
 
@@ -138,7 +137,7 @@ def task_like(
     )
 
 
-def task_again(origin: Mapping[str, Any]) -> Task:
+def task_again(origin: Mapping[str, object]) -> Task:
     """Read again the task that a run.json recorded. Raises BadData when its data has changed."""
     if "task" not in origin:
         return from_origin(origin)

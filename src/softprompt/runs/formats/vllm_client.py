@@ -64,7 +64,7 @@ class Client:
         self.pieces = list(string.Formatter().parse(self.card["template"]))
         self.fields = [name for _, name, _, _ in self.pieces if name is not None]
         self.choices = {choice: self._continuation(choice) for choice in self.card["choices"]}
-        _add_end_where_nested(self.choices, self.tokenizer.eos_token_id)
+        _append_end(self.choices, self.tokenizer.eos_token_id)
         self.tails = _tails(list(self.choices.values()))
         self.labels = sorted({ids[len(tail)] for tail in self.tails for ids in self._continuations(tail)})
         if len(self.labels) > MOST_LABELS:
@@ -253,7 +253,7 @@ def _tails(choices: list[list[int]]) -> list[list[int]]:
     return sorted((list(tail) for tail in found), key=len)
 
 
-def _add_end_where_nested(choices: dict[str, list[int]], eos: int) -> None:
+def _append_end(choices: dict[str, list[int]], eos: int) -> None:
     """Append the end of sequence where one choice begins another: else the shorter could never lose."""
     ids = list(choices.values())
     if any(a is not b and b[: len(a)] == a for a in ids for b in ids):

@@ -1,7 +1,6 @@
-"""Which rows of a published task, asked how: what a config file, run.json and the flags of `train` all say."""
+"""TaskSpec: which rows of a published task, with which template; in config files, run.json and flags of `train`."""
 
 from collections.abc import Mapping
-from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -26,7 +25,7 @@ class TaskSpec(BaseModel):
 
 
 def as_limit(limit: int | Mapping[Split, int] | None) -> dict[Split, int]:
-    """A limit for each split it is given for. Raises BadInput for less than one row."""
+    """Return the limit of each split that it is given for. Raises BadInput for less than one row."""
     given = dict(limit) if isinstance(limit, Mapping) else {} if limit is None else dict.fromkeys(SPLITS, limit)
     for split, most in given.items():
         if split not in SPLITS:
@@ -36,8 +35,8 @@ def as_limit(limit: int | Mapping[Split, int] | None) -> dict[Split, int]:
     return given
 
 
-def parse_spec(given: Mapping[str, Any]) -> TaskSpec:
-    """A checked TaskSpec. Raises UnknownName or BadInput."""
+def parse_spec(given: Mapping[str, object]) -> TaskSpec:
+    """Check a TaskSpec. Raises UnknownName or BadInput."""
     for name in given:
         if name not in TaskSpec.model_fields:
             raise UnknownName("task field", name, TaskSpec.model_fields)
