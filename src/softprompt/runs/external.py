@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from softprompt.backbones import Backbone
 from softprompt.backbones.cloze import check_supported
@@ -16,7 +15,7 @@ from softprompt.tasks import Template
 
 
 def make_prompt(
-    method: str, backbone: Backbone, *, labels: Sequence[str] = (), seed: int = 0, **options: Any
+    method: str, backbone: Backbone, *, labels: Sequence[str] = (), seed: int = 0, **options: object
 ) -> SoftPrompt:
     """Make an untrained soft prompt of `method` for `backbone`. Raises UnknownName or BadInput for its options."""
     found = get_method(method)

@@ -33,7 +33,8 @@ class RunCard(BaseModel):
     name: str
     recipe: Recipe
     setting: Setting
-    task: dict[str, Any]  # what a Task records as its origin
+    task: dict[str, Any]
+    """Origin of the task: what is needed to read it again."""
     start_from: StartFrom | None = None
     sources: list[StartFrom] = []
     """The runs whose prompts the method reads."""

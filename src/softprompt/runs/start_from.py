@@ -17,7 +17,6 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -62,7 +61,7 @@ class Predecessor:
         """Method of the run."""
         return get_method(self.prompt.card.method)
 
-    def completed(self, method: Method, given: Mapping[str, object]) -> dict[str, Any]:
+    def completed(self, method: Method, given: Mapping[str, object]) -> dict[str, object]:
         """Add to the options `given` those of this run that the carried tensors depend on.
 
         Raises BadInput when `given` already says how the prompt is initialized.

@@ -14,7 +14,7 @@ from softprompt.cli.printing import print_task
 from softprompt.errors import BadInput, UnknownName
 from softprompt.tasks import CATALOGUE, SPLITS, Split
 from softprompt.tasks.published.catalogue import find, load_split
-from softprompt.tasks.published.known_folders import KNOWN_FOLDERS, find_layout
+from softprompt.tasks.published.known_folders import KNOWN_FOLDERS, find_known_folder
 from softprompt.tasks.published.mrqa import pad_punctuation, qa
 from softprompt.tasks.published.others import gsm8k
 from softprompt.tasks.published.sources import hub_call
@@ -262,7 +262,7 @@ OTHERWISE: dict[tuple[str, Split], int] = {
 @pytest.mark.parametrize(("name", "split"), sorted({(layout.task, layout.split) for layout in KNOWN_FOLDERS}))
 def test_the_real_files_hold_the_published_rows(name: str, split: Split) -> None:
     entry = find(name)
-    if find_layout(name, split, DATA) is None:
+    if find_known_folder(name, split, DATA) is None:
         pytest.skip("not in the folder")
     examples = load_split(entry, split, DATA)
     expected = OTHERWISE.get((name, split))
