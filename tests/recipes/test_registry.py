@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from docs.make_papers import FILE, page
 from pydantic import ValidationError
 from torch import Tensor
 
@@ -325,3 +326,7 @@ def test_adafactor_resumed_equals_uninterrupted_to_the_bit(tmp_path: Any) -> Non
     assert_same_tensors(second.prompt.state_dict(), whole.prompt.state_dict())
     with pytest.raises(AssertionError):
         assert_same_tensors(first.prompt.state_dict(), whole.prompt.state_dict())
+
+
+def test_the_page_of_papers_is_made_of_their_recipes() -> None:
+    assert FILE.read_text(encoding="utf-8") == page(), "python -m docs.make_papers"

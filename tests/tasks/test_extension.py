@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -122,6 +123,15 @@ def test_an_entry_of_another_package_is_read_as_a_published_task(data: Path, mod
         register_task(
             Entry(name="moods", about="", citation="", path="", rows={}, paper=entry.paper, words=entry.words)
         )
+
+
+def test_the_example_of_the_documentation_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "tasks.md").read_text(encoding="utf-8")
+    rows = "".join(f"message {i},{('sales', 'returns')[i % 2]}\n" for i in range(20))
+    (tmp_path / "tickets.csv").write_text(f"text,team\n{rows}")
+    monkeypatch.chdir(tmp_path)
+    exec(re.findall(r"```python\n(.*?)```", page, re.DOTALL)[0], {})
+    assert get_task("tickets").metrics == ("accuracy", "length_match")
 
 
 PLUGIN = """
