@@ -138,7 +138,7 @@ def test_a_run_folder_is_never_overwritten_silently(cli: Cli, data: Path, model:
         (["train", "--data", "nowhere.csv", "--backbone", "MODEL", "--output", "OUT"], "no such file"),
         (["train", "--nonsense"], "No such option"),
         (["list", "metods"], "'methods'"),
-        (["predict", "nowhere", "text"], "is no folder"),
+        (["predict", "nowhere", "text"], "is not a folder"),
         (["nonsense"], "No such command"),
     ],
 )  # fmt: skip
@@ -367,8 +367,8 @@ def test_the_python_api_has_the_command_lines_words(data: Path, model: str, tmp_
         data=str(data), backbone=model, output=str(run), method="dept", steps=4, batch=4, settings=settings
     )
     assert made["dept"].card.kind == "prompt+position"
-    assert softprompt.predict(str(run), ["a red b"])[0]["prediction"] in ("good", "bad")
-    assert softprompt.evaluate(str(run), str(data))["n"] == 40
+    assert softprompt.predict(str(run), ["a red b"])[0].prediction in ("good", "bad")
+    assert softprompt.evaluate(str(run), str(data)).n == 40
     assert softprompt.load_prompt(str(run)).folded.prompt.shape == (3, tiny.D)
 
 

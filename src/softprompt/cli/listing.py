@@ -25,7 +25,7 @@ from softprompt.runs.run_folder import versions
 from softprompt.runtime.arguments import parse_model
 from softprompt.tasks import CATALOGUE, Task
 from softprompt.tasks.published.entry import Entry
-from softprompt.tasks.registry import TASKS, get_task
+from softprompt.tasks.registry import TASKS, get_task, load_task_plugins
 from softprompt.training.arguments import CommonArguments
 from softprompt.training.request import read_task
 
@@ -93,6 +93,7 @@ def list_rows(what: str, backbone: str | None = None, max_source: int = 256) -> 
             ),
         ]
     if what == "tasks":
+        load_task_plugins()
         return [*(_task_row(name, get_task(name)) for name in TASKS), *map(_entry_row, CATALOGUE.values())]
     if what == "recipes":
         return recipe_rows()

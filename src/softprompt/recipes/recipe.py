@@ -1,7 +1,7 @@
-"""Recipe: how one prompt is tuned. What is left None follows from the method, the backbone and the steps."""
+"""Recipe: how one prompt is trained. What is None follows from the method, the backbone and the steps."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
@@ -52,7 +52,7 @@ class Recipe(StepBudget, Seeded):
         return self
 
     def resolved(self, scale: float, groups: set[str], rows: int) -> "Recipe":
-        """This recipe with every number filled in.
+        """Fill in every number of this recipe.
 
         `scale` is the root mean square of the backbone's embeddings, `rows` the number of training examples.
         """
@@ -69,10 +69,11 @@ class Recipe(StepBudget, Seeded):
         return self.model_copy(update={**filled, "evaluate_every": every})
 
     def parsed_options(self) -> Options:
+        """Check and complete the method's options. Raises UnknownName or BadInput."""
         return parse_options(get_method(self.method), self.options)
 
     def factor(self, step: int) -> float:
-        """What the learning rates are multiplied with at `step` (0 is the first), warm-up first."""
+        """Return the factor of the learning rates at `step` (the first is 0), warm-up first."""
         warmup = self.warmup or 0
         if step < warmup:
             return (step + 1) / warmup
@@ -82,13 +83,13 @@ class Recipe(StepBudget, Seeded):
         return left if self.schedule == "linear" else 0.5 - 0.5 * math.cos(math.pi * left)
 
 
-def parse_recipe(given: dict[str, Any]) -> Recipe:
-    """A checked recipe. Raises UnknownName or BadInput for what is not one."""
+def parse_recipe(given: Mapping[str, object]) -> Recipe:
+    """Check a recipe. Raises UnknownName or BadInput."""
     for name in given:
         if name not in Recipe.model_fields:
             raise UnknownName("recipe field", name, Recipe.model_fields)
     try:
-        recipe = Recipe(**given)
+        recipe = Recipe.model_validate(dict(given))
     except ValidationError as error:
         first = error.errors()[0]
         why = first["msg"].removeprefix("Value error, ")

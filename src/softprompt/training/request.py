@@ -19,7 +19,7 @@ from softprompt.runtime import distributed
 from softprompt.runtime.arguments import given_in
 from softprompt.tasks import Task, from_files
 from softprompt.tasks.published.spec import PublishedRows
-from softprompt.tasks.registry import TASKS, get_task
+from softprompt.tasks.registry import get_task, is_published
 from softprompt.training.arguments import CommonArguments, RunArguments
 
 FOR_PUBLISHED = {"template", "limit", *PublishedRows.model_fields}
@@ -45,7 +45,7 @@ def read_task(arguments: CommonArguments, task: str | Task | None) -> Task:
             arguments.data, dev=arguments.dev, test=arguments.test, template=arguments.template,
             label=arguments.label, words=dict(arguments.words) or None, seed=arguments.split_seed,
         )  # fmt: skip
-    named = isinstance(task, str) and task not in TASKS
+    named = isinstance(task, str) and is_published(task)
     wrong = sorted(given & (FOR_FILES if named else FOR_FILES | FOR_PUBLISHED))
     if wrong:
         flags = ", ".join(f"--{name.replace('words', 'word').replace('_', '-')}" for name in wrong)
