@@ -30,6 +30,7 @@ from softprompt.experiments.jobs import Job, JobSpec, RunJobs, Watch, check_spec
 from softprompt.experiments.progress import watch
 from softprompt.experiments.reports.sweep_table import as_csv, as_markdown
 from softprompt.experiments.search_space import Range, settings_of
+from softprompt.methods.registry import canonical_name, spellings
 from softprompt.recipes import Recipe
 from softprompt.runs.run_folder import versions
 from softprompt.runtime.files import make_folder, write_json, write_text
@@ -86,20 +87,25 @@ class Sweep:
                 if recipe.model_dump_json() in known:
                     continue
                 known.add(recipe.model_dump_json())
-                label = ", ".join(f"{name}={_said(value)}" for name, value in values.items())
-                label = f"{method}: {label}" if self.several else label or method
-                found[label] = Candidates(label, dict(values), [self._job(label, recipe, i) for i in range(self.seeds)])
+                said = ", ".join(f"{name}={_said(value)}" for name, value in values.items())
+                labels = [f"{name}: {said}" if self.several else said or name for name in spellings(method)]
+                # 0.1.0 named folders by what is an alias now.
+                folders = [self.output / folder_name(label) for label in labels]
+                folder = next((folder for folder in folders if folder.is_dir()), folders[0])
+                jobs = [self._job(labels[0], folder, recipe, i) for i in range(self.seeds)]
+                found[labels[0]] = Candidates(labels[0], dict(values), jobs)
         return list(found.values())
 
-    def _job(self, label: str, recipe: Recipe, index: int) -> Job:
+    def _job(self, label: str, folder: Path, recipe: Recipe, index: int) -> Job:
         seed = (self.told.seed or 0) + index
         asked = JobSpec(
             task=dict(self.told.task.origin),
             setting=self.told.setting,
             recipe=recipe.model_copy(update={"seed": seed}),
         )
-        folder = self.output / folder_name(label) / f"seed-{seed}"
-        return Job(f"{label} seed {seed}", folder, asked, self.told.task, self.told.predecessor, test=False)
+        return Job(
+            f"{label} seed {seed}", folder / f"seed-{seed}", asked, self.told.task, self.told.predecessor, test=False
+        )
 
     def _rungs(self, eta: int) -> list[int]:
         """Steps after which the worse are stopped: full length / eta^k, up to a multiple of the evaluations."""
@@ -139,7 +145,7 @@ class Sweep:
             raise BadInput(f"--output {self.output} holds files and no sweep ({SEARCH}); choose another folder.")
         if path.is_file():
             try:
-                was = json.loads(path.read_text(encoding="utf-8"))
+                was = _named_as_today(json.loads(path.read_text(encoding="utf-8")))
             except (OSError, ValueError) as error:
                 raise BadArtefact(f"{path} is no search of ours: {error}. Choose another folder.") from None
             now = self._words()
@@ -266,6 +272,17 @@ class Sweep:
         write_json(self.output / "table.json", found)
         write_text(self.output / "table.md", as_markdown(found))
         write_text(self.output / "table.csv", as_csv(found))
+
+
+def _named_as_today(words: dict[str, Any]) -> dict[str, Any]:
+    """search.json with its methods' aliases replaced."""
+    recipes = {
+        canonical_name(name): {**recipe, "method": canonical_name(name)}
+        for name, recipe in words.get("recipes", {}).items()
+    }
+    labels = [label.partition(": ") for label in words.get("settings", [])]
+    settings = [canonical_name(name) + colon + values for name, colon, values in labels]
+    return words | {"recipes": recipes} | ({"settings": settings} if "settings" in words else {})
 
 
 def folder_name(label: str) -> str:

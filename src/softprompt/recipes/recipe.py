@@ -7,7 +7,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from softprompt.errors import BadInput, UnknownName
-from softprompt.methods.registry import Options, get_method, parse_options
+from softprompt.methods.registry import Options, canonical_name, get_method, parse_options
 
 
 class Recipe(BaseModel):
@@ -40,6 +40,11 @@ class Recipe(BaseModel):
     patience: int | None = Field(None, ge=1, description="stop after this many evaluations without a better one")
     dev_limit: int | None = Field(200, ge=1, description="dev examples used to choose a checkpoint; null: all")
     seed: int = Field(0, ge=0, description="of the start and of the order of examples")
+
+    @field_validator("method")
+    @classmethod
+    def _named_as_today(cls, value: str) -> str:
+        return canonical_name(value)
 
     @field_validator("evaluate_every")
     @classmethod

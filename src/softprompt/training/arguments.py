@@ -12,7 +12,7 @@ from softprompt.backbones.cloze import check_supported
 from softprompt.backbones.load import describe, find_device, find_dtype
 from softprompt.backbones.placement import check_placement
 from softprompt.errors import BadInput, MissingPackage
-from softprompt.methods.registry import get_method
+from softprompt.methods.registry import canonical_name, get_method
 from softprompt.recipes import Recipe, Setting, parse_recipe
 from softprompt.recipes.override import override_all
 from softprompt.runs.start_from import Predecessor, read_predecessor, read_sources
@@ -145,7 +145,7 @@ def parse_arguments(
 def choose_methods(given: str | Sequence[str] | None, predecessor: Predecessor | None = None) -> list[str]:
     """The methods that are meant; when none is named, that of the run to start from, else prompt tuning."""
     if given:
-        return [given] if isinstance(given, str) else list(given)
+        return [canonical_name(name) for name in ([given] if isinstance(given, str) else given)]
     return ["prompt_tuning" if predecessor is None else predecessor.method.name]
 
 

@@ -34,7 +34,7 @@ from softprompt.training.progress import TrainingView, print_result
 from softprompt.training.run import Run, begin, open_backbone
 from softprompt.training.source_stage import SourceStage, tune_source_stage
 
-METHOD = "multitask"
+METHOD = "mpt"
 
 
 def distil(
