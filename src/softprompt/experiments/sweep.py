@@ -242,7 +242,7 @@ class Sweep:
             "settings": rows,
             "chosen": {
                 **self._row(best),
-                "recipe": json.loads((best.jobs[0].folder / "run.json").read_text(encoding="utf-8"))["recipe"],
+                "recipe": _recipe_run(best.jobs[0]),
                 "test": scores,
                 "test_mean": statistics.mean(scores),
                 "test_deviation": statistics.stdev(scores) if len(scores) > 1 else None,
@@ -259,7 +259,7 @@ class Sweep:
     def _row(self, candidate: Candidates) -> dict[str, Any]:
         cards = [_card(job) for job in candidate.jobs]
         dev = [_dev(job) for job in candidate.jobs]
-        first = json.loads((candidate.jobs[0].folder / "run.json").read_text(encoding="utf-8"))["recipe"]
+        first = _recipe_run(candidate.jobs[0])
         return {
             "label": candidate.label, "values": candidate.values, "method": first["method"], "rates": first["rates"],
             "dev": dev, "mean": statistics.mean(dev), "deviation": statistics.stdev(dev) if len(dev) > 1 else None,
@@ -296,6 +296,12 @@ def folder_name(label: str) -> str:
 
 def _said(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _recipe_run(job: Job) -> dict[str, Any]:
+    """The recipe in a job's run.json, with its method's name of today."""
+    recipe: dict[str, Any] = json.loads((job.folder / "run.json").read_text(encoding="utf-8"))["recipe"]
+    return {**recipe, "method": job.recipe.method}
 
 
 def _card(job: Job) -> dict[str, Any]:
