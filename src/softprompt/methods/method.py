@@ -144,7 +144,7 @@ def register_method(method: Method) -> Method:
         raise BadInput(f"{method.name!r}: a plus in a name combines two methods; give yours another name.")
     for name in (method.name, *method.aliases):
         before = METHODS.get(name) or BASELINES.get(name) or METHODS.get(ALIASES.get(name, ""))
-        if before is not None and _origin(before) != _origin(method):
+        if before is not None and not _is_again(method, before):
             raise BadInput(f"There is already a method named {name!r}; give yours another name.")
     method.options  # noqa: B018  # composed now: what does not fit is reported here
     (BASELINES if method.kind == "network" else METHODS)[method.name] = method
@@ -152,6 +152,10 @@ def register_method(method: Method) -> Method:
     return method
 
 
-def _origin(method: Method) -> tuple[str, str, str]:
-    """Return where a method was defined."""
-    return method.name, method.prompt.__module__, method.prompt.__qualname__
+def _is_again(method: Method, before: Method) -> bool:
+    """Tell whether `method` is `before`, or its definition run again: classes of the same names, made anew."""
+    if method == before:
+        return True
+    classes, earlier = ([one for one in (each.prompt, each.offset) if one] for each in (method, before))
+    names, were = ([(one.__module__, one.__qualname__) for one in each] for each in (classes, earlier))
+    return method.name == before.name and names == were and classes != earlier

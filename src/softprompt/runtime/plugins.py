@@ -8,17 +8,15 @@ import importlib.metadata
 import importlib.util
 import sys
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 
 from softprompt.errors import BadInput
 
-_loaded: set[str] = set()
 
-
+@cache
 def load_plugins(group: str) -> None:
     """Import the modules of every entry point of `group`, once. Raises BadInput naming the package that is broken."""
-    if group in _loaded:
-        return
     for point in importlib.metadata.entry_points(group=group):
         package = "an installed package" if point.dist is None else f"the package {point.dist.name!r}"
         try:
@@ -28,7 +26,6 @@ def load_plugins(group: str) -> None:
                 f"The entry point {point.name!r} ({group}, {point.value}) of {package} cannot be loaded: "
                 f"{type(error).__name__}: {error}. Repair or uninstall that package."
             ) from error
-    _loaded.add(group)
 
 
 def import_modules(names: Iterable[str]) -> None:
