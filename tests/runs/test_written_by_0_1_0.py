@@ -119,6 +119,19 @@ def test_a_comparison_is_found_whole_in_its_own_folders(method: str, here: Path,
     assert compare_finished(["compare"], baseline="low_rank")["tasks"][0]["baseline"] == "dpt"
 
 
+def test_a_comparison_that_was_interrupted_goes_on_in_its_own_folders(here: Path, cli: Cli, steps: list[str]) -> None:
+    before = table(here / "compare")
+    own = here / "compare" / "messages" / "low_rank" / "rates-x1"
+    shutil.rmtree(own / "seed-1")
+    code, _, err = cli(*COMPARE, "--methods", "low_rank,dept", "--set", "low_rank.prompt_rank=2")
+    assert code == 0, err
+    assert steps == ["dpt-messages-x1-seed1"] * 4
+    assert (own / "seed-1" / "prompt.json").is_file()
+    found = table(here / "compare")
+    assert found["tasks"][0].pop("seconds") >= before["tasks"][0].pop("seconds")
+    assert found == renamed(before)
+
+
 def test_a_sweep_and_a_comparison_of_other_words_are_still_refused(here: Path, cli: Cli) -> None:
     code, _, err = cli(*SWEEP, "--method", "ulpt")
     assert code == 2
