@@ -63,25 +63,28 @@ def list_methods() -> list[Method]:
 
 def get_method(name: str) -> Method:
     """Find a method or baseline by name, or combine two ("residual+dept"). Raises UnknownName, BadInput."""
-    name = canonical_name(name)
-    if name in METHODS or name in BASELINES:
-        return METHODS.get(name) or BASELINES[name]
-    first, plus, second = name.partition("+")
-    if not {first, second or first} <= METHODS.keys() | BASELINES.keys():
+    found = _find(canonical_name(name))
+    if found is None:
         load_plugins(PLUGINS)
-        name = canonical_name(name)
+        found = _find(canonical_name(name))
+    if found is None:
         first, plus, second = name.partition("+")
-    if not plus and first in METHODS:
-        return METHODS[first]
-    if plus and {first, second} & BASELINES.keys():
+        raise UnknownName(
+            "method", second if plus and _find(canonical_name(first)) else first, METHODS | BASELINES,
+            "`softprompt list methods` describes them; A+B combines two. A method from outside softprompt is known "
+            "once the module that registers it is imported (--import MODULE).",
+        )  # fmt: skip
+    return found
+
+
+def _find(name: str) -> Method | None:
+    known = METHODS | BASELINES
+    first, plus, second = name.partition("+")
+    if not plus:
+        return known.get(first)
+    if {first, second} & BASELINES.keys():
         raise BadInput(f"{name}: a baseline changes the network itself, and combines with nothing. Name it alone.")
-    if plus and first in METHODS and second in METHODS:
-        return combine(METHODS[first], METHODS[second])
-    raise UnknownName(
-        "method", second if plus and first in METHODS else first, METHODS | BASELINES,
-        "`softprompt list methods` describes them; A+B combines two. A method from outside softprompt is known once "
-        "the module that registers it is imported (--import MODULE).",
-    )  # fmt: skip
+    return combine(known[first], known[second]) if first in known and second in known else None
 
 
 @cache

@@ -54,7 +54,7 @@ class BaselineOptions(Options):
     def soft_prompt(self, site: InitContext) -> SoftPrompt:
         if site.model is None:
             raise BadInput("A baseline needs the network that it works in; tune it with softprompt train.")
-        # torch 2.13.0: Module.compile() leaves no other mark; a compiled layer would go on with the old tensors.
+        # torch 2.13.0: Module.compile() leaves no other mark on a module than this attribute.
         if any(module._compiled_call_impl is not None for module in site.model.modules()):
             raise BadInput("--compile compiles the layers as they are; a baseline changes them. Leave out --compile.")
         if any(isinstance(module, FSDPModule) for module in site.model.modules()):
@@ -122,7 +122,8 @@ def put_back(model: nn.Module) -> Iterator[None]:
     try:
         yield
     finally:
-        # torch 2.13.0: a module keeps its children and tensors in these dictionaries; setattr would change their order.
+        # torch 2.13.0: a module finds its children and tensors in these dictionaries, in this order; what was put in
+        # would stay there.
         for module, modules, parameters, training in before:
             module._modules.clear()
             module._modules.update(modules)

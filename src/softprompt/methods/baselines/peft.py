@@ -80,6 +80,7 @@ class PeftOptions(BaselineOptions):
     def replace(self, adapted: Untyped, tensors: dict[str, nn.Parameter]) -> None:
         """Let PEFT's modules compute with `tensors`."""
         check_fit(tensors, self.trained(adapted), self.group)
+        # torch 2.13.0: a module computes with what `_parameters` holds; else PEFT's own tensors would be trained.
         for module_name, module in adapted.named_modules():
             for own in module._parameters:
                 name = f"{module_name}.{own}".replace(".default", "", 1)
@@ -132,7 +133,7 @@ class LoraOptions(TargetOptions):
     def config(self, model: Untyped) -> Untyped:
         from peft import LoraConfig
 
-        alpha: Untyped = int(self.alpha) if self.alpha.is_integer() else self.alpha  # PEFT's file has a whole number
+        alpha = int(self.alpha) if self.alpha.is_integer() else self.alpha  # PEFT's file has a whole number
         return LoraConfig(
             task_type=_task_type(model),
             r=self.rank,

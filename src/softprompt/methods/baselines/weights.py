@@ -45,7 +45,8 @@ class WeightOptions(BaselineOptions):
         check_fit(tensors, found, self.group)
         trained: dict[int, nn.Parameter] = {id(frozen): tensors[name] for name, frozen in found.items()}
         with put_back(host.model), host.unfused():
-            # In every module: a tensor may stand in several places (T5's embeddings, tied heads).
+            # In every module: a tensor may stand in several places (T5's embeddings, tied heads). torch 2.13.0: a
+            # module computes with what `_parameters` holds; without this the frozen tensors would stay there.
             for module in host.model.modules():
                 for name, parameter in module._parameters.items():
                     if id(parameter) in trained:
