@@ -162,8 +162,16 @@ def test_a_cell_may_run_again_and_a_taken_name_is_refused() -> None:
     with pytest.raises(BadInput, match="set offset_part"):
         method(offset=FreeOptions)
     with pytest.raises(BadInput, match="'lenght', which is not an option"):
-        register_method(method(defaults={"lenght": 3}))
+        method(defaults={"lenght": 3})
+    with pytest.raises(BadInput, match="both parts have an option 'rank'"):
+        method(prompt=Ranked, offset=get_method("dept").offset)
     assert "mine" not in METHODS
+
+
+class Ranked(FreeOptions):
+    of_prompt = ("length", "rank")
+
+    rank: int = 3
 
 
 def method(**more: Any) -> Method:

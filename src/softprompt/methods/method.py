@@ -65,6 +65,7 @@ class Method:
             raise BadInput(f"{self.name}: {self.prompt.__name__} does not say which part it makes; set prompt_part.")
         if self.offset is not None and self.offset.offset_part is None:
             raise BadInput(f"{self.name}: {self.offset.__name__} does not say which part it makes; set offset_part.")
+        self.options  # noqa: B018  # composed now, so that what does not fit is reported here
 
     @cached_property
     def options(self) -> type[Options]:
@@ -112,9 +113,12 @@ def _snake_case(part: type | None) -> str | None:
 def compose_options(
     name: str, prompt: type[Options], offset: type[Options] | None = None, defaults: Mapping[str, object] | None = None
 ) -> type[Options]:
-    """Compose a method's options from those of its parts, with `defaults` in place of theirs."""
+    """Compose a method's options from those of its parts, with `defaults` in place of theirs. Raises BadInput."""
     if offset is None and not defaults:
         return prompt
+    taken = set(prompt.of_prompt) & set(() if offset is None else offset.of_offset)
+    if taken:
+        raise BadInput(f"{name}: both parts have an option {min(taken)!r}, so one name would mean two.")
     bases = (prompt,) if offset is None else (prompt, offset)
     known = {key: info for base in reversed(bases) for key, info in base.model_fields.items()}
     changed: dict[str, tuple[object, FieldInfo]] = {}
@@ -146,7 +150,6 @@ def register_method(method: Method) -> Method:
         before = METHODS.get(name) or BASELINES.get(name) or METHODS.get(ALIASES.get(name, ""))
         if before is not None and not _is_again(method, before):
             raise BadInput(f"There is already a method named {name!r}; give yours another name.")
-    method.options  # noqa: B018  # composed now: what does not fit is reported here
     (BASELINES if method.kind == "network" else METHODS)[method.name] = method
     ALIASES.update(dict.fromkeys(method.aliases, method.name))
     return method

@@ -95,9 +95,6 @@ def combine(one: Method, other: Method) -> Method:
         raise BadInput(f"{name}: {one.name} has an offset of its own ({one.offset_part}); put it second.")
     if other.offset is None:
         raise BadInput(f"{name}: {other.name} has no offset to add to {one.name}'s prompt.")
-    taken = set(one.options.of_prompt) & set(other.offset.of_offset)
-    if taken:
-        raise BadInput(f"{name}: both parts have an option {min(taken)!r}, so one name would mean two.")
     return Method(
         name=name,
         title=f"{one.title} with the offset of {other.title}",

@@ -211,7 +211,7 @@ class PrefixOptions(PeftOptions):
             adapted = self.adapted(model)
             self.replace(adapted, tensors)
             if model.config.is_encoder_decoder:  # type: ignore[union-attr]
-                # PEFT reads the size of the batch off the source, and here the encoder has read that already.
+                # peft 0.21.2 reads the size of the batch off the source, and here the encoder has read that already.
                 adapted.forward = lambda **given: model(
                     **given, past_key_values=adapted.get_prompt(len(given["decoder_input_ids"]))
                 )
