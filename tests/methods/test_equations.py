@@ -690,7 +690,7 @@ def test_spot_is_prompt_tuning_that_must_start_from_another_run() -> None:
     assert made("spot", d=768, length=100).trainable() == 76_800
     for name in ("spot", "spot+dept"):
         assert get_method(name).options.must_start_from
-        with pytest.raises(BadInput, match=f"{re.escape(name)} starts as another run ended.*--start-from RUN"):
+        with pytest.raises(BadInput, match=f"{re.escape(name)} starts from another run.*--start-from RUN"):
             make_recipes(["prompt_tuning", name], {}, 0)
 
 
