@@ -10,7 +10,7 @@ import pytest
 SOURCE = Path(__file__).parent.parent / "src" / "softprompt"
 ROOMS = sorted(path.name for path in SOURCE.iterdir() if path.is_dir() and path.name != "__pycache__")
 TO_REWRITE = {
-    "backbones", "cli", "evaluation", "experiments", "methods", "recipes", "runs", "runtime", "serving", "tasks",
+    "backbones", "cli", "evaluation", "methods", "recipes", "runs", "runtime", "serving", "tasks",
     "training",
 }  # fmt: skip
 

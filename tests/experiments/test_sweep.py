@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 
 import softprompt
 from softprompt.errors import BadInput, Interrupted, UnknownName
+from softprompt.experiments.runner import Monitor
 from softprompt.experiments.sweep import Sweep, folder_name
 from softprompt.training import finish
 from softprompt.training.arguments import RunArguments
@@ -27,7 +28,7 @@ from softprompt.training.request import parse_arguments
 from tests import tiny
 from tests.cli.test_app import Cli, cli
 from tests.compare import assert_same_tensors
-from tests.experiments.test_reproduce import after, never_loaded, unwatched
+from tests.experiments.test_reproduce import after, never_loaded
 from tests.training.test_loop import tiny_task
 
 __all__ = ["cli"]  # a fixture
@@ -56,7 +57,7 @@ Run = Callable[..., dict[str, Any]]
 def sweep(model: str, data: Path) -> Run:
     def run(output: Path, **words: Any) -> dict[str, Any]:
         given: dict[str, Any] = {"grid": GRID, "seeds": 2, "settings": SETTINGS, "data": data, "backbone": model}
-        return softprompt.sweep(output=output, console=Console(quiet=True), **{**given, **words})
+        return softprompt.sweep(output=output, console=Console(quiet=True), **{**given, **words}).as_json()
 
     return run
 
@@ -139,10 +140,10 @@ def test_an_interrupted_sweep_goes_on_to_the_same_table_and_tensors(
     tmp_path: Path, model: str, data: Path,
 ) -> None:  # fmt: skip
     settings = [{"rates.prompt": rate, "length": length} for rate in GRID["rates.prompt"] for length in GRID["length"]]
-    told = parse_arguments(RunArguments(data=data, backbone=model, settings=SETTINGS))
-    made = Sweep(tmp_path / "run", told, settings, seeds=2, max_parallel=4, halving=halving)
+    request = parse_arguments(RunArguments(data=data, backbone=model, settings=SETTINGS))
+    made = Sweep(tmp_path / "run", request, settings, seeds=2, max_parallel=4, halving=halving)
     with pytest.raises(Interrupted, match="The same command goes on from here"):
-        made.run(lambda _: None, unwatched, after(steps))
+        made.run(Monitor(interrupted=after(steps)))
     assert len(cards(tmp_path / "run")) == done
     output, found = whole[halving]
     assert sweep(tmp_path / "run", max_parallel=4, halving=halving) == found
