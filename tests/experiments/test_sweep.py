@@ -19,8 +19,10 @@ from safetensors.torch import load_file
 
 import softprompt
 from softprompt.errors import BadInput, Interrupted, UnknownName
-from softprompt.experiments.runner import Monitor
+from softprompt.experiments.jobs import Job, JobSpec
+from softprompt.experiments.runner import MOST_TOGETHER, Monitor, count_places
 from softprompt.experiments.sweep import Sweep, folder_name
+from softprompt.recipes import Recipe, Setting
 from softprompt.training import finish
 from softprompt.training.arguments import RunArguments
 from softprompt.training.candidate import Candidate
@@ -302,3 +304,8 @@ def test_folders_are_named_so_that_settings_cannot_meet() -> None:
     odd = [folder_name(label) for label in ("start_text=a/b", "start_text=a b", "start_text=a,b", "x" * 300, "x" * 301)]
     assert len(set(odd)) == 5
     assert all(len(name) < 120 and "/" not in name and " " not in name for name in odd)
+
+
+def test_baselines_alone_leave_the_number_of_places_open() -> None:
+    job = Job("full", Path("full"), JobSpec(task={}, setting=Setting(), recipe=Recipe(method="full")), tiny_task())
+    assert count_places([job], tiny.backbone("llama")) == MOST_TOGETHER

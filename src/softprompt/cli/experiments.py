@@ -47,7 +47,7 @@ def sweep(
 
 
 @app.command(cls=Spread)
-@with_flags(ReproduceArguments, leave_out=["draw"])
+@with_flags(ReproduceArguments)
 def reproduce(
     given: Given,
     table: Annotated[str, typer.Argument(help="Table of a paper (`softprompt list tables`).")],

@@ -1,4 +1,4 @@
-"""The arguments of sweep, compare and reproduce, declared once, as those of train are (softprompt.training.arguments)."""
+"""The arguments of sweep, compare and reproduce, declared once, as softprompt.training.arguments declares train's."""
 
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
@@ -81,12 +81,20 @@ class CompareArguments(ManyRuns, CommonArguments):
 
 
 def declared_in(model: type[BaseModel], name: str) -> Any:
-    """Return the field `name` as `model` declares it: default, bounds, help and flag. Any, as pydantic's Field is."""
-    return deepcopy(model.model_fields[name])
+    """Return the field `name` as `model` declares it (bounds, help, flag), with None as its default.
+
+    Any, as pydantic's own Field is: what it returns stands for the field's value.
+    """
+    field = deepcopy(model.model_fields[name])
+    field.default, field.default_factory = None, None
+    return field
 
 
-class ReproduceArguments(ManyRuns, PublishedRows):
-    """Arguments of reproduce; those that a run has too are declared there."""
+class ReproduceArguments(ManyRuns):
+    """Arguments of reproduce; those that a single run has too are declared there. None: as the table has it.
+
+    There is no `draw`: a few-shot table draws other examples for every seed.
+    """
 
     table: str = Field(description="Table of a paper (`softprompt list tables`).")
     backbone: str | None = Field(None, description="Frozen model; the table's own when not given.")
@@ -97,10 +105,14 @@ class ReproduceArguments(ManyRuns, PublishedRows):
         None, description="Lines to run, of the table's: dept,prompt_tuning; repeatable."
     )
     seeds: int | None = Field(None, ge=1, description="Runs of each cell; as many as the table has when not given.")
+    data_dir: str | Path | None = declared_in(PublishedRows, "data_dir")
+    protocol: str | None = declared_in(PublishedRows, "protocol")
+    compat: bool | None = declared_in(PublishedRows, "compat")
+    shots: int | None = declared_in(PublishedRows, "shots")
     limit: int | Mapping[Split, int] | None = declared_in(CommonArguments, "limit")
-    settings: Mapping[str, object] = declared_in(CommonArguments, "settings")
+    settings: Mapping[str, object] | None = declared_in(CommonArguments, "settings")
     start_from: str | Path | None = declared_in(CommonArguments, "start_from")
-    max_source: int = declared_in(Setting, "max_source")
-    dtype: str = declared_in(Setting, "dtype")
+    max_source: int | None = declared_in(Setting, "max_source")
+    dtype: str | None = declared_in(Setting, "dtype")
     device: str | None = declared_in(Setting, "device")
     tokens_per_pass: int | None = declared_in(Setting, "tokens_per_pass")

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from softprompt.errors import BadInput, RunFailed
+from softprompt.errors import RunFailed
 from softprompt.experiments.arguments import ReproduceArguments
 from softprompt.experiments.experiment import Experiment, describe_examples, read_floors, run_experiment
 from softprompt.experiments.jobs import Job, JobSpec, is_finished
@@ -227,8 +227,6 @@ def run_reproduction(arguments: ReproduceArguments) -> ReproductionTable:
     """Run a paper's table, or go on with it, beside what was published; the result is also in `output`/table.json."""
     table = get_table(arguments.table)
     given = given_in(arguments)
-    if "draw" in given:
-        raise BadInput("draw: a few-shot table draws other examples for every seed; leave it out.")
     spec = {name: value for name, value in given.items() if name in TaskSpec.model_fields}
     if arguments.limit is not None:
         spec["limit"] = as_limit(arguments.limit)

@@ -8,7 +8,7 @@ from softprompt.experiments.reports.comparison_tables import FLOORS, HEADS, task
 from softprompt.experiments.reports.svg_plots import (
     Curve,
     Point,
-    colour,
+    color,
     interval,
     learning_curves,
     near,
@@ -115,7 +115,7 @@ def _table(part: TaskComparison) -> str:
     for i, (text, row) in enumerate(zip(rows[floors:], part.rows, strict=True)):
         one = row.difference
         drawn = "" if one is None else interval(one.low, one.mean, one.high, reach, one.verdict)
-        name = f'<span class="dot" style="background:{colour(i)}"></span>{escape(text[0])}'
+        name = f'<span class="dot" style="background:{color(i)}"></span>{escape(text[0])}'
         lines.append(_line([name, text[1], text[2], drawn, *text[3:]], "", text[3]))
     return f'<div class="scroll"><table><thead><tr>{heads}</tr></thead><tbody>{"".join(lines)}</tbody></table></div>'
 
@@ -154,7 +154,7 @@ def _figure(title: str, plot: str, caption: str, legend: str = "") -> str:
 
 def _legend(rows: Sequence[MethodRow]) -> str:
     items = "".join(
-        f'<li><span class="dot" style="background:{colour(i)}"></span>{escape(row.label)}</li>'
+        f'<li><span class="dot" style="background:{color(i)}"></span>{escape(row.label)}</li>'
         for i, row in enumerate(rows)
     )
     return f'<ul class="legend">{items}</ul>'

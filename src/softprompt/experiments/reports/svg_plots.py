@@ -8,7 +8,7 @@ from html import escape
 WIDTH, HEIGHT = 560, 340
 WIDE = 1140
 LEFT, RIGHT, TOP, BOTTOM = 52, 16, 14, 44
-COLOURS = 10
+COLORS = 10
 """Number of colors, --c0 ...; further entries take them again, dashed."""
 LABEL = 13
 """Height of a label in pixels."""
@@ -73,14 +73,14 @@ def learning_curves(curves: Sequence[Curve], y_label: str) -> str:
         upper = [f"{x(at):.1f},{y(high):.1f}" for at, _, _, high in curve.points]
         lower = [f"{x(at):.1f},{y(low):.1f}" for at, _, low, _ in reversed(curve.points)]
         middle = " ".join(f"{x(at):.1f},{y(value):.1f}" for at, value, _, _ in curve.points)
-        parts.append(f'<polygon class="band" style="fill:{colour(i)}" points="{" ".join(upper + lower)}"/>')
-        dash = ' stroke-dasharray="5 3"' if i >= COLOURS else ""
+        parts.append(f'<polygon class="band" style="fill:{color(i)}" points="{" ".join(upper + lower)}"/>')
+        dash = ' stroke-dasharray="5 3"' if i >= COLORS else ""
         parts.append(
-            f'<polyline class="line" style="stroke:{colour(i)}"{dash} points="{middle}"><title>{escape(curve.label)}'
+            f'<polyline class="line" style="stroke:{color(i)}"{dash} points="{middle}"><title>{escape(curve.label)}'
             "</title></polyline>"
         )
         parts += [
-            f'<circle style="fill:{colour(i)}" cx="{x(at):.1f}" cy="{y(value):.1f}" r="2.5"><title>'
+            f'<circle style="fill:{color(i)}" cx="{x(at):.1f}" cy="{y(value):.1f}" r="2.5"><title>'
             f"{escape(curve.label)}, step {at:g}: {100 * value:.1f}</title></circle>"
             for at, value, _, _ in curve.points
         ]
@@ -110,10 +110,10 @@ def score_against(
     for i, point in enumerate(points):
         at, up, down = x(point.x), y(point.y + point.spread), y(point.y - point.spread)
         parts.append(
-            f'<line class="line" style="stroke:{colour(i)}" x1="{at:.1f}" x2="{at:.1f}" y1="{up:.1f}" y2="{down:.1f}"/>'
+            f'<line class="line" style="stroke:{color(i)}" x1="{at:.1f}" x2="{at:.1f}" y1="{up:.1f}" y2="{down:.1f}"/>'
         )
         parts.append(
-            f'<circle style="fill:{colour(i)}" cx="{at:.1f}" cy="{y(point.y):.1f}" r="5"><title>{escape(point.label)}: '
+            f'<circle style="fill:{color(i)}" cx="{at:.1f}" cy="{y(point.y):.1f}" r="5"><title>{escape(point.label)}: '
             f"{100 * point.y:.1f}, {escape(x_label)} {_plain(point.x)}</title></circle>"
         )
     parts += _labels(points, x, y)
@@ -142,8 +142,8 @@ def interval(low: float, mean: float, high: float, reach: float, verdict: str, w
     )
 
 
-def colour(index: int) -> str:
-    return f"var(--c{index % COLOURS})"
+def color(index: int) -> str:
+    return f"var(--c{index % COLORS})"
 
 
 def near(points: Sequence[Point], floors: Sequence[tuple[str, float]]) -> list[tuple[str, float]]:
