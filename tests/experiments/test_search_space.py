@@ -61,6 +61,7 @@ def test_whole_numbers_take_every_value_of_their_range() -> None:
         (["length=1,2", "length=3"], [], None, "given twice"),
         (["length=1,1"], [], None, "a value is there twice"),
         (["x=[1,"], [], None, "begins as a JSON list"),
+        (["x=[]"], [], None, "--grid x has no value"),
         ([], ["length=2"], 3, "expected FIELD=LOW..HIGH"),
         ([], ["length=9..2"], 3, "expected FIELD=LOW..HIGH"),
         ([], ["length=2..9:lg"], 3, "expected FIELD=LOW..HIGH"),

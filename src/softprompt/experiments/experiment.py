@@ -94,8 +94,9 @@ class Experiment(ABC, Generic[Result]):
     def floors(self, path: Path, backbone: Backbone, task: Task) -> Floors:
         """Read the floors of `task` from `path`; measure and keep them there if there are none."""
         if not path.is_file():
+            floors = measure_floors(backbone, task)
             make_folder(path.parent)
-            write_json(path, measure_floors(backbone, task))
+            write_json(path, floors)
         return read_floors(path)
 
     def run_jobs(

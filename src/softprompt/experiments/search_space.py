@@ -100,6 +100,9 @@ def list_settings(
     both = set(grid) & set(ranges)
     if both:
         raise BadInput(f"{min(both)} is given with --grid and with --range; give one of them.")
+    empty = [name for name, values in grid.items() if not values]
+    if empty:
+        raise BadInput(f"--grid {empty[0]} has no value; give one or more.")
     if draws is None:
         if ranges:
             raise BadInput(f"--range {min(ranges)} is to be drawn from: say how many settings, --random N.")

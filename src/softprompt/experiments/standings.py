@@ -148,7 +148,7 @@ def _read_references(run: FinishedRun) -> tuple[References, list[str] | None]:
 
 
 def _read_records(path: Path) -> list[dict[str, Any]]:
-    """Read the lines of JSON in `path`. Raises BadArtefact."""
+    """Read the lines of JSON in `path`; what they hold (Any) differs from file to file. Raises BadArtefact."""
     try:
         return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
     except (OSError, ValueError) as error:

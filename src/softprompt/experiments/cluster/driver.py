@@ -28,7 +28,7 @@ class WorkerHandle:
     """A worker as the driver holds it."""
 
     number: int
-    actor: Any  # Ray makes its class at run time
+    actor: Any  # Ray makes its methods at run time
     turn: object
     """Ray's reference to the turn under way."""
     begun: object = None
