@@ -1,13 +1,11 @@
 """The command line as a user meets it, on tiny models in local folders."""
 
-import csv
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,46 +13,14 @@ import torch
 import typer
 
 import softprompt
-from softprompt.cli.app import VERBS, Verbs, app, main
+from softprompt.cli.app import VERBS, Verbs, app
 from softprompt.errors import Interrupted
 from softprompt.methods.registry import BASELINES, METHODS
 from softprompt.training.candidate import Candidate
 from tests import tiny
+from tests.candidates import candidate
+from tests.command_line import QUICK, Cli
 from tests.compare import assert_same_tensors
-from tests.training.test_loop import candidate, tiny_task
-
-Cli = Callable[..., tuple[int, str, str]]
-QUICK = ("--steps", "4", "--batch", "4", "--set", "evaluate_every=2", "--set", "length=3")
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return tiny.save_tiny("llama", tmp_path_factory.mktemp("models") / "llama")
-
-
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
-    """A CSV of forty rows, told apart by one word."""
-    path = tmp_path / "messages.csv"
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["text", "label"])
-        for i in range(5):
-            writer.writerows([f"{e.source} {'yes ' * i}".strip(), e.target] for e in tiny_task().examples["train"])
-    return path
-
-
-@pytest.fixture
-def cli(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Cli:
-    def run(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["softprompt", *map(str, words)])
-        with pytest.raises(SystemExit) as exit:
-            main()
-        captured = capsys.readouterr()
-        code = exit.value.code
-        return (code if isinstance(code, int) else 0 if code is None else 1), captured.out, captured.err
-
-    return run
 
 
 def test_the_verbs_are_these_and_their_help_is_what_the_list_says() -> None:
@@ -172,7 +138,7 @@ def test_a_run_folder_is_never_overwritten_silently(cli: Cli, data: Path, model:
         (["train", "--data", "nowhere.csv", "--backbone", "MODEL", "--output", "OUT"], "no such file"),
         (["train", "--nonsense"], "No such option"),
         (["list", "metods"], "'methods'"),
-        (["predict", "nowhere", "text"], "is no folder"),
+        (["predict", "nowhere", "text"], "is not a folder"),
         (["nonsense"], "No such command"),
     ],
 )  # fmt: skip
@@ -257,6 +223,7 @@ def test_list_methods_counts_for_a_backbone_without_its_weights(
     assert "only methods" in err
 
 
+@pytest.mark.processes
 def test_ctrl_c_saves_and_resume_ends_where_an_uninterrupted_run_does(data: Path, model: str, tmp_path: Path) -> None:
     from safetensors.torch import load_file
 
@@ -371,6 +338,16 @@ def test_a_step_is_counted_in_examples_or_in_tokens(
     assert not (tmp_path / "run").exists()
 
 
+def test_a_run_may_be_as_long_as_its_epochs(cli: Cli, data: Path, model: str, tmp_path: Path) -> None:
+    given = ("--data", data, "--backbone", model, "--batch", "8", "--epochs", "2", "--set", "length=3")
+    assert cli("train", *given, "--output", tmp_path / "run")[0] == 0
+    recipe = json.loads((tmp_path / "run" / "run.json").read_text())["recipe"]
+    assert (recipe["steps"], recipe["epochs"]) == (2 * 32 // 8, None)
+    code, _, err = cli("train", *given, "--steps", "3", "--output", tmp_path / "other")
+    assert code == 2
+    assert "steps and epochs are both given" in " ".join(err.split())
+
+
 def test_label_words_are_what_the_model_says(cli: Cli, data: Path, model: str, tmp_path: Path) -> None:
     run = tmp_path / "run"
     words = ("--word", "good=yes", "--word", "bad=no", "--template", r"{text}\nteam :")
@@ -390,8 +367,8 @@ def test_the_python_api_has_the_command_lines_words(data: Path, model: str, tmp_
         data=str(data), backbone=model, output=str(run), method="dept", steps=4, batch=4, settings=settings
     )
     assert made["dept"].card.kind == "prompt+position"
-    assert softprompt.predict(str(run), ["a red b"])[0]["prediction"] in ("good", "bad")
-    assert softprompt.evaluate(str(run), str(data))["n"] == 40
+    assert softprompt.predict(str(run), ["a red b"])[0].prediction in ("good", "bad")
+    assert softprompt.evaluate(str(run), str(data)).n == 40
     assert softprompt.load_prompt(str(run)).folded.prompt.shape == (3, tiny.D)
 
 

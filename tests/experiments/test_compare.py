@@ -26,10 +26,8 @@ from softprompt.experiments.tables import ComparisonTable
 from softprompt.training.arguments import RunArguments
 from softprompt.training.request import parse_arguments
 from tests import tiny
-from tests.cli.test_app import Cli, cli
-from tests.experiments.test_reproduce import after, data_folder, never_loaded
-
-__all__ = ["cli"]  # a fixture
+from tests.command_line import Cli
+from tests.many_runs import after, data_folder, never_loaded
 
 METHODS = ["prompt_tuning", "dept", "superpos"]
 SETTINGS = {"steps": 4, "batch": 4, "evaluate_every": 2, "length": 2, "rank": 2, "sampled": 8, "pool": None}
@@ -205,7 +203,7 @@ def test_a_method_that_cannot_be_made_here_is_refused_before_the_first_step(comp
         ({"settings": {"stps": 3}}, UnknownName, "Did you mean 'steps'"),
         ({"settings": {"dept.rnk": 3}}, UnknownName, "Did you mean 'rank'"),
         ({"settings": {"dept.steps": 3}}, BadInput, "all methods of a comparison have the same steps"),
-        ({"settings": {"spot.start_from": "no"}, "methods": ["dept", "spot"]}, BadArtefact, "no is no folder"),
+        ({"settings": {"spot.start_from": "no"}, "methods": ["dept", "spot"]}, BadArtefact, "no is not a folder"),
         ({"backbone": "gpt5"}, BadInput, "gpt5"),
     ],
 )

@@ -15,22 +15,13 @@ from softprompt.methods.bank import Bank
 from softprompt.methods.parameter_count import count_parameters
 from softprompt.methods.registry import METHODS, get_method, parse_options
 from softprompt.runs.fingerprint import fingerprint
-from softprompt.runs.prompt import Prompt, load_prompt
-from softprompt.training.finish import finish, measure_floors
+from softprompt.runs.prompt import load_prompt
+from softprompt.training.finish import finish
 from softprompt.training.loop import tune
 from softprompt.training.run import Setting, begin
 from tests import tiny
+from tests.candidates import candidate, finished, tiny_task
 from tests.compare import assert_close
-from tests.training.test_loop import candidate, tiny_task
-
-
-def finished(folder: Path, method: str = "dept", family: str = "llama") -> Prompt:
-    backbone = tiny.backbone(family)
-    one = candidate(backbone, method)
-    run = begin(one, folder, Setting(backbone=backbone.name))
-    tune(backbone, [one])
-    floors = measure_floors(backbone, one.task)
-    return finish(backbone, run, floors)
 
 
 @pytest.mark.parametrize("method", [*METHODS, "superpos+adept", "smop+dept"])
@@ -203,8 +194,8 @@ def _tensors(file: str, **changes: torch.Tensor | None) -> Any:
         ("smop", _tensors("method.safetensors", prompt__rows=torch.full((2, 3, tiny.D), torch.nan)), "not finite"),
         ("smop+dept", _tensors("method.safetensors", offset__reached=torch.ones(256)), "expected finite bool"),
         ("smop", lambda folder: (folder / "method.safetensors").unlink(), "is missing"),
-        ("smop", _edit(method="smup"), "names no method that could be made: Unknown method 'smup'"),
-        ("smop", _edit(options={"prompts": 0}), "names no method that could be made"),
+        ("smop", _edit(method="smup"), "names a method that cannot be made: Unknown method 'smup'"),
+        ("smop", _edit(options={"prompts": 0}), "names a method that cannot be made"),
         ("smop", _edit(options={"prompts": 3, "length": 3}), "prompt.json says"),
     ],
 )
@@ -219,7 +210,7 @@ def test_a_damaged_artefact_of_another_kind_is_one_clear_error(
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(BadArtefact, match="is no folder"):
+    with pytest.raises(BadArtefact, match="is not a folder"):
         load_prompt(tmp_path / "nowhere")
     with pytest.raises(BadArtefact, match=r"no prompt\.json"):
         load_prompt(tmp_path)

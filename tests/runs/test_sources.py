@@ -15,13 +15,10 @@ from softprompt.training.candidate import Candidate, make_candidate
 from softprompt.training.request import make_recipes
 from softprompt.training.run import Run, Setting, begin, resume_run, tune_runs
 from tests import tiny
-from tests.cli.test_app import QUICK, Cli, cli, data, model
+from tests.candidates import finished, tiny_task
+from tests.command_line import QUICK, Cli
 from tests.compare import assert_same_tensors, copied
-from tests.runs.test_prompt import finished
 from tests.sources import write_source
-from tests.training.test_loop import tiny_task
-
-__all__ = ["cli", "data", "model"]  # fixtures
 
 QUIET = {"evaluate_every": 2, "steps": 6, "batch": 4, "length": 3, "width": 4}
 
@@ -64,7 +61,7 @@ def test_what_cannot_be_mixed_is_refused_before_a_backbone_is_loaded(tmp_path: P
     for sources, error, message in (
         ([long], BadInput, "has 5 rows, and this prompt 3.* Give length=5"),
         ([str(tmp_path / "dept")], BadInput, r"of kind 'prompt\+position'"),
-        ([str(tmp_path / "nowhere")], BadArtefact, "is no folder"),
+        ([str(tmp_path / "nowhere")], BadArtefact, "is not a folder"),
     ):
         with pytest.raises(error, match=message):
             make_recipes(["attempt"], {**QUIET, "sources": sources}, 0)

@@ -26,11 +26,9 @@ from softprompt.training.loop import tune
 from softprompt.training.request import choose_methods, make_recipes
 from softprompt.training.run import Run, Setting, begin, resume_run, tune_runs
 from tests import tiny
-from tests.cli.test_app import QUICK, Cli, cli, data, model
+from tests.candidates import candidate
+from tests.command_line import QUICK, Cli
 from tests.compare import assert_close, assert_same_tensors, copied
-from tests.training.test_loop import candidate
-
-__all__ = ["cli", "data", "model"]  # fixtures
 
 # Which methods can start from a run of which: settable rows from any rows, other parts from the same part, and an
 # offset only where there is the same one.
@@ -133,7 +131,7 @@ def test_the_first_step_has_the_loss_that_the_predecessor_ended_with(
     if predecessor.prompt.card.positions is not None:
         assert one.prompt.offset is not None
         reached = int(one.prompt.offset.get_buffer("reached").sum())
-        assert any(backbone.size(example, targets=False) > reached for example in examples)
+        assert any(backbone.tokens.size(example, targets=False) > reached for example in examples)
     expected = loss_of(predecessor, backbone, examples)
     for part in one.prompt.children():  # the predecessor's loss is that of its prompt at rest
         vars(part).update(dict.fromkeys({"noise", "dropout"} & vars(part).keys(), 0.0))
@@ -177,7 +175,7 @@ def test_what_cannot_start_from_a_run_is_refused_and_what_can_is_named(
         return
     with pytest.raises(BadInput, match=f"{other} cannot start from .*{method} on tiny.*: ") as caught:
         make_recipes([*FROM[method][:1], other], {}, 0, predecessor)
-    assert f"From it can start: {', '.join(FROM[method])} (--method)." in str(caught.value)
+    assert f"Methods that can: {', '.join(FROM[method])} (--method)." in str(caught.value)
 
 
 def test_positions_that_the_predecessor_reached_stay_reached_and_new_ones_start_without_an_offset(
@@ -282,7 +280,7 @@ def _renamed(folder: Path) -> None:
         (_renamed, r"holds .*'c'.* prompt\.json asks for .*'a'"),
         (lambda folder: (folder / "prompt.json").unlink(), "--resume"),
         (lambda folder: (folder / "prompt.safetensors").unlink(), "is missing"),
-        (shutil.rmtree, "is no folder"),
+        (shutil.rmtree, "is not a folder"),
     ],
 )
 def test_a_predecessor_that_is_damaged_is_one_clear_error(
@@ -300,7 +298,7 @@ def test_folded_rows_are_enough_for_free_rows(ended: Predecessors, tmp_path: Pat
     predecessor = read_predecessor(tmp_path / "predecessor")
     one = transferred(predecessor, tiny.backbone("llama"), "prompt_tuning")
     assert torch.equal(one.prompt.state_dict()["prompt.rows"], predecessor.prompt.folded.prompt)
-    with pytest.raises(BadInput, match=r"is missing there. From it can start: prompt_tuning, dept"):
+    with pytest.raises(BadInput, match=r"is missing there. Methods that can: prompt_tuning, dept"):
         make_recipes(["superpos"], {}, 0, predecessor)
 
 
@@ -352,7 +350,7 @@ def _changed(folder: Path) -> None:
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [(lambda folder: None, None), (shutil.rmtree, "is no folder"), (_changed, "its tensors have changed")],
+    [(lambda folder: None, None), (shutil.rmtree, "is not a folder"), (_changed, "its tensors have changed")],
 )
 def test_a_run_stopped_before_its_first_checkpoint_needs_its_predecessor(
     change: Any, message: str | None, ended: Predecessors, tmp_path: Path
@@ -366,7 +364,7 @@ def test_a_run_stopped_before_its_first_checkpoint_needs_its_predecessor(
         assert_same_tensors(copied(run.candidate.prompt), started)
         assert run.candidate.start_from == predecessor.record
         return
-    with pytest.raises(BadArtefact, match=rf"before its first checkpoint, .*{message}.* train anew with --overwrite"):
+    with pytest.raises(BadArtefact, match=rf"before its first checkpoint, .*{message}.* train again with --overwrite"):
         resume_run(card, tmp_path / "run", backbone, target_task())
 
 
@@ -415,8 +413,8 @@ def test_several_methods_start_from_one_run(cli: Cli, data: Path, target: Path, 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--start-from", "nowhere"], "nowhere is no folder"),
-        (["--start-from", "FIRST", "--method", "prompt_tuning"], "From it can start: dept (--method)"),
+        (["--start-from", "nowhere"], "nowhere is not a folder"),
+        (["--start-from", "FIRST", "--method", "prompt_tuning"], "Methods that can: dept (--method)"),
         (["--start-from", "FIRST", "--method", "dept", "--method", "superpos"], "superpos cannot start from"),
         (["--start-from", "FIRST", "--set", "rank=7"], "rank=7"),
         (["--start-from", "FIRST", "--max-source", "64"], "--max-source 64"),
@@ -463,4 +461,4 @@ def test_check_knows_the_start_too(cli: Cli, data: Path, model: str, tmp_path: P
     assert f"hidden size {tiny.D}; {wide} has {2 * tiny.D}" in json.loads(out)["problems"][0]
     code, out, _ = cli(*common[:-2], tmp_path / "none", "--json")
     assert code == 2
-    assert "no folder" in json.loads(out)["problems"][0]
+    assert "not a folder" in json.loads(out)["problems"][0]

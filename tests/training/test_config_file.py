@@ -16,11 +16,9 @@ from softprompt.recipes.plan import as_yaml
 from softprompt.recipes.registry import RECIPES, get_recipe
 from softprompt.training.config_file import plan_arguments
 from tests import tiny
-from tests.cli.test_app import QUICK, Cli, cli, data, model
+from tests.command_line import QUICK, Cli
 from tests.compare import assert_same_tensors
 from tests.published import rte
-
-__all__ = ["cli", "data", "model"]  # fixtures
 
 
 @pytest.fixture(scope="module")
@@ -146,7 +144,7 @@ def test_a_file_that_cannot_be_meant_is_refused_with_its_name(tmp_path: Path, te
 
 
 def test_json_that_is_none_is_refused_with_its_line(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match=r"run\.json, line 2: is no JSON"):
+    with pytest.raises(BadInput, match=r"run\.json, line 2: is not valid JSON"):
         plan_arguments(config(tmp_path, '{"task":\n support}', "run.json"))
 
 

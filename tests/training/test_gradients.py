@@ -16,8 +16,8 @@ from softprompt.tasks import Example
 from softprompt.training.gradients import Gradients
 from softprompt.training.loop import tune
 from tests import tiny
+from tests.candidates import candidate
 from tests.compare import assert_close, difference
-from tests.training.test_loop import candidate
 
 
 def examples(sizes: list[int]) -> list[Example]:

@@ -1,4 +1,4 @@
-"""The flags that several verbs share and that are no argument of training."""
+"""Flags that several verbs share, beside the arguments of training."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,8 +11,13 @@ from softprompt.runtime.ray_cluster import HERE, is_address
 BackboneName = Annotated[str, typer.Option(help="Frozen model: smollm2-135m, a folder, or a hub id.")]
 MovedBackbone = Annotated[str | None, typer.Option(help="Path or name of the run's frozen model, where it has moved.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON to stdout.")]
-Dtype = Annotated[str, typer.Option(help="float32, bfloat16, float16, or auto: bfloat16 where it is fast.")]
-Device = Annotated[str | None, typer.Option(help="cpu, cuda, mps, ...; the best there is when not given.")]
+Dtype = Annotated[
+    str,
+    typer.Option(
+        help="Data type of the frozen model: float32, bfloat16, float16, or auto (bfloat16 where it is fast)."
+    ),
+]
+Device = Annotated[str | None, typer.Option(help="Device: cpu, cuda, mps, ...; the best there is when not given.")]
 PlanFile = Annotated[
     Path | None, typer.Argument(help="A config file (YAML or JSON), or the run.json of a run to repeat.")
 ]

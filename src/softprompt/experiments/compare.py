@@ -37,7 +37,7 @@ from softprompt.runs.start_from import Predecessor, read_predecessor
 from softprompt.runtime.arguments import accepts, given_in, parse_model
 from softprompt.runtime.files import write_json
 from softprompt.tasks import Task
-from softprompt.tasks.registry import TASKS
+from softprompt.tasks.registry import is_published
 from softprompt.training.arguments import CommonArguments
 from softprompt.training.finish import measure_test
 from softprompt.training.request import FOR_PUBLISHED, TrainingRequest, make_recipes, parse_common
@@ -368,11 +368,11 @@ def parse_each_task(arguments: CompareArguments) -> list[TrainingRequest]:
     """Resolve the arguments once for each task; arguments of published tasks do not go to a shipped one beside them."""
     given = arguments.tasks
     tasks = [given] if given is None or isinstance(given, str | Task) else list(given)
-    published = [isinstance(one, str) and one not in TASKS for one in tasks]
+    published = [isinstance(one, str) and is_published(one) for one in tasks]
     common = {name: value for name, value in given_in(arguments).items() if name in CommonArguments.model_fields}
     requests = []
-    for task, is_published in zip(tasks, published, strict=True):
-        dropped = FOR_PUBLISHED if any(published) and not is_published else set()
+    for task, from_hub in zip(tasks, published, strict=True):
+        dropped = FOR_PUBLISHED if any(published) and not from_hub else set()
         own = {name: value for name, value in common.items() if name not in dropped}
         requests.append(parse_common(parse_model(CommonArguments, own), task))
     return requests

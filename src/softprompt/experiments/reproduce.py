@@ -85,7 +85,7 @@ class Reproduction(Experiment[ReproductionTable]):
         """
         super().__init__(output, max_parallel=max_parallel)
         self.paper_table = table
-        self.columns, self.lines = table.chosen(list(tasks) if tasks else None, list(lines) if lines else None)
+        self.columns, self.lines = table.select(list(tasks) if tasks else None, list(lines) if lines else None)
         self.seeds = seeds or table.seeds
         self.spec, self.setting, self.changes = dict(spec or {}), dict(setting or {}), dict(changes or {})
         self.predecessor = None if start_from is None else read_predecessor(start_from)

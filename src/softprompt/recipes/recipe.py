@@ -1,7 +1,7 @@
-"""Recipe: how one prompt is tuned. What is left None follows from the method, the backbone and the steps."""
+"""Recipe: how one prompt is trained. What is None follows from the method, the backbone and the steps."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
@@ -15,24 +15,24 @@ class Recipe(StepBudget, Seeded):
     """How one prompt is tuned; `resolved` fills in what is left open."""
 
     method: str = "prompt_tuning"
-    options: dict[str, Any] = Field(default_factory=dict, description="the method's own options")
-    epochs: int | None = Field(None, ge=1, description="instead of steps: passes over the training examples")
-    rates: dict[str, float] = Field(default_factory=dict, description="learning rate by group; else the method's rule")
-    rate_factor: float = Field(1.0, gt=0, description="multiplies every learning rate, a method's rule as well")
-    decay: dict[str, float] = Field(default_factory=dict, description="AdamW weight decay by group")
-    warmup: int | None = Field(None, ge=0, description="steps of linear warm-up; null: 6 % of all")
+    options: dict[str, Any] = Field(default_factory=dict, description="Options of the method.")
+    rates: dict[str, float] = Field(default_factory=dict, description="Learning rate by group; else the method's rule.")
+    rate_factor: float = Field(1.0, gt=0, description="Factor on every learning rate, a method's rule as well.")
+    decay: dict[str, float] = Field(default_factory=dict, description="Weight decay of AdamW by group.")
+    warmup: int | None = Field(None, ge=0, description="Steps of linear warm-up; null: 6 % of all.")
     schedule: Literal["linear", "cosine", "constant"] = Field(
-        "linear", description="after the warm-up: down to 0, or level"
+        "linear", description="Schedule after the warm-up: linear or cosine down to 0, or constant."
     )
-    clip: float | None = Field(1.0, gt=0, description="most the gradient norm of this prompt may be; null: no clipping")
+    clip: float | None = Field(1.0, gt=0, description="Maximum gradient norm of this prompt; null: no clipping.")
     optimizer: Literal["adamw", "adafactor"] = Field(
-        "adamw", description="adafactor as Lester et al. 2021 use it: the rate as given, no scaling by the parameter"
+        "adamw",
+        description="Optimizer: adamw, or adafactor as in Lester et al. 2021 (rates as given, no parameter scaling).",
     )
-    betas: tuple[float, float] = Field((0.9, 0.999), description="AdamW's betas")
-    epsilon: float = Field(1e-8, gt=0, description="AdamW's epsilon")
-    evaluate_every: int | Literal["epoch"] = Field(50, description="steps between evaluations on dev, or epoch")
-    patience: int | None = Field(None, ge=1, description="stop after this many evaluations without a better one")
-    dev_limit: int | None = Field(200, ge=1, description="dev examples used to choose a checkpoint; null: all")
+    betas: tuple[float, float] = Field((0.9, 0.999), description="Betas of AdamW.")
+    epsilon: float = Field(1e-8, gt=0, description="Epsilon of AdamW.")
+    evaluate_every: int | Literal["epoch"] = Field(50, description="Steps between evaluations on dev, or epoch.")
+    patience: int | None = Field(None, ge=1, description="Evaluations without a better one after which the run stops.")
+    dev_limit: int | None = Field(200, ge=1, description="Dev examples that choose the checkpoint; null: all.")
 
     @field_validator("evaluate_every")
     @classmethod
@@ -52,7 +52,7 @@ class Recipe(StepBudget, Seeded):
         return self
 
     def resolved(self, scale: float, groups: set[str], rows: int) -> "Recipe":
-        """This recipe with every number filled in.
+        """Fill in every number of this recipe.
 
         `scale` is the root mean square of the backbone's embeddings, `rows` the number of training examples.
         """
@@ -69,10 +69,11 @@ class Recipe(StepBudget, Seeded):
         return self.model_copy(update={**filled, "evaluate_every": every})
 
     def parsed_options(self) -> Options:
+        """Check and complete the method's options. Raises UnknownName or BadInput."""
         return parse_options(get_method(self.method), self.options)
 
     def factor(self, step: int) -> float:
-        """What the learning rates are multiplied with at `step` (0 is the first), warm-up first."""
+        """Return the factor of the learning rates at `step` (the first is 0), warm-up first."""
         warmup = self.warmup or 0
         if step < warmup:
             return (step + 1) / warmup
@@ -82,13 +83,13 @@ class Recipe(StepBudget, Seeded):
         return left if self.schedule == "linear" else 0.5 - 0.5 * math.cos(math.pi * left)
 
 
-def parse_recipe(given: dict[str, Any]) -> Recipe:
-    """A checked recipe. Raises UnknownName or BadInput for what is not one."""
+def parse_recipe(given: Mapping[str, object]) -> Recipe:
+    """Check a recipe. Raises UnknownName or BadInput."""
     for name in given:
         if name not in Recipe.model_fields:
             raise UnknownName("recipe field", name, Recipe.model_fields)
     try:
-        recipe = Recipe(**given)
+        recipe = Recipe.model_validate(dict(given))
     except ValidationError as error:
         first = error.errors()[0]
         why = first["msg"].removeprefix("Value error, ")

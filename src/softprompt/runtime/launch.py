@@ -9,7 +9,7 @@ from softprompt.errors import BadInput
 STARTED = ("LOCAL_RANK", "MPI_LOCALRANKID", "OMPI_COMM_WORLD_LOCAL_RANK", "MV2_COMM_WORLD_LOCAL_RANK")
 
 
-class Place(NamedTuple):
+class ProcessRank(NamedTuple):
     """A process among those of its run."""
 
     rank: int
@@ -18,14 +18,14 @@ class Place(NamedTuple):
     processes: int
 
 
-def place() -> Place:
+def place() -> ProcessRank:
     """Return where this process stands; the first of one without a launcher."""
     if not any(name in os.environ for name in STARTED):
-        return Place(0, 0, 1)
+        return ProcessRank(0, 0, 1)
     from accelerate.utils.environment import get_cpu_distributed_information
 
     found = get_cpu_distributed_information()
-    return Place(found.rank, found.local_rank, found.world_size)
+    return ProcessRank(found.rank, found.local_rank, found.world_size)
 
 
 def check_single_process(verb: str) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from softprompt.backbones.cloze import check_supported
+from softprompt.backbones.families import get_family
 from softprompt.backbones.load import describe, find_device, find_dtype
 from softprompt.errors import BadInput, MissingPackage
 from softprompt.methods.registry import get_method
@@ -19,7 +19,7 @@ from softprompt.runtime import distributed
 from softprompt.runtime.arguments import given_in
 from softprompt.tasks import Task, from_files
 from softprompt.tasks.published.spec import PublishedRows
-from softprompt.tasks.registry import TASKS, get_task
+from softprompt.tasks.registry import get_task, is_published
 from softprompt.training.arguments import CommonArguments, RunArguments
 
 FOR_PUBLISHED = {"template", "limit", *PublishedRows.model_fields}
@@ -45,7 +45,7 @@ def read_task(arguments: CommonArguments, task: str | Task | None) -> Task:
             arguments.data, dev=arguments.dev, test=arguments.test, template=arguments.template,
             label=arguments.label, words=dict(arguments.words) or None, seed=arguments.split_seed,
         )  # fmt: skip
-    named = isinstance(task, str) and task not in TASKS
+    named = isinstance(task, str) and is_published(task)
     wrong = sorted(given & (FOR_FILES if named else FOR_FILES | FOR_PUBLISHED))
     if wrong:
         flags = ", ".join(f"--{name.replace('words', 'word').replace('_', '-')}" for name in wrong)
@@ -111,14 +111,14 @@ def given_settings(arguments: CommonArguments) -> dict[str, Any]:
 
 
 def choose_methods(given: str | Sequence[str] | None, predecessor: Predecessor | None = None) -> list[str]:
-    """The methods that are meant; when none is named, that of the run to start from, else prompt tuning."""
+    """Return the methods to train; when none is given, that of the run to start from, else prompt tuning."""
     if given:
         return [given] if isinstance(given, str) else list(given)
     return ["prompt_tuning" if predecessor is None else predecessor.method.name]
 
 
 def one_of(recipe: Recipe, method: str | Sequence[str]) -> str:
-    """What is said to who gives a recipe and a method."""
+    """Return the error for a recipe and a method that are both given."""
     return f"The recipe is one of {recipe.method}; leave out --method {' '.join(choose_methods(method))}."
 
 
@@ -130,10 +130,18 @@ def make_recipes(
     max_source: int = 256,
     recipe: Recipe | None = None,
 ) -> dict[str, Recipe]:
-    """A recipe for each method, or `recipe`, changed by `given` (softprompt.recipes.override says its names).
+    """Make a recipe for each method, checked.
 
-    With a `predecessor` to start from, its options hold where `given` is silent. Raises BadInput when a method
-    cannot start from it.
+    Args:
+      methods: Names of methods.
+      given: Recipe fields and method options by name (softprompt.recipes.override).
+      seed: Seed of every recipe; None: the recipe's own.
+      predecessor: Run to start from; its options hold where `given` has none.
+      max_source: Maximum source tokens of the backbone.
+      recipe: Recipe to change, of the one method; None: the methods' defaults.
+    Raises:
+      BadInput: A value does not fit, or a method cannot start from `predecessor`.
+      UnknownName: No method takes a name in `given`.
     """
     for name in methods:
         _has_packages(name)
@@ -158,7 +166,7 @@ def make_recipes(
 
 
 def _with_sources(recipe: Recipe) -> Recipe:
-    """`recipe` with the runs that its method reads looked at, and named so that they are found from anywhere."""
+    """Check the runs that the method of `recipe` reads, and name them by absolute paths."""
     runs = [str(source.folder.resolve()) for source in read_sources(recipe.parsed_options())]
     return recipe.model_copy(update={"options": {**recipe.options, "sources": runs}}) if runs else recipe
 
@@ -166,7 +174,7 @@ def _with_sources(recipe: Recipe) -> Recipe:
 def _needs_no_start(name: str) -> None:
     if get_method(name).options.must_start_from:
         raise BadInput(
-            f"{name} starts as another run ended, and none is given: --start-from RUN, the folder of a finished run on "
+            f"{name} starts from another run, and none is given: --start-from RUN, the folder of a finished run on "
             "a source task. Without one, it is prompt tuning: --method prompt_tuning."
         )
 
@@ -184,17 +192,17 @@ def _without_start(recipe: Recipe) -> Recipe:
 
 
 def require_backbone(name: str) -> dict[str, Any]:
-    """What is known of a backbone without its weights. Raises BadInput when none is named or there is none such."""
+    """Return what is known of a backbone without its weights. Raises BadInput when none is named or it is unknown."""
     if not name:
         raise BadInput("No backbone given: --backbone smollm2-135m, a folder or a hub id.")
     return describe(name)
 
 
 def check_answers(facts: dict[str, Any], task: Task) -> str:
-    """How answers are scored. Raises BadInput when this kind of backbone cannot be asked so."""
+    """Return how answers are scored. Raises BadInput when this kind of backbone cannot answer the task so."""
     first = task.examples["train"][0]
-    check_supported(
-        facts["kind"], facts["name"], choices=first.choices, mask=first.answer_at is not None, scoring=task.scoring
+    get_family(facts["kind"]).check_examples(
+        facts["name"], choices=first.choices, mask=first.answer_at is not None, scoring=task.scoring
     )
     return task.scoring if task.choices else "generated"
 

@@ -25,7 +25,7 @@ from softprompt.training.finish import finish, measure_floors
 from softprompt.training.progress import TrainingView, print_result
 from softprompt.training.request import dtype_name, parse_arguments
 from softprompt.training.run import Run, begin, open_backbone, resume_run, tune_runs
-from softprompt.training.tracking import Tracker, check_trackers, tracked
+from softprompt.training.tracking import Tracker, check_trackers, track
 
 
 def run_training(arguments: TrainingArguments) -> dict[str, Prompt]:
@@ -107,7 +107,7 @@ def _train(
 
     with (
         TrainingView(console, [candidate.name for candidate in candidates]) as view,
-        tracked(view, trackers, candidates, setting, root) as listener,
+        track(view, trackers, candidates, setting, root) as listener,
         interruptible(notice) as interrupted,
     ):
         tune_runs(frozen, runs, listener=listener, interrupted=interrupted, tokens_per_pass=setting.tokens_per_pass)

@@ -30,14 +30,12 @@ from softprompt.runtime.ray_cluster import is_address, room
 from softprompt.training.arguments import RunArguments
 from softprompt.training.loop import Tuned
 from softprompt.training.request import parse_arguments
-from tests.cli.test_app import Cli, cli
+from tests.candidates import tiny_task
+from tests.command_line import Cli
 from tests.compare import assert_close
-from tests.experiments.test_reproduce import never_loaded
-from tests.experiments.test_sweep import SETTINGS, cards, data, model
-from tests.training.test_loop import tiny_task
+from tests.many_runs import SETTINGS, cards, never_loaded
 
-__all__ = ["cli", "data", "model"]  # fixtures
-
+pytestmark = pytest.mark.processes
 GRID = [{"rates.prompt": rate, "length": length} for rate in (0.03, 0.3) for length in (1, 3)]
 
 
