@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
-from transformers.modeling_outputs import BaseModelOutput
+from transformers.utils import ModelOutput
 
 from softprompt.backbones.backbone import Backbone
 from softprompt.backbones.batch import Batch
@@ -229,7 +229,7 @@ class Masked(Backbone):
         model has it, keeps the same columns of all rows.
         """
 
-        def pick(_: nn.Module, __: object, made: BaseModelOutput) -> BaseModelOutput:
+        def pick(_: nn.Module, __: object, made: ModelOutput) -> ModelOutput:
             states = made[0]
             picked = states.gather(1, columns.unsqueeze(-1).expand(-1, -1, states.shape[-1]))
             if isinstance(made, tuple):
