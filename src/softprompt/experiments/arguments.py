@@ -96,7 +96,7 @@ class ReproduceArguments(ManyRuns):
     There is no `draw`: a few-shot table draws other examples for every seed.
     """
 
-    table: str = Field(description="Table of a paper (`softprompt list tables`).")
+    table: Annotated[str, Flag("TABLE")] = Field(description="Table of a paper (`softprompt list tables`).")
     backbone: str | None = Field(None, description="Frozen model; the table's own when not given.")
     tasks: Annotated[Sequence[str] | None, Flag(parse=split_all_names, repeatable=True)] = Field(
         None, description="Tasks to run, of the table's: rte,cola; repeatable."
