@@ -192,7 +192,7 @@ def test_a_method_that_cannot_be_made_here_is_refused_before_the_first_step(comp
     ("more", "error", "message"),
     [
         ({"methods": ["dept"]}, BadInput, "two or more"),
-        ({"methods": ["dept", "dpt"]}, UnknownName, "Did you mean 'dept'"),
+        ({"methods": ["dept", "deptt"]}, UnknownName, "Did you mean 'dept'"),
         ({"methods": ["dept", "dept"]}, BadInput, "each method once"),
         ({"methods": ["dept", "superpos", "spot"]}, BadInput, "--start-from"),
         ({"baseline": "adept"}, UnknownName, "baseline"),

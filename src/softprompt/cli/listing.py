@@ -17,7 +17,7 @@ from softprompt.errors import BadInput, UnknownName
 from softprompt.evaluation.nearest_words import nearest_words
 from softprompt.methods.folded import Folded
 from softprompt.methods.parameter_count import count_baseline, count_parameters
-from softprompt.methods.registry import BASELINES, METHODS, Method
+from softprompt.methods.registry import Method, list_methods
 from softprompt.recipes.registry import RECIPES, TABLES, get_recipe
 from softprompt.runs.predict import load_for
 from softprompt.runs.prompt import load_prompt
@@ -110,7 +110,7 @@ def columns_of(what: str, rows: Rows) -> tuple[str, ...]:
 
 
 def _method_rows(backbone: str | None, max_source: int) -> Rows:
-    methods = [*METHODS.values(), *BASELINES.values()]
+    methods = list_methods()
     if backbone is None:
         return [method.describe() for method in methods]
     d, network = describe(backbone)["d"], skeleton(backbone)

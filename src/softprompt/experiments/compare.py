@@ -28,7 +28,7 @@ from softprompt.experiments.reports.html_page import as_page
 from softprompt.experiments.reports.svg_figure import as_picture
 from softprompt.experiments.standings import floors_in, read_finished, standings
 from softprompt.experiments.tables import ComparisonTable, MethodCosts, MethodRow, TaskComparison, TriedSetting
-from softprompt.methods.registry import get_method
+from softprompt.methods.registry import canonical_name, get_method, spellings
 from softprompt.recipes import Recipe, Setting
 from softprompt.recipes.override import check_names, taken
 from softprompt.runs.run_card import read_run_card
@@ -83,6 +83,9 @@ def make_entrants(
     What is set for one method takes precedence. METHOD.start_from is the run that this method starts from. Raises
     BadInput and UnknownName.
     """
+    methods = [canonical_name(name) for name in methods]
+    heads = {name: name.partition(".")[0] for name in settings}
+    settings = {name.replace(head, canonical_name(head), 1): settings[name] for name, head in heads.items()}
     if len(set(methods)) != len(methods):
         raise BadInput(f"--methods names {', '.join(methods)}: each method once.")
     for name in methods:
@@ -168,7 +171,7 @@ class Comparison(Experiment[ComparisonTable]):
         recipe = entrant.recipe.model_copy(
             update={"rate_factor": entrant.recipe.rate_factor * factor, "seed": seed}
         )  # fmt: skip
-        folder = self._folder(task) / entrant.name / f"rates-x{factor:g}" / f"seed-{seed}"
+        folder = self._method_folder(task, entrant) / f"rates-x{factor:g}" / f"seed-{seed}"
         spec = JobSpec(task=dict(task.origin), setting=self.setting, recipe=recipe)
         name = f"{entrant.name}-{task.name}-x{factor:g}-seed{seed}"
         return Job(name, folder, spec, task, entrant.predecessor, test)
@@ -183,6 +186,11 @@ class Comparison(Experiment[ComparisonTable]):
 
     def _folder(self, task: Task) -> Path:
         return self.output / task.name.replace("/", "-")
+
+    def _method_folder(self, task: Task, entrant: Entrant) -> Path:
+        """Return the folder of a method's runs, which another version may have named by an alias."""
+        folders = [self._folder(task) / name for name in spellings(entrant.name)]
+        return next((folder for folder in folders if folder.is_dir()), folders[0])
 
     def train(self) -> None:
         """Bring one task after another to its end, and write the table after each."""
@@ -266,7 +274,8 @@ class Comparison(Experiment[ComparisonTable]):
         path = self._folder(task) / "costs.json"
         known: dict[str, Costs] = {}
         if path.is_file():
-            known = {name: Costs(**one) for name, one in json.loads(path.read_text(encoding="utf-8")).items()}
+            read = json.loads(path.read_text(encoding="utf-8"))
+            known = {canonical_name(name): Costs(**one) for name, one in read.items()}
         if any(entrant.name not in known for entrant in self.entrants):
             recipes = {e.name: (self._finals(task, e)[0].recipe, e.predecessor) for e in self.entrants}
             known = measure_costs(backbone, task, recipes, self.setting.tokens_per_pass)
@@ -350,10 +359,12 @@ def run_comparison(arguments: CompareArguments) -> ComparisonTable:
         raise BadInput(f"--seeds {seeds} --budget {budget}: expected at least one seed and one setting of each method.")
     if len(methods) < 2:
         raise BadInput(f"--methods {','.join(methods)}: expected two or more to compare.")
+    methods = [canonical_name(name) for name in methods]
     requests = parse_each_task(arguments)
     first = requests[0]
     entrants = make_entrants(methods, first.given, first.setting.max_source, first.predecessor)
-    baseline = arguments.baseline or ("prompt_tuning" if "prompt_tuning" in methods else methods[0])
+    default = "prompt_tuning" if "prompt_tuning" in methods else methods[0]
+    baseline = canonical_name(arguments.baseline) if arguments.baseline else default
     experiment = Comparison(
         Path(arguments.output), [one.task for one in requests], first.setting, entrants, seeds=seeds, budget=budget,
         baseline=baseline, max_parallel=arguments.max_parallel,

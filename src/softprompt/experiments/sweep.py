@@ -17,6 +17,7 @@ import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from softprompt.backbones import Backbone
 from softprompt.errors import BadArtefact, BadInput
@@ -26,6 +27,7 @@ from softprompt.experiments.jobs import Floors, Job, JobSpec, relevant_origin
 from softprompt.experiments.reports.sweep_table import as_csv, as_markdown
 from softprompt.experiments.search_space import list_settings
 from softprompt.experiments.tables import ChosenSetting, Halving, Rung, SettingRow, SplitScores, SweepTable
+from softprompt.methods.registry import canonical_name, spellings
 from softprompt.recipes import Recipe
 from softprompt.runs.run_card import read_run_card
 from softprompt.runs.run_folder import versions
@@ -100,21 +102,28 @@ class Sweep(Experiment[SweepTable]):
                 if recipe.model_dump_json() in known:
                     continue
                 known.add(recipe.model_dump_json())
-                label = ", ".join(f"{name}={_as_text(value)}" for name, value in values.items())
-                label = f"{method}: {label}" if len(self.request.methods) > 1 else label or method
-                jobs = [self._job(label, recipe, i) for i in range(self.seeds)]
+                text = ", ".join(f"{name}={_as_text(value)}" for name, value in values.items())
+                several = len(self.request.methods) > 1
+                label, *others = [f"{name}: {text}" if several else text or name for name in spellings(method)]
+                folder = self._folder(label, others)
+                jobs = [self._job(label, folder, recipe, i) for i in range(self.seeds)]
                 found[label] = SearchedSetting(label, dict(values), jobs)
         return list(found.values())
 
-    def _job(self, label: str, recipe: Recipe, index: int) -> Job:
+    def _folder(self, label: str, others: Sequence[str]) -> Path:
+        """Return the folder of a setting, which 0.1.0 may have named by what is an alias now, as in `others`."""
+        folders = [self.output / folder_name(one) for one in (label, *others)]
+        return next((folder for folder in folders if folder.is_dir()), folders[0])
+
+    def _job(self, label: str, folder: Path, recipe: Recipe, index: int) -> Job:
         seed = (self.request.seed or 0) + index
         spec = JobSpec(
             task=dict(self.request.task.origin),
             setting=self.request.setting,
             recipe=recipe.model_copy(update={"seed": seed}),
         )
-        folder = self.output / folder_name(label) / f"seed-{seed}"
-        return Job(f"{label} seed {seed}", folder, spec, self.request.task, self.request.predecessor, test=False)
+        name, folder = f"{label} seed {seed}", folder / f"seed-{seed}"
+        return Job(name, folder, spec, self.request.task, self.request.predecessor, test=False)
 
     def _plan_rungs(self, eta: int) -> list[int]:
         """Return the steps after which the worse are stopped: full length / eta^k, up to a multiple of evaluations."""
@@ -159,7 +168,7 @@ class Sweep(Experiment[SweepTable]):
         if not path.is_file():
             return
         try:
-            was = json.loads(path.read_text(encoding="utf-8"))
+            was = _rename_methods(json.loads(path.read_text(encoding="utf-8")))
         except (OSError, ValueError) as error:
             raise BadArtefact(f"{path} is not a valid search.json: {error}. Choose another folder.") from None
         now = self._search()
@@ -246,12 +255,11 @@ class Sweep(Experiment[SweepTable]):
 def _row(setting: SearchedSetting, output: Path) -> SettingRow:
     cards = [job.card() for job in setting.jobs]
     dev = [job.dev_score() for job in setting.jobs]
-    recipe = read_run_card(setting.jobs[0].folder).recipe
     return SettingRow(
         label=setting.label,
         values=setting.values,
-        method=recipe.method,
-        rates=recipe.rates,
+        method=setting.jobs[0].recipe.method,
+        rates=read_run_card(setting.jobs[0].folder).recipe.rates,
         dev=dev,
         mean=statistics.mean(dev),
         deviation=statistics.stdev(dev) if len(dev) > 1 else None,
@@ -276,9 +284,21 @@ def _chosen_row(setting: SearchedSetting, output: Path, metric: str) -> ChosenSe
 
 
 def _recipe(setting: SearchedSetting) -> dict[str, object]:
-    """Read the recipe in run.json, which has the defaults of the method filled in."""
-    recipe: dict[str, object] = json.loads((setting.jobs[0].folder / "run.json").read_text(encoding="utf-8"))["recipe"]
-    return recipe
+    """Read the recipe in run.json, which has the defaults of the method filled in, with the method's name of today."""
+    job = setting.jobs[0]
+    recipe: dict[str, object] = json.loads((job.folder / "run.json").read_text(encoding="utf-8"))["recipe"]
+    return {**recipe, "method": job.recipe.method}
+
+
+def _rename_methods(search: dict[str, Any]) -> dict[str, Any]:
+    """Replace the aliases of methods in a search.json (Any: JSON that another version may have written)."""
+    recipes = {
+        canonical_name(name): {**recipe, "method": canonical_name(name)}
+        for name, recipe in search.get("recipes", {}).items()
+    }
+    labels = [label.partition(": ") for label in search.get("settings", [])]
+    settings = [canonical_name(name) + colon + values for name, colon, values in labels]
+    return search | {"recipes": recipes} | ({"settings": settings} if "settings" in search else {})
 
 
 def folder_name(label: str) -> str:

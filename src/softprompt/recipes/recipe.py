@@ -7,7 +7,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from softprompt.errors import BadInput, UnknownName
-from softprompt.methods.registry import Options, get_method, parse_options
+from softprompt.methods.registry import Options, canonical_name, get_method, parse_options
 from softprompt.recipes.budget import Seeded, StepBudget
 
 
@@ -33,6 +33,11 @@ class Recipe(StepBudget, Seeded):
     evaluate_every: int | Literal["epoch"] = Field(50, description="Steps between evaluations on dev, or epoch.")
     patience: int | None = Field(None, ge=1, description="Evaluations without a better one after which the run stops.")
     dev_limit: int | None = Field(200, ge=1, description="Dev examples that choose the checkpoint; null: all.")
+
+    @field_validator("method")
+    @classmethod
+    def _named_as_today(cls, value: str) -> str:
+        return canonical_name(value)
 
     @field_validator("evaluate_every")
     @classmethod

@@ -10,7 +10,7 @@ import torch
 from softprompt.backbones.families import get_family
 from softprompt.backbones.load import describe, find_device, find_dtype
 from softprompt.errors import BadInput, MissingPackage
-from softprompt.methods.registry import get_method
+from softprompt.methods.registry import canonical_name, get_method
 from softprompt.recipes import Recipe, Setting, parse_recipe
 from softprompt.recipes.budget import StepBudget
 from softprompt.recipes.override import override_all
@@ -113,7 +113,7 @@ def given_settings(arguments: CommonArguments) -> dict[str, Any]:
 def choose_methods(given: str | Sequence[str] | None, predecessor: Predecessor | None = None) -> list[str]:
     """Return the methods to train; when none is given, that of the run to start from, else prompt tuning."""
     if given:
-        return [given] if isinstance(given, str) else list(given)
+        return [canonical_name(name) for name in ([given] if isinstance(given, str) else given)]
     return ["prompt_tuning" if predecessor is None else predecessor.method.name]
 
 

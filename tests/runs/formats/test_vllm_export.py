@@ -16,8 +16,9 @@ from softprompt.errors import BadInput
 from softprompt.evaluation.evaluate import evaluate_examples
 from softprompt.methods.bank import Bank
 from softprompt.methods.folded import TokenOffset
-from softprompt.methods.offsets import PositionTable, TokenNetwork
-from softprompt.methods.prompts import Free
+from softprompt.methods.offsets.position_table import PositionTable
+from softprompt.methods.offsets.token_network import TokenNetwork
+from softprompt.methods.prompts.free import Free
 from softprompt.methods.soft_prompt import SoftPrompt
 from softprompt.runs.convert import export_prompt
 from softprompt.runs.external import unscored_card

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from softprompt.backbones import Backbone, Causal, Seq2Seq
 from softprompt.errors import BadInput
-from softprompt.methods.prompts import Free
+from softprompt.methods.prompts.free import Free
 from softprompt.methods.soft_prompt import SoftPrompt
 from softprompt.runtime.logging import quiet_loading
 from softprompt.serving.engine.causal import CausalBatch
