@@ -5,17 +5,17 @@ from pathlib import Path
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from softprompt.experiments.arguments import CompareArguments, ManyRuns, SweepArguments
+from softprompt.experiments.arguments import CompareArguments, ManyRuns, ReproduceArguments, SweepArguments
 from softprompt.recipes.recipe import Recipe
 from softprompt.runtime.arguments import flag_of
-from softprompt.training.arguments import CommonArguments, RunArguments, TrainingArguments
+from softprompt.training.arguments import CommonArguments, ConsoleArgument, RunArguments, TrainingArguments
 
 FILE = Path(__file__).with_name("arguments.md")
 HEAD = """# Arguments
 
 Made by `python -m docs.make_arguments` from their one declaration (`src/softprompt/training/arguments.py` and what it
-inherits); do not edit. `train`, `check`, `sweep` and `compare` take them as flags, the Python functions of the same
-names as keywords. A config file and run.json hold them under `task`, `setting` and `recipe`.
+inherits); do not edit. `train`, `check`, `sweep`, `compare` and `reproduce` take them as flags, the Python functions of
+the same names as keywords. A config file and run.json hold them under `task`, `setting` and `recipe`.
 
 To add one: a field in the class whose verbs take it, and its use.
 """
@@ -23,9 +23,10 @@ SECTIONS: list[tuple[str, type[BaseModel], tuple[type[BaseModel], ...]]] = [
     ("Every verb that trains", CommonArguments, ()),
     ("train, check and sweep", RunArguments, (CommonArguments,)),
     ("train", TrainingArguments, (RunArguments,)),
-    ("sweep and compare", ManyRuns, ()),
+    ("sweep, compare and reproduce", ManyRuns, (ConsoleArgument,)),
     ("sweep", SweepArguments, (RunArguments, ManyRuns)),
     ("compare", CompareArguments, (CommonArguments, ManyRuns)),
+    ("reproduce", ReproduceArguments, (ManyRuns,)),
 ]
 
 

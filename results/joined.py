@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from softprompt.experiments.compare import write_comparison
+from softprompt.experiments.tables import ComparisonTable
 
 SAME = ("backbone", "setting", "budget", "factors", "seeds", "baseline", "steps", "epochs", "batch")
 
@@ -46,7 +47,7 @@ def main() -> None:
     for task in found["tasks"]:
         task["task"] = names.get(task["task"], task["task"])
     given.output.mkdir(parents=True, exist_ok=True)
-    write_comparison(given.output, found)
+    write_comparison(given.output, ComparisonTable.model_validate(found))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,7 @@
-"""What tests of sweeps, comparisons and tables share: settings of four steps, data, and watchers."""
+"""What tests of sweeps, comparisons and tables share: settings of four steps, data, and interruptions."""
 
 import json
 from collections.abc import Callable
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +34,6 @@ def cards(output: Path) -> dict[str, dict[str, Any]]:
         str(path.parent.relative_to(output)): json.loads(path.read_text())
         for path in output.rglob("seed-*/prompt.json")
     }
-
-
-@contextmanager
-def unwatched(runs: list[Any]) -> Any:
-    yield None
 
 
 def after(steps: int) -> Callable[[], bool]:

@@ -15,17 +15,19 @@ from rich.console import Console
 
 import softprompt
 from softprompt.errors import BadArtefact, BadInput, Interrupted, UnknownName
-from softprompt.experiments.compare import Comparison, factors, make_entrants
+from softprompt.experiments.compare import Comparison, list_factors, make_entrants
 from softprompt.experiments.compare_finished import compare_finished
 from softprompt.experiments.reports.comparison_tables import as_csv, as_latex, as_markdown, escape_latex
 from softprompt.experiments.reports.html_page import as_page
 from softprompt.experiments.reports.svg_figure import as_picture
 from softprompt.experiments.reports.svg_plots import Axis, Curve, Point, learning_curves, near, score_against, ticks
+from softprompt.experiments.runner import Monitor
+from softprompt.experiments.tables import ComparisonTable
 from softprompt.training.arguments import RunArguments
 from softprompt.training.request import parse_arguments
 from tests import tiny
 from tests.command_line import Cli
-from tests.many_runs import after, data_folder, never_loaded, unwatched
+from tests.many_runs import after, data_folder, never_loaded
 
 METHODS = ["prompt_tuning", "dept", "superpos"]
 SETTINGS = {"steps": 4, "batch": 4, "evaluate_every": 2, "length": 2, "rank": 2, "sampled": 8, "pool": None}
@@ -42,7 +44,7 @@ def words(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 def compare(words: dict[str, Any]) -> Run:
     def run(output: Path, **more: Any) -> dict[str, Any]:
         given: dict[str, Any] = {"tasks": ["glue/rte", "cb"], "methods": METHODS, "seeds": 2, "budget": 2, **words}
-        return softprompt.compare(output=output, console=Console(quiet=True), **{**given, **more})
+        return softprompt.compare(output=output, console=Console(quiet=True), **{**given, **more}).as_json()
 
     return run
 
@@ -115,13 +117,13 @@ def test_an_interrupted_comparison_goes_on_to_the_same_table(
     steps: int, done: tuple[Path, dict[str, Any]], words: dict[str, Any], compare: Run, tmp_path: Path
 ) -> None:
     """Inside the tries of the first task, inside its other seeds, inside the second task."""
-    told = [parse_arguments(RunArguments(task=task, **words)) for task in ("glue/rte", "cb")]
+    requests = [parse_arguments(RunArguments(task=task, **words)) for task in ("glue/rte", "cb")]
     made = Comparison(
-        tmp_path, [one.task for one in told], told[0].setting, make_entrants(METHODS, SETTINGS, 256), seeds=2, budget=2,
-        baseline="prompt_tuning",
+        tmp_path, [one.task for one in requests], requests[0].setting, make_entrants(METHODS, SETTINGS, 256), seeds=2,
+        budget=2, baseline="prompt_tuning",
     )  # fmt: skip
     with pytest.raises(Interrupted):
-        made.run(lambda _: None, unwatched, after(steps))
+        made.run(Monitor(interrupted=after(steps)))
     assert len(cards(tmp_path)) == {2: 0, 6: 6, 15: 15}[steps]
     assert without_costs(compare(tmp_path)) == without_costs(done[1])
 
@@ -141,8 +143,8 @@ def test_a_folder_of_other_words_is_refused(done: tuple[Path, dict[str, Any]], c
 
 
 def test_factors_go_out_from_the_defaults_by_half_decades() -> None:
-    assert factors(1) == [1.0]
-    assert factors(6) == [1.0, 0.3, 3.0, 0.1, 10.0, 0.03]
+    assert list_factors(1) == [1.0]
+    assert list_factors(6) == [1.0, 0.3, 3.0, 0.1, 10.0, 0.03]
 
 
 def test_one_method_may_have_settings_of_its_own(
@@ -240,7 +242,7 @@ def test_the_command_prints_a_table_or_one_json_document(
     assert all(word in out for word in ("glue/rte: accuracy", "superglue/cb: macro_f1", "baseline", "2 tried settings"))
     code, out, err = cli(*line, "--json")
     assert code == 0, err
-    assert json.loads(out) == json.loads(json.dumps(found))
+    assert json.loads(out) == found
     code, out, err = cli("compare", "--task", "glue/rte")
     assert (code, out) == (2, "")
     assert "compare needs" in err
@@ -249,16 +251,19 @@ def test_the_command_prints_a_table_or_one_json_document(
 # Text
 
 
-def strange() -> dict[str, Any]:
+def strange() -> ComparisonTable:
     row = {
-        "label": 'a_b, "c" & 5% {x}~^\\|', "method": "dept", "mean": 0.5, "deviation": 0.01, "test": [0.5], "steps": 4,
+        "label": 'a_b, "c" & 5% {x}~^\\|', "method": "dept", "options": {}, "rates": {}, "seeds": [0], "dev": [0.5],
+        "mean": 0.5, "deviation": 0.01, "test": [0.5], "steps": 4, "batch": 4, "best_steps": [4], "stopped": [None],
+        "curves": [], "folders": [],
         "difference": {"mean": 0.1, "low": -0.1, "high": 0.3, "verdict": "tie"}, "trainable": 1234, "stored": 7,
     }  # fmt: skip
     part = {
         "task": "my_task", "metric": "accuracy", "baseline": "b", "test_examples": 12, "floors": {"majority": 0.25},
         "rows": [row],
     }  # fmt: skip
-    return {"title": "two", "notes": ["a note"], "tasks": [part]}
+    table = {"format": 1, "title": "two", "backbone": "llama", "budget": None, "notes": ["a note"], "tasks": [part]}
+    return ComparisonTable.model_validate({**table, "versions": {}})
 
 
 def test_csv_says_every_value_as_it_is() -> None:
@@ -344,7 +349,7 @@ def test_the_page_keeps_what_it_must_not_read(done: tuple[Path, dict[str, Any]])
     evil = '<script>alert("1")</script>&'
     found["title"] = found["tasks"][0]["task"] = found["tasks"][0]["rows"][1]["label"] = evil
     found["tasks"][0]["rows"][1]["tried"][0]["stopped"] = evil
-    page = read_page(as_page(found))
+    page = read_page(as_page(ComparisonTable.model_validate(found)))
     assert "script" not in page.tags
     assert page.text.count(evil) >= 5
 
@@ -354,7 +359,7 @@ def test_the_picture_shows_every_score_where_it_is(done: tuple[Path, dict[str, A
     found["title"] = "<b>&"
     for part in found["tasks"]:
         part["rows"][1]["label"] = "<b>&"
-    tree = ElementTree.fromstring(as_picture(found))
+    tree = ElementTree.fromstring(as_picture(ComparisonTable.model_validate(found)))
     kinds = [circle.get("class") for circle in tree.iter("{http://www.w3.org/2000/svg}circle")]
     assert len(kinds) == 2 * 3 * (2 + 1), "on each of two tasks, for each of three methods: two seeds and their mean"
     assert kinds.count("baseline") == 2
@@ -373,9 +378,9 @@ def test_a_page_of_one_seed_and_of_equal_scores_has_no_empty_axis(done: tuple[Pa
             row |= {"mean": 0.0, "test": [0.0], "deviation": None, "curves": [[[2, 0.0]]], "trainable": 10}
             row["difference"] = row["difference"] and {"mean": 0.0, "low": 0.0, "high": 0.0, "verdict": "tie"}
         part["floors"] = {"majority": 0.0}
-    text = as_page(found)
+    text = as_page(ComparisonTable.model_validate(found))
     read_page(text)
-    ElementTree.fromstring(as_picture(found))
+    ElementTree.fromstring(as_picture(ComparisonTable.model_validate(found)))
     assert "nan" not in text
     assert "inf" not in re.sub(r"<style>.*?</style>", "", text, flags=re.DOTALL)
 
@@ -413,7 +418,7 @@ def test_finished_runs_say_what_the_comparison_said(
 ) -> None:
     output, whole = done
     tested = [output / folder for part in whole["tasks"] for row in part["rows"] for folder in row["folders"]]
-    found = compare_finished(tested, output=tmp_path / "out")
+    found = compare_finished(tested, output=tmp_path / "out").as_json()
     for part, other in zip(found["tasks"], whole["tasks"], strict=True):
         assert (part["task"], part["floors"]) == (other["task"], other["floors"])
         for row, expected in zip(part["rows"], other["rows"], strict=True):
@@ -437,7 +442,7 @@ def test_unequal_runs_are_named_and_runs_that_cannot_be_compared_refused(
 ) -> None:
     base, other = done[1]["tasks"][0]["rows"][:2]
     folders = [done[0] / folder for folder in (*base["folders"], *other["folders"][:1])]
-    found = compare_finished(folders)
+    found = compare_finished(folders).as_json()
     assert "glue/rte: unequal seeds: prompt_tuning 2; dept 1." in found["notes"]
 
     def train(name: str, **more: Any) -> Path:
@@ -447,9 +452,9 @@ def test_unequal_runs_are_named_and_runs_that_cannot_be_compared_refused(
         return tmp_path / name
 
     short = train("short")
-    found = compare_finished([*folders[:2], short])
+    found = compare_finished([*folders[:2], short]).as_json()
     assert "glue/rte: unequal steps: prompt_tuning 4; dept 2." in found["notes"]
-    labels = [row["label"] for row in compare_finished([folders[2], short])["tasks"][0]["rows"]]
+    labels = [row.label for row in compare_finished([folders[2], short]).tasks[0].rows]
     assert len(labels) == 2
     assert all(label.startswith("dept (length=") for label in labels)
     with pytest.raises(BadInput, match="the same method in the same setting with the same seed"):

@@ -15,8 +15,8 @@ from tests.candidates import candidate, tiny_task
 
 
 def jobs(count: int) -> list[Job]:
-    asked = JobSpec(task={}, setting=Setting(), recipe=Recipe(steps=6))
-    return [Job(f"run {i}", Path(f"run-{i}"), asked, tiny_task()) for i in range(count)]
+    spec = JobSpec(task={}, setting=Setting(), recipe=Recipe(steps=6))
+    return [Job(f"run {i}", Path(f"run-{i}"), spec, tiny_task()) for i in range(count)]
 
 
 def test_lines_elsewhere_a_table_on_a_terminal() -> None:

@@ -15,9 +15,10 @@ from safetensors.torch import load_file
 
 import softprompt
 from softprompt.errors import BadArtefact, BadInput, Interrupted, RunFailed, UnknownName
-from softprompt.experiments.jobs import run_jobs
-from softprompt.experiments.reports.published_table import as_markdown, cell_of
+from softprompt.experiments.reports.published_table import as_markdown, make_cell
 from softprompt.experiments.reproduce import Reproduction
+from softprompt.experiments.runner import JobBatch, LocalRunner, Monitor
+from softprompt.experiments.tables import ReproductionTable
 from softprompt.recipes.registry import TABLES, get_table
 from softprompt.tasks.published.catalogue import find, load_task
 from softprompt.tasks.published.spec import TaskSpec
@@ -25,7 +26,7 @@ from softprompt.training.candidate import Candidate
 from tests import tiny
 from tests.command_line import Cli
 from tests.compare import assert_same_tensors
-from tests.many_runs import after, data_folder, never_loaded, rows, unwatched
+from tests.many_runs import after, data_folder, never_loaded, rows
 from tests.published import write_rows
 
 TASKS, LINES = ["rte", "cb"], ["prompt_tuning", "dept"]
@@ -54,9 +55,9 @@ Reproduce = Callable[..., dict[str, Any]]
 @pytest.fixture
 def reproduce(model: str, data: Path) -> Reproduce:
     def run(output: Path, table: str = "fair", **words: Any) -> dict[str, Any]:
-        given = {"backbone": model, "tasks": TASKS, "lines": LINES, "seeds": 2, "changes": CHANGES, **words}
-        given["spec"] = {"data_dir": str(data), **words.get("spec", {})}
-        return softprompt.reproduce(table, output=output, console=Console(quiet=True), **given)
+        given = {"backbone": model, "tasks": TASKS, "lines": LINES, "seeds": 2, "settings": CHANGES, **words}
+        given = {"data_dir": data, **given}
+        return softprompt.reproduce(table=table, output=output, console=Console(quiet=True), **given).as_json()
 
     return run
 
@@ -66,10 +67,10 @@ def done(model: str, data: Path, tmp_path_factory: pytest.TempPathFactory) -> tu
     """The table of two lines, two tasks and two seeds, run once; tests read it and leave it as it is."""
     output = tmp_path_factory.mktemp("table") / "run"
     found = softprompt.reproduce(
-        "fair", output=output, backbone=model, tasks=TASKS, lines=LINES, seeds=2, changes=CHANGES,
-        spec={"data_dir": str(data)}, console=Console(quiet=True),
+        table="fair", output=output, backbone=model, tasks=TASKS, lines=LINES, seeds=2, settings=CHANGES,
+        data_dir=data, console=Console(quiet=True),
     )  # fmt: skip
-    return output, found
+    return output, found.as_json()
 
 
 def folders(output: Path) -> list[Path]:
@@ -109,13 +110,14 @@ def test_its_runs_are_done_by_the_cluster_that_is_asked_for(
     def cluster(ray: str | None, workers: int | None, say: Any) -> Any:
         assert (ray, workers) == ("10.0.0.1:6379", 3)
 
-        def run(backbone: Any, jobs: Any, *words: Any, **named: Any) -> list[str]:
-            done.extend(job.name for job in jobs)
-            return run_jobs(backbone, jobs, *words, **named)
+        class Elsewhere(LocalRunner):
+            def run(self, backbone: Any, batch: JobBatch, monitor: Monitor) -> list[str]:
+                done.extend(job.name for job in batch.jobs)
+                return super().run(backbone, batch, monitor)
 
-        yield run
+        yield Elsewhere()
 
-    monkeypatch.setitem(Reproduction.run.__globals__, "runner", cluster)
+    monkeypatch.setitem(Reproduction.run.__globals__, "open_runner", cluster)
     reproduce(tmp_path, tasks=["rte"], lines=["dept"], ray="10.0.0.1:6379", workers=3)
     assert done == ["dept-glue/rte-seed0", "dept-glue/rte-seed1"]
 
@@ -156,7 +158,7 @@ def test_the_floors_are_of_the_same_test_and_in_the_table(done: tuple[Path, dict
     assert "Metrics: rte accuracy, cb macro_f1." in text
     assert all(f"| `{line}` |" in text for line in LINES)
     assert text.count(" ± ") == text.count("[") == 4
-    assert as_markdown(json.loads(json.dumps(found))) == text
+    assert as_markdown(ReproductionTable.model_validate(found)) == text
 
 
 def test_each_run_is_what_it_would_be_by_itself(
@@ -175,7 +177,7 @@ def test_the_same_call_again_trains_nothing_and_gives_the_same_table(
 ) -> None:
     output, found = done
     before = {path: path.stat().st_mtime_ns for path in output.rglob("*") if path.parent.name.startswith("seed-")}
-    monkeypatch.setattr(Reproduction, "_backbone", never_loaded)
+    monkeypatch.setattr(Reproduction, "backbone", never_loaded)
     assert json.loads(json.dumps(reproduce(output))) == json.loads(json.dumps(found))
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
@@ -199,7 +201,7 @@ def test_an_interrupted_table_goes_on_to_the_very_same_tensors(
         spec={"data_dir": str(data)}, setting={"backbone": model},
     )  # fmt: skip
     with pytest.raises(Interrupted, match="The same command goes on from here"):
-        made.run(lambda _: None, unwatched, after(steps))
+        made.run(Monitor(interrupted=after(steps)))
     assert len(folders(tmp_path)) == (8 if steps == 6 else 4)
     assert len(list(tmp_path.rglob("prompt.json"))) == (4 if steps == 6 else 0)
     found = reproduce(tmp_path)
@@ -215,10 +217,10 @@ def test_an_interrupted_table_goes_on_to_the_very_same_tensors(
 @pytest.mark.parametrize(
     ("words", "what"),
     [
-        ({"changes": {**CHANGES, "rates.prompt": 0.5}}, "recipe"),
-        ({"changes": {**CHANGES, "steps": 8}}, "recipe"),
-        ({"spec": {"limit": {"train": 8}}}, "task"),
-        ({"setting": {"max_source": 9}}, "setting"),
+        ({"settings": {**CHANGES, "rates.prompt": 0.5}}, "recipe"),
+        ({"settings": {**CHANGES, "steps": 8}}, "recipe"),
+        ({"limit": {"train": 8}}, "task"),
+        ({"max_source": 9}, "setting"),
     ],
 )
 def test_a_folder_is_not_gone_on_with_in_other_words(
@@ -233,7 +235,7 @@ def test_a_folder_is_not_gone_on_with_in_other_words(
             spec={"data_dir": str(data)}, setting={"backbone": model},
         )  # fmt: skip
         with pytest.raises(Interrupted):
-            made.run(lambda _: None, unwatched, after(1))
+            made.run(Monitor(interrupted=after(1)))
     before = {path: path.read_bytes() for path in output.rglob("*.*")}
     with pytest.raises(BadInput, match=f"holds a run with another {what}"):
         reproduce(output, tasks=["rte"], lines=["dept"], seeds=1, **words)
@@ -244,7 +246,7 @@ def test_a_plan_that_is_damaged_is_named(reproduce: Reproduce, tmp_path: Path) -
     path = tmp_path / "glue-rte" / "dept" / "seed-0" / "plan.json"
     path.parent.mkdir(parents=True)
     path.write_text('{"task"')
-    with pytest.raises(BadArtefact, match=r"plan\.json is no plan of ours"):
+    with pytest.raises(BadArtefact, match=r"plan\.json is not a valid plan\.json"):
         reproduce(tmp_path)
 
 
@@ -256,10 +258,10 @@ def test_a_run_whose_data_changed_is_not_gone_on_with(model: str, reproduce: Rep
         setting={"backbone": model}, **words,
     )  # fmt: skip
     with pytest.raises(Interrupted):
-        made.run(lambda _: None, unwatched, after(1))
+        made.run(Monitor(interrupted=after(1)))
     write_rows(data / "glue/rte/train.jsonl", rows(41, 2, ("sentence1", "sentence2")))
     with pytest.raises(BadInput, match="other data"):
-        reproduce(tmp_path / "run", spec={"data_dir": str(data)}, **words)
+        reproduce(tmp_path / "run", data_dir=data, **words)
 
 
 def test_a_table_may_grow_and_its_data_and_computing_may_move(
@@ -267,7 +269,7 @@ def test_a_table_may_grow_and_its_data_and_computing_may_move(
 ) -> None:
     first = reproduce(tmp_path / "run", tasks=["rte"], lines=["dept"], seeds=1)
     moved = data_folder(tmp_path / "moved")
-    more = {"spec": {"data_dir": str(moved)}, "setting": {"device": "cpu", "tokens_per_pass": 64}}
+    more = {"data_dir": moved, "device": "cpu", "tokens_per_pass": 64}
     grown = reproduce(tmp_path / "run", tasks=["rte"], lines=LINES, seeds=2, **more)
     assert len(folders(tmp_path / "run")) == 4
     assert grown["cells"][1]["scores"][0] == first["cells"][0]["scores"][0]
@@ -333,13 +335,13 @@ def test_a_papers_table_stands_beside_what_was_published(cli: Cli, t5: str, data
     assert "finished already" in err
 
 
-def test_every_seed_of_a_few_shot_table_draws_other_examples(reproduce: Reproduce, t5: str, tmp_path: Path) -> None:
+def test_every_seed_of_a_few_shot_table_draws_other_examples(data: Path, t5: str, tmp_path: Path) -> None:
     changes = {"steps": 2, "evaluate_every": 2, "warmup": 0, "length": 2, "rank": 2, "batch": 4, "start": "noise"}
-    found = reproduce(
-        tmp_path, "dept/fewshot", backbone=t5, tasks=["cb"], lines=["k4", "k16"], changes=changes,
-        spec={"form": "words"}, setting={"max_source": 32},
-    )  # fmt: skip
-    assert found["rows"]["superglue/cb"] == {"train": 4, "dev": 6, "test": 6}
+    found = Reproduction(
+        get_table("dept/fewshot"), tmp_path, tasks=["cb"], lines=["k4", "k16"], seeds=2, changes=changes,
+        spec={"form": "words", "data_dir": str(data)}, setting={"max_source": 32, "backbone": t5},
+    ).run()  # fmt: skip
+    assert found.rows["superglue/cb"] == {"train": 4, "dev": 6, "test": 6}
     tasks = {}
     for folder in folders(tmp_path):
         origin = json.loads((folder / "run.json").read_text())["task"]
@@ -351,9 +353,9 @@ def test_every_seed_of_a_few_shot_table_draws_other_examples(reproduce: Reproduc
     assert {key: len(ids) for key, ids in train.items() if key[0] == "k16"} == {
         ("k16", f"seed-{i}"): 16 for i in (0, 1)
     }
-    cells = {cell["line"]: cell for cell in found["cells"]}
-    assert cells["k4"]["interval"] is not None, "the test rows are the same for every draw"
-    assert (cells["k4"]["published"], cells["k16"]["published"]) == ("75.0±5.1", "78.6±4.3")
+    few, more = (found.cell(line, "superglue/cb") for line in ("k4", "k16"))
+    assert few.interval is not None, "the test rows are the same for every draw"
+    assert (few.published, more.published) == ("75.0±5.1", "78.6±4.3")
 
     # Runs that were tested on different rows have no common interval.
     runs = [tmp_path / "superglue-cb" / "k4" / f"seed-{seed}" for seed in (0, 1)]
@@ -362,21 +364,21 @@ def test_every_seed_of_a_few_shot_table_draws_other_examples(reproduce: Reproduc
     table = get_table("dept/fewshot")
     column = next(column for column in table.columns if column.task == "superglue/cb")
     same = [tasks["k4", "seed-0"]] * 2
-    assert cell_of(runs, same, column, table.lines[0]).interval is not None
-    assert cell_of(runs, [same[0], other], column, table.lines[0]).interval is None
+    assert make_cell(runs, same, column, table.lines[0]).interval is not None
+    assert make_cell(runs, [same[0], other], column, table.lines[0]).interval is None
 
 
 def test_a_table_may_start_from_a_run(done: tuple[Path, dict[str, Any]], reproduce: Reproduce, tmp_path: Path) -> None:
     source = done[0] / "superglue-cb" / "dept" / "seed-0"
     small: dict[str, Any] = {"tasks": ["rte"], "lines": ["dept"], "seeds": 1}
     changes = {"steps": 2, "batch": 4, "evaluate_every": 2, "length": 2, "rank": 2}
-    reproduce(tmp_path, start_from=source, changes=changes, **small)
+    reproduce(tmp_path, start_from=source, settings=changes, **small)
     run = json.loads((tmp_path / "glue-rte/dept/seed-0/run.json").read_text())
     assert run["start_from"]["folder"] == str(source.resolve())
-    reproduce(tmp_path, start_from=source, changes=changes, **small)
+    reproduce(tmp_path, start_from=source, settings=changes, **small)
     other = done[0] / "superglue-cb" / "dept" / "seed-1"
     with pytest.raises(BadInput, match="holds a run with another start_from"):
-        reproduce(tmp_path, start_from=other, changes=changes, **small)
+        reproduce(tmp_path, start_from=other, settings=changes, **small)
 
 
 # Words that cannot be meant
@@ -389,10 +391,10 @@ def test_a_table_may_start_from_a_run(done: tuple[Path, dict[str, Any]], reprodu
         ("fair", {"tasks": ["rt"]}, "Did you mean 'rte'"),
         ("fair", {"tasks": ["glue/rt"]}, "Did you mean 'glue/rte'"),
         ("fair", {"lines": ["dpt"]}, "Did you mean 'dept'"),
-        ("fair", {"changes": {"stps": 3}}, "Did you mean 'steps'"),
-        ("fair", {"changes": {"rates.ofset": 3}}, "Did you mean 'rates.offset'"),
-        ("fair", {"spec": {"protocl": "fair"}}, "Did you mean 'protocol'"),
-        ("fair", {"setting": {"max_sorce": 3}}, "Did you mean 'max_source'"),
+        ("fair", {"settings": {"stps": 3}}, "Did you mean 'steps'"),
+        ("fair", {"settings": {"rates.ofset": 3}}, "Did you mean 'rates.offset'"),
+        ("fair", {"protocl": "fair"}, "Did you mean 'protocol'"),
+        ("fair", {"max_sorce": 3}, "Did you mean 'max_source'"),
     ],
 )
 def test_unknown_names_are_answered_with_the_nearest_before_anything_is_written(
@@ -407,7 +409,7 @@ def test_unknown_names_are_answered_with_the_nearest_before_anything_is_written(
 def test_values_that_cannot_be_meant_are_refused_before_anything_is_written(
     reproduce: Reproduce, tmp_path: Path
 ) -> None:
-    for words in ({"changes": {"steps": 0}}, {"spec": {"shots": 0}}, {"setting": {"max_source": 0}}):
+    for words in ({"settings": {"steps": 0}}, {"shots": 0}, {"max_source": 0}):
         with pytest.raises(BadInput, match="=0"):
             reproduce(tmp_path / "run", **words)
     assert not (tmp_path / "run").exists()

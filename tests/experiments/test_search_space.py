@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from softprompt.errors import BadInput
-from softprompt.experiments.search_space import Range, parse_grid, parse_ranges, settings_of
+from softprompt.experiments.search_space import Range, list_settings, parse_grid, parse_ranges
 
 
 def test_a_grid_is_every_combination_in_order() -> None:
@@ -15,7 +15,7 @@ def test_a_grid_is_every_combination_in_order() -> None:
     assert grid == {
         "rates.prompt": [0.1, 0.001], "start": ["noise", "vocabulary"], "start_text": ["a, b", "c"], "clip": [None, 1],
     }  # fmt: skip
-    found = settings_of(grid, {}, None)
+    found = list_settings(grid, {}, None)
     assert len(found) == 16
     assert found[0] == {"rates.prompt": 0.1, "start": "noise", "start_text": "a, b", "clip": None}
     assert found[1] == found[0] | {"clip": 1}
@@ -23,9 +23,9 @@ def test_a_grid_is_every_combination_in_order() -> None:
 
 def test_draws_are_different_repeatable_and_begin_as_fewer_do() -> None:
     grid, ranges = {"start": ["noise", "vocabulary"]}, parse_ranges(["length=2..40", "rates.prompt=1e-3..1:log"])
-    many = settings_of(grid, ranges, 50)
-    assert many[:10] == settings_of(grid, ranges, 10)
-    assert many != settings_of(grid, ranges, 50, seed=1)
+    many = list_settings(grid, ranges, 50)
+    assert many[:10] == list_settings(grid, ranges, 10)
+    assert many != list_settings(grid, ranges, 50, seed=1)
     assert len({str(one) for one in many}) == 50
     assert {one["start"] for one in many} == {"noise", "vocabulary"}
     assert all(isinstance(one["length"], int) and 2 <= one["length"] <= 40 for one in many)
@@ -41,7 +41,7 @@ def test_draws_are_different_repeatable_and_begin_as_fewer_do() -> None:
     ],
 )
 def test_draws_are_even_over_their_range(between: Range, to: object) -> None:
-    found = settings_of({}, {"x": between}, 400)
+    found = list_settings({}, {"x": between}, 400)
     low, high = to(between.low), to(between.high)  # type: ignore[operator]
     values = np.array([to(one["x"]) for one in found])  # type: ignore[operator]
     assert ((low <= values) & (values <= high)).all()
@@ -51,7 +51,7 @@ def test_draws_are_even_over_their_range(between: Range, to: object) -> None:
 
 
 def test_whole_numbers_take_every_value_of_their_range() -> None:
-    assert sorted(one["x"] for one in settings_of({}, {"x": Range(3, 7, whole=True)}, 5)) == [3, 4, 5, 6, 7]
+    assert sorted(one["x"] for one in list_settings({}, {"x": Range(3, 7, whole=True)}, 5)) == [3, 4, 5, 6, 7]
 
 
 @pytest.mark.parametrize(
@@ -61,6 +61,7 @@ def test_whole_numbers_take_every_value_of_their_range() -> None:
         (["length=1,2", "length=3"], [], None, "given twice"),
         (["length=1,1"], [], None, "a value is there twice"),
         (["x=[1,"], [], None, "begins as a JSON list"),
+        (["x=[]"], [], None, "--grid x has no value"),
         ([], ["length=2"], 3, "expected FIELD=LOW..HIGH"),
         ([], ["length=9..2"], 3, "expected FIELD=LOW..HIGH"),
         ([], ["length=2..9:lg"], 3, "expected FIELD=LOW..HIGH"),
@@ -73,5 +74,5 @@ def test_whole_numbers_take_every_value_of_their_range() -> None:
 )
 def test_words_that_cannot_be_meant(grid: list[str], ranges: list[str], draws: int | None, message: str) -> None:
     with pytest.raises(BadInput) as caught:
-        settings_of(parse_grid(grid), parse_ranges(ranges), draws)
+        list_settings(parse_grid(grid), parse_ranges(ranges), draws)
     assert message in str(caught.value)

@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 
 import softprompt
 from softprompt.errors import BadInput, Interrupted, UnknownName
+from softprompt.experiments.runner import Monitor
 from softprompt.experiments.sweep import Sweep, folder_name
 from softprompt.training import finish
 from softprompt.training.arguments import RunArguments
@@ -26,7 +27,7 @@ from softprompt.training.candidate import Candidate
 from softprompt.training.request import parse_arguments
 from tests.command_line import Cli
 from tests.compare import assert_same_tensors
-from tests.many_runs import SETTINGS, after, cards, never_loaded, unwatched
+from tests.many_runs import SETTINGS, after, cards, never_loaded
 
 GRID = {"rates.prompt": [0.01, 0.1, 0.3], "length": [1, 3]}
 
@@ -38,7 +39,7 @@ Run = Callable[..., dict[str, Any]]
 def sweep(model: str, data: Path) -> Run:
     def run(output: Path, **words: Any) -> dict[str, Any]:
         given: dict[str, Any] = {"grid": GRID, "seeds": 2, "settings": SETTINGS, "data": data, "backbone": model}
-        return softprompt.sweep(output=output, console=Console(quiet=True), **{**given, **words})
+        return softprompt.sweep(output=output, console=Console(quiet=True), **{**given, **words}).as_json()
 
     return run
 
@@ -114,10 +115,10 @@ def test_an_interrupted_sweep_goes_on_to_the_same_table_and_tensors(
     tmp_path: Path, model: str, data: Path,
 ) -> None:  # fmt: skip
     settings = [{"rates.prompt": rate, "length": length} for rate in GRID["rates.prompt"] for length in GRID["length"]]
-    told = parse_arguments(RunArguments(data=data, backbone=model, settings=SETTINGS))
-    made = Sweep(tmp_path / "run", told, settings, seeds=2, max_parallel=4, halving=halving)
+    request = parse_arguments(RunArguments(data=data, backbone=model, settings=SETTINGS))
+    made = Sweep(tmp_path / "run", request, settings, seeds=2, max_parallel=4, halving=halving)
     with pytest.raises(Interrupted, match="The same command goes on from here"):
-        made.run(lambda _: None, unwatched, after(steps))
+        made.run(Monitor(interrupted=after(steps)))
     assert len(cards(tmp_path / "run")) == done
     output, found = whole[halving]
     assert sweep(tmp_path / "run", max_parallel=4, halving=halving) == found

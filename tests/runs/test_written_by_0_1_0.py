@@ -114,7 +114,7 @@ def test_a_comparison_is_found_whole_in_its_own_folders(method: str, here: Path,
     assert steps == []
     assert table(here / "compare") == renamed(before)
     assert not (here / "compare" / "messages" / "dpt").exists()
-    assert compare_finished(["compare"], baseline="low_rank")["tasks"][0]["baseline"] == "dpt"
+    assert compare_finished(["compare"], baseline="low_rank").tasks[0].baseline == "dpt"
 
 
 def test_a_comparison_that_was_interrupted_goes_on_in_its_own_folders(here: Path, cli: Cli, steps: list[str]) -> None:

@@ -1,15 +1,18 @@
-"""The arguments of sweep and compare, declared once, as those of train are (softprompt.training.arguments)."""
+"""The arguments of sweep, compare and reproduce, declared once, as softprompt.training.arguments declares train's."""
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, InstanceOf, SkipValidation
+from pydantic import BaseModel, Field, InstanceOf, SkipValidation
 
 from softprompt.experiments.search_space import Range, parse_grid, parse_ranges
+from softprompt.recipes.setting import Setting
 from softprompt.runtime.arguments import Flag
-from softprompt.tasks.task import Task
-from softprompt.training.arguments import CommonArguments, RunArguments
+from softprompt.tasks.published.spec import PublishedRows
+from softprompt.tasks.task import Split, Task
+from softprompt.training.arguments import CommonArguments, ConsoleArgument, RunArguments
 
 
 def split_names(text: str) -> list[str]:
@@ -17,10 +20,13 @@ def split_names(text: str) -> list[str]:
     return [name for name in text.split(",") if name]
 
 
-class ManyRuns(BaseModel):
-    """Arguments of every verb that trains many runs."""
+def split_all_names(texts: Sequence[str]) -> list[str]:
+    """Read names from texts that hold one or more, separated by commas."""
+    return [name for text in texts for name in split_names(text)]
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+
+class ManyRuns(ConsoleArgument):
+    """Arguments of every verb that trains many runs."""
 
     output: str | Path = Field(description="Folder of the runs and tables; given again, the experiment goes on there.")
     max_parallel: Annotated[int | None, Flag("--max-parallel --together")] = Field(
@@ -39,7 +45,7 @@ class ManyRuns(BaseModel):
 class SweepArguments(ManyRuns, RunArguments):
     """Arguments of sweep."""
 
-    grid: Annotated[Mapping[str, Sequence[Any]], Flag(parse=parse_grid, repeatable=True)] = Field(
+    grid: Annotated[Mapping[str, Sequence[object]], Flag(parse=parse_grid, repeatable=True)] = Field(
         default_factory=dict, description="FIELD=V1,V2: values of a recipe field or method option; repeatable."
     )
     ranges: Annotated[Mapping[str, InstanceOf[Range]], Flag("--range", parse_ranges, repeatable=True)] = Field(
@@ -72,3 +78,41 @@ class CompareArguments(ManyRuns, CommonArguments):
     baseline: str | None = Field(
         None, description="Method that the others are compared with; prompt_tuning when not given."
     )
+
+
+def declared_in(model: type[BaseModel], name: str) -> Any:
+    """Return the field `name` as `model` declares it (bounds, help, flag), with None as its default.
+
+    Any, as pydantic's own Field is: what it returns stands for the field's value.
+    """
+    field = deepcopy(model.model_fields[name])
+    field.default, field.default_factory = None, None
+    return field
+
+
+class ReproduceArguments(ManyRuns):
+    """Arguments of reproduce; those that a single run has too are declared there. None: as the table has it.
+
+    There is no `draw`: a few-shot table draws other examples for every seed.
+    """
+
+    table: Annotated[str, Flag("TABLE")] = Field(description="Table of a paper (`softprompt list tables`).")
+    backbone: str | None = Field(None, description="Frozen model; the table's own when not given.")
+    tasks: Annotated[Sequence[str] | None, Flag(parse=split_all_names, repeatable=True)] = Field(
+        None, description="Tasks to run, of the table's: rte,cola; repeatable."
+    )
+    lines: Annotated[Sequence[str] | None, Flag(parse=split_all_names, repeatable=True)] = Field(
+        None, description="Lines to run, of the table's: dept,prompt_tuning; repeatable."
+    )
+    seeds: int | None = Field(None, ge=1, description="Runs of each cell; as many as the table has when not given.")
+    data_dir: str | Path | None = declared_in(PublishedRows, "data_dir")
+    protocol: str | None = declared_in(PublishedRows, "protocol")
+    compat: bool | None = declared_in(PublishedRows, "compat")
+    shots: int | None = declared_in(PublishedRows, "shots")
+    limit: int | Mapping[Split, int] | None = declared_in(CommonArguments, "limit")
+    settings: Mapping[str, object] | None = declared_in(CommonArguments, "settings")
+    start_from: str | Path | None = declared_in(CommonArguments, "start_from")
+    max_source: int | None = declared_in(Setting, "max_source")
+    dtype: str | None = declared_in(Setting, "dtype")
+    device: str | None = declared_in(Setting, "device")
+    tokens_per_pass: int | None = declared_in(Setting, "tokens_per_pass")

@@ -1,72 +1,79 @@
 """Compare runs that are finished, wherever they came from: grouped by task and method, on the same test examples."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from softprompt.errors import BadInput, UnknownName
 from softprompt.experiments.compare import FORMAT, common_notes, write_comparison
 from softprompt.experiments.standings import FinishedRun, floors_in, read_finished, standings
+from softprompt.experiments.tables import ComparisonTable, TaskComparison
 from softprompt.methods.registry import canonical_name
 from softprompt.runs.run_folder import versions
 from softprompt.runtime.files import make_folder
 
+Entries = Mapping[str, Sequence[FinishedRun]]
+"""Runs by method and setting."""
+
 
 def compare_finished(
     runs: Sequence[str | Path], *, output: str | Path | None = None, baseline: str | None = None
-) -> dict[str, Any]:
-    """What finished runs say about their methods, as `compare` says it; written to `output` where one is given.
+) -> ComparisonTable:
+    """Compare the methods of finished runs, as `compare` does; the table is written to `output` where one is given.
 
-    A folder that is no run stands for all runs in it that have a test score. Raises BadArtefact, and BadInput for runs
-    that cannot be compared: other test examples, another backbone, the same method and seed twice.
+    A folder that is not a run stands for all runs in it that have a test score. Raises BadArtefact, and BadInput for
+    runs that cannot be compared: other test examples, another backbone, the same method and seed twice.
     """
-    found = [read_finished(folder) for path in runs for folder in _folders(Path(path))]
-    tasks: dict[str, list[FinishedRun]] = {}
-    for run in found:
-        tasks.setdefault(run.card.task, []).append(run)
+    finished = [read_finished(folder) for path in runs for folder in _folders(Path(path))]
+    by_task: dict[str, list[FinishedRun]] = {}
+    for run in finished:
+        by_task.setdefault(run.card.task, []).append(run)
     notes: list[str] = []
-    parts: list[dict[str, Any]] = []
-    for task, own in tasks.items():
+    parts: list[TaskComparison] = []
+    for task, own in by_task.items():
         _check_alike(own)
         entries = _entries(own)
-        if len(entries) < 2:
-            raise BadInput(
-                f"The runs on {task} are all of one method in one setting ({next(iter(entries))}); give two."
-            )
-        chosen = canonical_name(baseline or ("prompt_tuning" if "prompt_tuning" in entries else next(iter(entries))))
-        if chosen not in entries:
-            raise UnknownName(f"baseline on {task}", chosen, entries)
-        notes += _unequal(task, entries)
-        seeds = {tuple(run.card.seed for run in each) for each in entries.values()}
-        rows = standings(entries, chosen, paired=len(seeds) == 1)
-        parts.append({
-            "task": task, "metric": own[0].metric, "baseline": chosen, "test_examples": len(own[0].answers),
-            "floors": floors_in(own), "rows": rows,
-        })  # fmt: skip
-    few = min(len(row["test"]) for part in parts for row in part["rows"])
-    backbones = sorted({Path(run.card.backbone).name for run in found})
-    whole = {
-        "format": FORMAT,
-        "title": f"{len(found)} finished runs on {', '.join(backbones)}",
-        "backbone": ", ".join(backbones),
-        "budget": None,
-        "notes": [
+        parts.append(_compare_on(task, own, entries, baseline))
+        notes += _describe_unequal(task, entries)
+    backbones = ", ".join(sorted({Path(run.card.backbone).name for run in finished}))
+    table = ComparisonTable(
+        format=FORMAT,
+        title=f"{len(finished)} finished runs on {backbones}",
+        backbone=backbones,
+        budget=None,
+        notes=[
             "Finished runs do not say how many settings were tried before them: budgets may differ.",
             *notes,
-            *common_notes(few),
+            *common_notes(min(len(row.test) for part in parts for row in part.rows)),
         ],
-        "tasks": parts,
-        "versions": versions(),
-    }
+        tasks=parts,
+        versions=versions(),
+    )
     if output is not None:
         make_folder(Path(output))
-        write_comparison(Path(output), whole)
-    return whole
+        write_comparison(Path(output), table)
+    return table
+
+
+def _compare_on(task: str, runs: Sequence[FinishedRun], entries: Entries, baseline: str | None) -> TaskComparison:
+    if len(entries) < 2:
+        raise BadInput(f"The runs on {task} are all of one method in one setting ({next(iter(entries))}); give two.")
+    chosen = canonical_name(baseline or ("prompt_tuning" if "prompt_tuning" in entries else next(iter(entries))))
+    if chosen not in entries:
+        raise UnknownName(f"baseline on {task}", chosen, entries)
+    seeds = {tuple(run.card.seed for run in each) for each in entries.values()}
+    return TaskComparison(
+        task=task,
+        metric=runs[0].metric,
+        baseline=chosen,
+        test_examples=len(runs[0].answers),
+        floors=floors_in(runs),
+        rows=standings(entries, chosen, paired=len(seeds) == 1),
+    )
 
 
 def _folders(path: Path) -> list[Path]:
-    """The run at `path`, or the runs with a test score somewhere in it."""
+    """Return the run at `path`, or the runs with a test score somewhere in it."""
     if not path.is_dir() or (path / "prompt.json").is_file() or (path / "run.json").is_file():
         return [path]  # or what is wrong with it
     inside = sorted(file.parent for file in path.rglob("predictions-test.jsonl"))
@@ -77,7 +84,7 @@ def _folders(path: Path) -> list[Path]:
 
 
 def _check_alike(runs: Sequence[FinishedRun]) -> None:
-    """Raise BadInput for two runs on one task that were asked different things."""
+    """Raise BadInput for two runs on one task that cannot be compared."""
     first = runs[0]
     for run in runs[1:]:
         pair = f"{first.folder} and {run.folder}"
@@ -96,8 +103,8 @@ def _check_alike(runs: Sequence[FinishedRun]) -> None:
 
 
 def _entries(runs: Sequence[FinishedRun]) -> dict[str, list[FinishedRun]]:
-    """Runs by method and, where one has several settings, by what differs; seeds in order."""
-    settings: dict[str, list[dict[str, Any]]] = {}
+    """Group runs by method and, where one has several settings, by what differs; seeds in order."""
+    settings: dict[str, list[dict[str, object]]] = {}
     for run in runs:
         known = settings.setdefault(run.card.method, [])
         if _setting(run) not in known:
@@ -106,8 +113,8 @@ def _entries(runs: Sequence[FinishedRun]) -> dict[str, list[FinishedRun]]:
     for run in sorted(runs, key=lambda run: run.card.seed or 0):
         known = settings[run.card.method]
         differ = [name for name in _setting(run) if len({json.dumps(one.get(name)) for one in known}) > 1]
-        said = ", ".join(f"{name}={_short(_setting(run)[name])}" for name in differ)
-        own = entries.setdefault(f"{run.card.method} ({said})" if said else run.card.method, [])
+        values = ", ".join(f"{name}={_short(_setting(run)[name])}" for name in differ)
+        own = entries.setdefault(f"{run.card.method} ({values})" if values else run.card.method, [])
         twice = [other.folder for other in own if other.card.seed == run.card.seed]
         if twice:
             raise BadInput(
@@ -119,34 +126,36 @@ def _entries(runs: Sequence[FinishedRun]) -> dict[str, list[FinishedRun]]:
     return dict(sorted(entries.items(), key=lambda one: (order.index(one[1][0].card.method), one[0])))
 
 
-def _setting(run: FinishedRun) -> dict[str, Any]:
-    """What of a run is not its seed: options, learning rates, length."""
-    recipe = run.told.recipe
+def _setting(run: FinishedRun) -> dict[str, object]:
+    """Return the recipe of a run without its seed: options, learning rates, length."""
+    recipe = run.run_card.recipe
     rates = {f"rates.{group}": rate for group, rate in recipe.rates.items()}
     kept = ("steps", "batch", "tokens_per_step", "decay", "warmup", "schedule", "clip", "optimizer")
     return run.card.options | rates | recipe.model_dump(include=set(kept))
 
 
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _unequal(task: str, entries: Mapping[str, Sequence[FinishedRun]]) -> list[str]:
-    """What is not the same for all entries, in words."""
+COMPARED: dict[str, Callable[[FinishedRun], int | str]] = {
+    "steps": lambda run: run.run_card.recipe.steps,
+    "examples a step": lambda run: run.run_card.recipe.tokens_per_step or run.run_card.recipe.batch,
+    "training data": lambda run: json.dumps(run.run_card.task, sort_keys=True),
+    "source limit": lambda run: run.card.max_source,
+    "dtype": lambda run: run.run_card.setting.dtype,
+}
+"""What a note names where it is not the same for all entries."""
+
+
+def _describe_unequal(task: str, entries: Entries) -> list[str]:
+    """Return a note for everything that is not the same for all entries."""
     found = []
-    for what, of in (
-        ("steps", lambda run: run.told.recipe.steps),
-        ("examples a step", lambda run: run.told.recipe.tokens_per_step or run.told.recipe.batch),
-        ("training data", lambda run: json.dumps(run.told.task, sort_keys=True)),
-        ("source limit", lambda run: run.card.max_source),
-        ("dtype", lambda run: run.told.setting.dtype),
-    ):
-        values = {label: sorted({of(run) for run in runs}) for label, runs in entries.items()}
+    for what, read in COMPARED.items():
+        values = {label: sorted({read(run) for run in runs}) for label, runs in entries.items()}
         if len({str(value) for value in values.values()}) > 1:
-            said = "" if what == "training data" else ": " + "; ".join(
-                f"{label} {', '.join(map(str, each))}" for label, each in values.items()
-            )  # fmt: skip
-            found.append(f"{task}: unequal {what}{said}.")
+            each = "; ".join(f"{label} {', '.join(map(str, own))}" for label, own in values.items())
+            found.append(f"{task}: unequal {what}{'' if what == 'training data' else f': {each}'}.")
     seeds = {label: len(runs) for label, runs in entries.items()}
     if len(set(seeds.values())) > 1:
         found.append(f"{task}: unequal seeds: {'; '.join(f'{label} {n}' for label, n in seeds.items())}.")

@@ -1,4 +1,4 @@
-"""What a step of each method costs, each method alone: runs that share batches cannot be told apart by a clock."""
+"""Measure the costs of a step of each method alone: in shared batches a clock cannot tell methods apart."""
 
 import ctypes
 import os
@@ -8,7 +8,6 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -27,7 +26,7 @@ PEAK = Path("/proc/self/clear_refs")
 
 @dataclass(frozen=True)
 class Costs:
-    """Of a step of one prompt alone: forward, backward and optimizer."""
+    """Costs of a step of one prompt alone: forward, backward and optimizer."""
 
     seconds_per_step: float
     """Median over rounds."""
@@ -36,7 +35,8 @@ class Costs:
     peak_memory_mib: float | None
     """Largest memory of the process in its first step: the frozen model, the prompt and the step. None: not known."""
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, float | None]:
+        """Return the costs by name."""
         return asdict(self)
 
 
@@ -55,11 +55,11 @@ def measure_costs(
     groups = [[name for name in recipes if name not in alone], *([name] for name in alone)]
     found: dict[str, Costs] = {}
     for names in groups:
-        found |= _measured(backbone, task, {name: recipes[name] for name in names}, tokens_per_pass)
+        found |= _measure(backbone, task, {name: recipes[name] for name in names}, tokens_per_pass)
     return {name: found[name] for name in recipes}
 
 
-def _measured(
+def _measure(
     backbone: Backbone,
     task: Task,
     recipes: Mapping[str, tuple[Recipe, Predecessor | None]],
@@ -69,7 +69,7 @@ def _measured(
     peaks: dict[str, float | None] = {}
     gradients = Gradients(backbone, tokens_per_pass)
     for name, (recipe, predecessor) in recipes.items():
-        _forget_peak(backbone.device)
+        _reset_peak(backbone.device)
         candidate = make_candidate(name, recipe, backbone, task, predecessor)
         _step(backbone, gradients, candidate)
         peaks[name] = _peak_mib(backbone.device)
@@ -89,7 +89,7 @@ def _measured(
 
 
 def _step(backbone: Backbone, gradients: Gradients, candidate: Candidate) -> tuple[float, int]:
-    """Take a step; returns its seconds and its real tokens."""
+    """Take a step; return its seconds and its tokens without padding."""
     tokens = sum(backbone.tokens.size(example, targets=True) for example in candidate.next_examples())
     with backbone.using(Bank({candidate.name: candidate.prompt}).train()):
         _wait(backbone.device)
@@ -105,22 +105,22 @@ def _wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def _forget_peak(device: torch.device) -> None:
+def _reset_peak(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     elif _is_glibc():
-        # What the C library has been given back and keeps would count as in use.
+        # Freed memory that the C library keeps would count as in use.
         ctypes.CDLL(None).malloc_trim(0)
         PEAK.write_text("5")
 
 
 def _is_glibc() -> bool:
-    """Whether this process's largest memory can be read and forgotten."""
+    """Tell whether this process's peak memory can be read and reset."""
     return sys.platform == "linux" and hasattr(ctypes.CDLL(None), "malloc_trim") and os.access(PEAK, os.W_OK)
 
 
 def _peak_mib(device: torch.device) -> float | None:
-    """Largest memory since `_forget_peak`: of the device, or of the process (Linux)."""
+    """Return the largest memory since `_reset_peak`: of the device, or of the process (Linux)."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     if not _is_glibc():

@@ -1,4 +1,4 @@
-"""How many runs go at once: one live table on a terminal, lines elsewhere."""
+"""Show the progress of many runs: one live table on a terminal, lines elsewhere."""
 
 import time
 from collections.abc import Sequence
@@ -19,23 +19,23 @@ OTHER_LINES = 6
 
 
 def watch(console: Console, jobs: Sequence[Job]) -> "JobsView | TrainingView":
-    """What shows how `jobs` go on this console."""
+    """Open a view of `jobs` on a console."""
     if console.is_terminal:
         return JobsView(console, jobs)
     return TrainingView(console, [job.name for job in jobs])
 
 
 class JobsView:
-    """A row for each run that is being tuned, the last to end below them, and how many wait."""
+    """A live table: a row for each run that is being trained, the last to end below them, and how many wait."""
 
     def __init__(self, console: Console, jobs: Sequence[Job]) -> None:
         self.console = console
         self.steps = {job.name: job.recipe.steps for job in jobs}
-        """Of a run that is counted in epochs this is corrected when it begins."""
+        """Steps of each run; those of a run that is counted in epochs are corrected when it begins."""
         self.first: dict[str, int] = {}
         self.running: dict[str, Tuned] = {}
         self.over: list[list[str]] = []
-        """Cells of those that ended: nothing of a run that is over is kept in memory."""
+        """Cells of the runs that ended; the runs themselves are not kept in memory."""
         self.spared = 0  # steps that will not be taken, because a run stopped early
         self.done = 0  # steps taken here, all runs together
         self.began = time.monotonic()
@@ -48,22 +48,28 @@ class JobsView:
     def __exit__(self, *_: object) -> None:
         self.live.stop()
 
-    def stepped(self, candidate: Tuned) -> None:
+    def on_step(self, candidate: Tuned) -> None:
+        """Count a step."""
         if candidate.name not in self.running:
             self.steps[candidate.name] = candidate.recipe.steps
             self.first[candidate.name] = candidate.step - 1
         self.running[candidate.name] = self.running.pop(candidate.name, candidate)  # those under way come last
         self.done += 1
 
-    def evaluated(self, candidate: Tuned) -> None:
-        """The table reads the candidate's own history."""
+    def on_evaluation(self, candidate: Tuned) -> None:
+        """Do nothing: the table reads the candidate's own history."""
 
-    def ended(self, candidate: Tuned) -> None:
+    def on_end(self, candidate: Tuned) -> None:
+        """Move a run to those that are over."""
         self.running.pop(candidate.name, None)
         self.over.append(_cells(candidate))
         self.spared += candidate.recipe.steps - candidate.step
 
+    # As training.loop.Listener names them.
+    stepped, evaluated, ended = on_step, on_evaluation, on_end
+
     def table(self) -> ConsoleRenderable:
+        """Return the table as it is now."""
         table = Table(box=None, pad_edge=False)
         table.add_column("run", no_wrap=True, overflow="ellipsis")
         for column in ("step", "loss", "dev", "best dev"):
@@ -78,6 +84,7 @@ class JobsView:
         return Group(table, Text(self.summary()))
 
     def summary(self) -> str:
+        """Return the line below the table."""
         waiting = len(self.steps) - len(self.running) - len(self.over)
         taken = time.monotonic() - self.began
         left = sum(self.steps.values()) - sum(self.first.values()) - self.done - self.spared

@@ -1,52 +1,46 @@
-"""Run a table: every line on every task with several seeds, all of a task in the same batches.
+"""Reproduce a table: every line on every task with several seeds, all of a task in the same batches.
 
-A folder holds OUTPUT/TASK/LINE/seed-N (a run each; its plan.json says what the table asked for), TASK/floors.json,
-and table.json and table.md, written anew after each task. The same call on the same folder goes on where it was:
-finished runs are only read. A call that asks for another recipe, task or setting is refused.
+A folder holds OUTPUT/TASK/LINE/seed-N (a run each; its plan.json is its spec), TASK/floors.json, and table.json and
+table.md, written anew after each task. The same call on the same folder goes on where it was: finished runs are only
+read. A call with another recipe, task or setting is refused.
 """
 
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any
 
-from rich.console import Console
-
-from softprompt.backbones import Backbone
 from softprompt.errors import RunFailed
-from softprompt.experiments.cluster.driver import runner
-from softprompt.experiments.jobs import Job, JobSpec, RunJobs, Watch, check_spec, floors_of, is_finished, run_jobs
-from softprompt.experiments.progress import watch
-from softprompt.experiments.reports.published_table import Cell, as_markdown, cell_of
+from softprompt.experiments.arguments import ReproduceArguments
+from softprompt.experiments.experiment import Experiment, describe_examples, read_floors, run_experiment
+from softprompt.experiments.jobs import Job, JobSpec, is_finished
+from softprompt.experiments.reports.published_table import as_markdown, make_cell
+from softprompt.experiments.tables import Cell, PublishedLine, ReproductionTable, SplitScores, TableColumn, TableLine
 from softprompt.recipes import Plan, Recipe, Setting
 from softprompt.recipes.override import override_all
 from softprompt.recipes.registry import get_table
 from softprompt.recipes.setting import parse_setting
 from softprompt.recipes.tables import Column, Line, Table
 from softprompt.runs.run_folder import versions
-from softprompt.runs.start_from import read_predecessor
-from softprompt.runtime.files import make_folder, write_json, write_text
-from softprompt.runtime.interrupts import interruptible
+from softprompt.runs.start_from import Predecessor, read_predecessor
+from softprompt.runtime.arguments import accepts, given_in
 from softprompt.tasks import Task
 from softprompt.tasks.published.catalogue import find, load_task
 from softprompt.tasks.published.protocols import get_protocol
-from softprompt.tasks.published.spec import TaskSpec, parse_spec
+from softprompt.tasks.published.spec import TaskSpec, as_limit, parse_spec
 from softprompt.training.request import make_recipes
-from softprompt.training.run import open_backbone
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where one run of a table stands, and what it is; its data is read when its task's turn comes."""
+class TableRun:
+    """A run of a table; its data is read when its task's turn comes."""
 
     line: Line
     plan: Plan
     folder: Path
+    predecessor: Predecessor | None
 
     @property
-    def asked(self) -> JobSpec:
+    def spec(self) -> JobSpec:
         return JobSpec(task=self.plan.task.model_dump(), setting=self.plan.setting, recipe=self.plan.recipe)
 
     @property
@@ -54,8 +48,8 @@ class Place:
         return is_finished(self.folder)
 
 
-class Reproduction:
-    """A table on its way: what is to run, and what has come out."""
+class Reproduction(Experiment[ReproductionTable]):
+    """Runs a table, or some of its lines and tasks, beside what was published."""
 
     def __init__(
         self,
@@ -65,212 +59,186 @@ class Reproduction:
         tasks: Sequence[str] | None = None,
         lines: Sequence[str] | None = None,
         seeds: int | None = None,
-        spec: Mapping[str, Any] | None = None,
-        setting: Mapping[str, Any] | None = None,
-        changes: Mapping[str, Any] | None = None,
+        spec: Mapping[str, object] | None = None,
+        setting: Mapping[str, object] | None = None,
+        changes: Mapping[str, object] | None = None,
         start_from: str | Path | None = None,
+        max_parallel: int | None = None,
     ) -> None:
-        """`spec`, `setting` and `changes` change every plan: fields of TaskSpec and Setting, and names of a recipe.
+        """Plan the runs and check their folders.
 
-        Raises UnknownName and BadInput before anything is loaded.
+        Args:
+          table: Recipes and published scores.
+          output: Folder of the reproduction.
+          tasks: Names of the columns to run; None: all.
+          lines: Names of the lines to run; None: all that have a recipe.
+          seeds: Runs of each cell; None: as many as the table has.
+          spec: Fields of TaskSpec that change every plan.
+          setting: Fields of Setting that change every plan.
+          changes: Recipe fields and method options that change every plan.
+          start_from: Folder of the run that every prompt starts from.
+          max_parallel: Prompts in memory at a time; None: as many as fit.
+
+        Raises:
+          BadInput: A value does not fit, or a folder holds another run.
+          UnknownName: A line, task, field or option does not exist.
         """
-        self.table, self.output = table, output
-        self.columns, self.lines = table.select(_listed(tasks), _listed(lines))
+        super().__init__(output, max_parallel=max_parallel)
+        self.paper_table = table
+        self.columns, self.lines = table.select(list(tasks) if tasks else None, list(lines) if lines else None)
         self.seeds = seeds or table.seeds
         self.spec, self.setting, self.changes = dict(spec or {}), dict(setting or {}), dict(changes or {})
         self.predecessor = None if start_from is None else read_predecessor(start_from)
+        self.runs = {column.task: self._plan(column) for column in self.columns}
         self.cells: dict[tuple[str, str], Cell] = {}
-        self.floors: dict[str, dict[str, Any]] = {}
-        self.places = {column.task: self._places(column) for column in self.columns}
+        self.column_floors: dict[str, dict[str, SplitScores]] = {}
+        self.failed: list[str] = []
         self._tasks: dict[str, Task] = {}
-        self._backbones: dict[Setting, Backbone] = {}
-        self.run_jobs: RunJobs = run_jobs
-        for places in self.places.values():
-            for place in places:
-                check_spec(place.folder, place.asked, self.predecessor)
+        self.check_folders()
 
-    def _places(self, column: Column) -> list[Place]:
+    def _plan(self, column: Column) -> list[TableRun]:
         plans = [line.plan(column.task) for line in self.lines if line.plan]
-        recipes = [
-            self._continued(recipe, plan)
-            for recipe, plan in zip(override_all([plan.recipe for plan in plans], self.changes), plans, strict=True)
-        ]
-        places = []
+        recipes = override_all([plan.recipe for plan in plans], self.changes)
+        runs = []
         for line, plan, recipe in zip(self.lines, plans, recipes, strict=True):
             for seed in range(self.seeds):
                 # A few-shot table draws other examples for every seed.
                 draw = {} if plan.task.shots is None and not self.spec.get("shots") else {"draw": seed}
-                own = plan.model_copy(
+                changed = plan.model_copy(
                     update={
                         "task": parse_spec({**plan.task.model_dump(), **self.spec, **draw}),
                         "setting": parse_setting({**plan.setting.model_dump(), **self.setting}),
-                        "recipe": recipe.model_copy(update={"seed": seed}),
+                        "recipe": self._start_recipe(recipe, plan).model_copy(update={"seed": seed}),
                     }
                 )
-                folder = self.output / column.task.replace("/", "-") / line.name / f"seed-{seed}"
-                places.append(Place(line, own, folder))
-        return places
+                folder = self._folder(column) / line.name / f"seed-{seed}"
+                runs.append(TableRun(line, changed, folder, self.predecessor))
+        return runs
 
-    def _continued(self, recipe: Recipe, plan: Plan) -> Recipe:
-        """With a run to start from, its options where the recipe has none, checked."""
+    def _start_recipe(self, recipe: Recipe, plan: Plan) -> Recipe:
+        """Complete `recipe` with the options of the run it starts from, if there is one."""
         if self.predecessor is None:
             return recipe
-        max_source = self.setting.get("max_source", plan.setting.max_source)
+        max_source = parse_setting({**plan.setting.model_dump(), **self.setting}).max_source
         return make_recipes([recipe.method], {}, None, self.predecessor, max_source, recipe)[recipe.method]
 
-    def run(
-        self,
-        say: Callable[[str], None],
-        watch: Watch,
-        interrupted: Callable[[], bool] = lambda: False,
-        run_jobs: RunJobs = run_jobs,
-    ) -> dict[str, Any]:
-        """Run what is not finished, task by task, by `run_jobs`; returns what table.json holds.
+    def _folder(self, column: Column) -> Path:
+        return self.output / column.task.replace("/", "-")
 
-        `watch` gives a context manager whose value listens to the jobs of one task. Raises Interrupted,
-        after saving, when `interrupted` says so.
-        """
-        self.run_jobs = run_jobs
-        make_folder(self.output)
-        failed: list[str] = []
+    def planned(self) -> Iterator[TableRun]:
+        """Yield the runs of every cell."""
+        for runs in self.runs.values():
+            yield from runs
+
+    def train(self) -> None:
+        """Bring one task after another to its end, and write the table after each."""
+        self.failed = []
         for column in self.columns:
-            for setting in dict.fromkeys(place.plan.setting for place in self.places[column.task]):
-                places = [place for place in self.places[column.task] if place.plan.setting == setting]
-                failed += self._tune(column, setting, places, say, watch, interrupted)
-            self._gather(column)
+            runs = self.runs[column.task]
+            for setting in dict.fromkeys(run.plan.setting for run in runs):
+                self._train_on(column, setting, [run for run in runs if run.plan.setting == setting])
+            self._read_cells(column)
             self.write()
-            say(f"{column.task} is done: {self.output / 'table.md'}")
-        if failed:
-            raise RunFailed(" ".join(failed))
-        return self.as_json()
+            self.say(f"{column.task} is done: {self.output / 'table.md'}")
+        if self.failed:
+            raise RunFailed(" ".join(self.failed))
 
-    def _tune(
-        self,
-        column: Column,
-        setting: Setting,
-        places: list[Place],
-        say: Callable[[str], None],
-        watch: Watch,
-        interrupted: Callable[[], bool],
-    ) -> list[str]:
-        """Bring one task's runs in one setting to their end; returns what failed."""
-        left = [place for place in places if not place.finished]
-        path = places[0].folder.parents[1] / f"floors{'' if not setting.dropout else '-dropout'}.json"
+    def _train_on(self, column: Column, setting: Setting, runs: Sequence[TableRun]) -> None:
+        """Bring one task's runs in one setting to their end."""
+        left = [run for run in runs if not run.finished]
+        path = self._folder(column) / f"floors{'-dropout' if setting.dropout else ''}.json"
         if not left and path.is_file():
-            say(f"{column.task}: {len(places)} runs are finished already")
-            return []
-        backbone = self._backbone(setting)
-        first = self._task(places[0].plan)
-        rows = "/".join(str(len(examples)) for examples in first.examples.values())
-        say(
-            f"{column.task}: {rows} train/dev/test examples; {len(left)} of {len(places)} runs to do, in the same "
-            "batches"
+            self.say(f"{column.task}: {len(runs)} runs are finished already")
+            return
+        backbone = self.backbone(setting)
+        first = self._task(runs[0].plan)
+        self.say(
+            f"{column.task}: {describe_examples(first)}; {len(left)} of {len(runs)} runs to do, in the same batches"
         )
-        floors = floors_of(path, backbone, first)
-        return self.run_jobs(backbone, [self._job(place) for place in left], floors, watch, interrupted)
+        floors = self.floors(path, backbone, first)
+        self.run_jobs(backbone, [self._job(run) for run in left], floors)
 
-    def _job(self, place: Place) -> Job:
-        task = self._task(place.plan)
-        name = f"{place.line.name}-{task.name}-seed{place.plan.recipe.seed}"
-        return Job(name, place.folder, place.asked, task, self.predecessor)
+    def report_failures(self, failures: Sequence[str]) -> None:
+        """Keep what failed: the call ends with it, after the other tasks."""
+        self.failed += failures
 
-    def _gather(self, column: Column) -> None:
-        """Read the finished runs of a task into cells."""
-        for line in self.lines:
-            done = [place for place in self.places[column.task] if place.line is line and place.finished]
-            if done:
-                tasks = [self._task(place.plan) for place in done]
-                self.cells[line.name, column.task] = cell_of([place.folder for place in done], tasks, column, line)
-        folder = self.places[column.task][0].folder.parents[1]
-        path = next(path for path in (folder / "floors.json", folder / "floors-dropout.json") if path.is_file())
-        self.floors[column.task] = json.loads(path.read_text(encoding="utf-8"))
-
-    def as_json(self) -> dict[str, Any]:
-        specs = [place.plan.task for place in self.places[self.columns[0].task]]
-        protocol = get_protocol(specs[0].protocol)
-        settings = {place.plan.setting.backbone for places in self.places.values() for place in places}
-        return {
-            "table": self.table.name, "title": self.table.title, "source": self.table.source,
-            "backbone": ", ".join(sorted(Path(name).name for name in settings)), "protocol": protocol.name,
-            "protocol_seeds": protocol.seeds, "seeds": self.seeds,
-            "changes": self.changes,
-            "spec": {name: value for name, value in self.spec.items() if name != "data_dir"},
-            "setting": {name: value for name, value in self.setting.items() if name != "backbone"},
-            "columns": [{"task": c.task, "metric": c.metric, "heading": c.heading} for c in self.columns],
-            "rows": {task: {s: len(r) for s, r in self._tasks[key].examples.items()}
-                     for task, key in ((c.task, _key(self.places[c.task][0].plan.task)) for c in self.columns)
-                     if key in self._tasks},
-            "floors": self.floors,
-            "published": [
-                {"line": line.name, "title": line.title, "parameters": line.parameters, "scores": dict(line.published)}
-                for line in self.table.lines if line.published
-            ],
-            "lines": [{"line": line.name, "title": line.title} for line in self.lines],
-            "cells": [cell.as_json() for cell in self.cells.values()],
-            "versions": versions(),
-        }  # fmt: skip
-
-    def write(self) -> None:
-        found = self.as_json()
-        write_json(self.output / "table.json", found)
-        write_text(self.output / "table.md", as_markdown(found))
+    def _job(self, run: TableRun) -> Job:
+        task = self._task(run.plan)
+        name = f"{run.line.name}-{task.name}-seed{run.plan.recipe.seed}"
+        return Job(name, run.folder, run.spec, task, run.predecessor)
 
     def _task(self, plan: Plan) -> Task:
-        key = _key(plan.task)
+        key = _key(plan)
         if key not in self._tasks:
             self._tasks[key] = load_task(find(plan.task.task), plan.task)
         return self._tasks[key]
 
-    def _backbone(self, setting: Setting) -> Backbone:
-        if setting not in self._backbones:
-            self._backbones.clear()  # one at a time in memory
-            self._backbones[setting] = open_backbone(setting)
-        return self._backbones[setting]
+    def _read_cells(self, column: Column) -> None:
+        """Read the finished runs of a task into cells, and its floors."""
+        for line in self.lines:
+            done = [run for run in self.runs[column.task] if run.line is line and run.finished]
+            if done:
+                tasks = [self._task(run.plan) for run in done]
+                self.cells[line.name, column.task] = make_cell([run.folder for run in done], tasks, column, line)
+        paths = [self._folder(column) / name for name in ("floors.json", "floors-dropout.json")]
+        floors = read_floors(next(path for path in paths if path.is_file()))
+        self.column_floors[column.task] = {name: SplitScores.model_validate(scores) for name, scores in floors.items()}
+
+    def table(self) -> ReproductionTable:
+        """Return the cells that are done, beside what was published."""
+        table, plans = self.paper_table, {task: runs[0].plan for task, runs in self.runs.items()}
+        protocol = get_protocol(plans[self.columns[0].task].task.protocol)
+        backbones = {run.plan.setting.backbone for run in self.planned()}
+        read = {task: self._tasks[_key(plan)] for task, plan in plans.items() if _key(plan) in self._tasks}
+        return ReproductionTable(
+            table=table.name,
+            title=table.title,
+            source=table.source,
+            backbone=", ".join(sorted(Path(name).name for name in backbones)),
+            protocol=protocol.name,
+            protocol_seeds=protocol.seeds,
+            seeds=self.seeds,
+            changes=self.changes,
+            spec={name: value for name, value in self.spec.items() if name != "data_dir"},
+            setting={name: value for name, value in self.setting.items() if name != "backbone"},
+            columns=[TableColumn(task=c.task, metric=c.metric, heading=c.heading) for c in self.columns],
+            rows={task: {split: len(rows) for split, rows in one.examples.items()} for task, one in read.items()},
+            floors=self.column_floors,
+            published=[
+                PublishedLine(line=one.name, title=one.title, parameters=one.parameters, scores=dict(one.published))
+                for one in table.lines
+                if one.published
+            ],
+            lines=[TableLine(line=line.name, title=line.title) for line in self.lines],
+            cells=list(self.cells.values()),
+            versions=versions(),
+        )
+
+    def forms(self) -> Mapping[str, Callable[[ReproductionTable], str]]:
+        """Return table.md."""
+        return {"table.md": as_markdown}
 
 
-def _listed(names: Sequence[str] | None) -> list[str] | None:
-    return None if not names else [name for word in names for name in word.split(",") if name]
+def _key(plan: Plan) -> str:
+    return plan.task.model_dump_json()
 
 
-def _key(spec: TaskSpec) -> str:
-    return spec.model_dump_json()
-
-
-def reproduce(
-    table: str,
-    *,
-    output: str | Path,
-    backbone: str | None = None,
-    tasks: Sequence[str] | None = None,
-    lines: Sequence[str] | None = None,
-    seeds: int | None = None,
-    spec: Mapping[str, Any] | None = None,
-    setting: Mapping[str, Any] | None = None,
-    changes: Mapping[str, Any] | None = None,
-    start_from: str | Path | None = None,
-    ray: str | None = None,
-    workers: int | None = None,
-    console: Console | None = None,
-) -> dict[str, Any]:
-    """Run (or go on with) a paper's table, and print it beside what was published; returns table.json.
-
-    `tasks` and `lines` name a part of it. `spec`, `setting` and `changes` change every run: fields of TaskSpec
-    (data_dir, protocol, limit, shots) and Setting (dtype, max_source), and fields of the recipe by name
-    (steps, rates.prompt, length). Every prompt starts as the run `start_from` ended, where one is given. With `ray`
-    ("auto" or an address) the runs go to `workers` processes of a Ray cluster (softprompt.experiments.cluster.driver).
-    """
-    console = console or Console(stderr=True, highlight=False)
-    chosen = get_table(table)
-    made = Reproduction(
-        chosen, Path(output), tasks=tasks, lines=lines, seeds=seeds, spec=spec,
-        setting={**(setting or {}), "backbone": backbone or chosen.backbone}, changes=changes, start_from=start_from,
+def run_reproduction(arguments: ReproduceArguments) -> ReproductionTable:
+    """Run a paper's table, or go on with it, beside what was published; the result is also in `output`/table.json."""
+    table = get_table(arguments.table)
+    given = given_in(arguments)
+    spec = {name: value for name, value in given.items() if name in TaskSpec.model_fields}
+    if arguments.limit is not None:
+        spec["limit"] = as_limit(arguments.limit)
+    if arguments.data_dir is not None:
+        spec["data_dir"] = str(arguments.data_dir)
+    setting = {name: value for name, value in given.items() if name in Setting.model_fields}
+    experiment = Reproduction(
+        table, Path(arguments.output), tasks=arguments.tasks, lines=arguments.lines, seeds=arguments.seeds, spec=spec,
+        setting={**setting, "backbone": arguments.backbone or table.backbone}, changes=arguments.settings,
+        start_from=arguments.start_from, max_parallel=arguments.max_parallel,
     )  # fmt: skip
+    return run_experiment(experiment, arguments)
 
-    def say(text: str) -> None:
-        console.print(text, soft_wrap=True, markup=False)
 
-    def notice() -> None:
-        say("Ctrl-C: ending after this step, then saving. Press again to end at once.")
-
-    with interruptible(notice) as interrupted, runner(ray, workers, say) as run_jobs:
-        return made.run(say, partial(watch, console), interrupted, run_jobs)
+reproduce = accepts(ReproduceArguments, "reproduce")(run_reproduction)

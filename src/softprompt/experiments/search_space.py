@@ -13,13 +13,12 @@ import math
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from softprompt.errors import BadInput
 from softprompt.training.parsing import parse_settings
 
 TRIES = 100
-"""Draws in vain before all settings there are count as found."""
+"""Draws without a new setting after which all settings count as found."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,7 @@ class Range:
     whole: bool = False
 
     def draw(self, generator: random.Random) -> float:
-        """One value; not whole ones have three significant digits, so that a setting can be said again."""
+        """Draw a value; one that is not whole has three significant digits, so that a setting can be typed again."""
         low, high = (math.log(end) if self.log else end for end in (self.low, self.high))
         if self.whole and not self.log:
             return generator.randint(int(self.low), int(self.high))
@@ -41,14 +40,14 @@ class Range:
         return round(value) if self.whole else float(f"{value:.3g}")
 
 
-def parse_grid(words: Iterable[str]) -> dict[str, list[Any]]:
-    """FIELD=V1,V2 words as lists of values. Raises BadInput."""
-    found: dict[str, list[Any]] = {}
-    for word in words:
+def parse_grid(texts: Iterable[str]) -> dict[str, list[object]]:
+    """Read FIELD=V1,V2 as lists of values. Raises BadInput."""
+    found: dict[str, list[object]] = {}
+    for word in texts:
         name, equals, text = word.partition("=")
         if not equals or not name or not text:
             raise BadInput(f"--grid {word}: expected FIELD=V1,V2, for instance rates.prompt=0.1,0.3.")
-        values = _listed(text)
+        values = _parse_values(text)
         if name in found:
             raise BadInput(f"--grid {name} is given twice; give all its values at once: {name}=V1,V2.")
         if len({json.dumps(value) for value in values}) != len(values):
@@ -57,19 +56,19 @@ def parse_grid(words: Iterable[str]) -> dict[str, list[Any]]:
     return found
 
 
-def _listed(text: str) -> list[Any]:
+def _parse_values(text: str) -> list[object]:
     if text.startswith("["):
         try:
             return list(json.loads(text))
         except json.JSONDecodeError as error:
-            raise BadInput(f"--grid ...={text}: begins as a JSON list and is none ({error.msg}).") from None
+            raise BadInput(f"--grid ...={text}: begins as a JSON list and is not one ({error.msg}).") from None
     return [next(iter(parse_settings([f"x={part}"]).values())) for part in text.split(",") if part]
 
 
-def parse_ranges(words: Iterable[str]) -> dict[str, Range]:
-    """FIELD=LOW..HIGH words, with or without :log, as ranges. Raises BadInput."""
+def parse_ranges(texts: Iterable[str]) -> dict[str, Range]:
+    """Read FIELD=LOW..HIGH, with or without :log, as ranges. Raises BadInput."""
     found = {}
-    for word in words:
+    for word in texts:
         name, equals, text = word.partition("=")
         text, colon, scale = text.partition(":")
         ends = text.split("..")
@@ -91,25 +90,28 @@ def _is_whole(text: str) -> bool:
     return text.strip().lstrip("+-").isdecimal()
 
 
-def settings_of(
-    grid: Mapping[str, Sequence[Any]], ranges: Mapping[str, Range], draws: int | None, seed: int = 0
-) -> list[dict[str, Any]]:
-    """The settings, all different: every combination or, with `draws`, so many drawn. More draws begin as fewer do.
+def list_settings(
+    grid: Mapping[str, Sequence[object]], ranges: Mapping[str, Range], draws: int | None, seed: int = 0
+) -> list[dict[str, object]]:
+    """List different settings: every combination or, with `draws`, so many drawn. More draws begin as fewer do.
 
     Raises BadInput for names that are in both, for ranges without draws and where there are not so many settings.
     """
     both = set(grid) & set(ranges)
     if both:
         raise BadInput(f"{min(both)} is given with --grid and with --range; give one of them.")
+    empty = [name for name, values in grid.items() if not values]
+    if empty:
+        raise BadInput(f"--grid {empty[0]} has no value; give one or more.")
     if draws is None:
         if ranges:
             raise BadInput(f"--range {min(ranges)} is to be drawn from: say how many settings, --random N.")
         return [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
     generator = random.Random(seed)
-    found: dict[str, dict[str, Any]] = {}
+    found: dict[str, dict[str, object]] = {}
     for _ in range(draws):
         for _ in range(TRIES):
-            drawn = {name: generator.choice(values) for name, values in grid.items()}
+            drawn: dict[str, object] = {name: generator.choice(values) for name, values in grid.items()}
             drawn |= {name: between.draw(generator) for name, between in ranges.items()}
             if json.dumps(drawn) not in found:
                 found[json.dumps(drawn)] = drawn

@@ -19,9 +19,10 @@ from safetensors.torch import load_file
 import softprompt
 from softprompt.errors import BadArtefact, BadInput, Interrupted, RunFailed
 from softprompt.experiments.cluster.assignment import Assignment
-from softprompt.experiments.cluster.driver import runner
+from softprompt.experiments.cluster.driver import open_runner
 from softprompt.experiments.cluster.worker import Ended, Saved, share_jobs
 from softprompt.experiments.jobs import FINISHED, Job, JobSpec
+from softprompt.experiments.runner import JobBatch, Monitor
 from softprompt.experiments.sweep import Sweep
 from softprompt.recipes import Recipe, Setting
 from softprompt.runtime import ray_cluster
@@ -32,7 +33,7 @@ from softprompt.training.request import parse_arguments
 from tests.candidates import tiny_task
 from tests.command_line import Cli
 from tests.compare import assert_close
-from tests.many_runs import SETTINGS, cards, never_loaded, unwatched
+from tests.many_runs import SETTINGS, cards, never_loaded
 
 pytestmark = pytest.mark.processes
 GRID = [{"rates.prompt": rate, "length": length} for rate in (0.03, 0.3) for length in (1, 3)]
@@ -65,8 +66,8 @@ def cluster(said: list[str]) -> Iterator[Any]:
         patch.setenv("OMP_NUM_THREADS", "1")
         _start(ray)
         try:
-            with runner("auto", 2, said.append) as run_jobs:
-                yield run_jobs
+            with open_runner("auto", 2, said.append) as cluster:
+                yield cluster
             assert ray.is_initialized(), "who has started it ends it"
         finally:
             ray.shutdown()
@@ -76,12 +77,12 @@ def cluster(said: list[str]) -> Iterator[Any]:
 def alone(model: str, data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[int | None, Any]:
     """The same sweeps without Ray, without halving and with: folder and table."""
     folders = {halving: tmp_path_factory.mktemp("alone") / "run" for halving in (None, 2)}
-    return {h: (path, made(path, model, data, h).run(lambda _: None, unwatched)) for h, path in folders.items()}
+    return {h: (path, made(path, model, data, h).run()) for h, path in folders.items()}
 
 
 def made(output: Path, model: str, data: Path, halving: int | None = None, **words: Any) -> Sweep:
-    told = parse_arguments(RunArguments(data=data, backbone=model, settings=SETTINGS, **words))
-    return Sweep(output, told, GRID, seeds=2, halving=halving, max_parallel=2)
+    request = parse_arguments(RunArguments(data=data, backbone=model, settings=SETTINGS, **words))
+    return Sweep(output, request, GRID, seeds=2, halving=halving, max_parallel=2)
 
 
 def assert_same_runs(one: Path, other: Path) -> None:
@@ -122,7 +123,7 @@ def test_a_worker_is_killed_and_the_sweep_ends_as_it_would_have(
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     killer = Killer(said, tmp_path / "run")
-    found = made(tmp_path / "run", model, data).run(lambda _: None, killer.watch, run_jobs=cluster)
+    found = made(tmp_path / "run", model, data).run(Monitor(watch=killer.watch), cluster)
     assert any("died; its" in line for line in said)
     assert capsys.readouterr() == ("", ""), "Ray says nothing of its own"
     assert cluster.started == 3, "another has taken its place"
@@ -130,14 +131,14 @@ def test_a_worker_is_killed_and_the_sweep_ends_as_it_would_have(
     assert found == alone[None][1]
     assert_same_runs(tmp_path / "run", alone[None][0])
     # What was finished before is as it was, but for the cards that have got their test score.
-    chosen = {tmp_path / "run" / folder / FINISHED for folder in found["chosen"]["folders"]}
+    chosen = {tmp_path / "run" / folder / FINISHED for folder in found.chosen.folders}
     assert all(path.stat().st_mtime_ns == time for path, time in killer.finished.items() if path not in chosen)
 
 
 def test_halving_goes_rung_by_rung(
     cluster: Any, alone: dict[Any, Any], model: str, data: Path, tmp_path: Path
 ) -> None:  # fmt: skip
-    found = made(tmp_path / "run", model, data, 2).run(lambda _: None, unwatched, run_jobs=cluster)
+    found = made(tmp_path / "run", model, data, 2).run(runner=cluster)
     assert found == alone[2][1]
     assert_same_runs(tmp_path / "run", alone[2][0])
 
@@ -147,21 +148,21 @@ def test_an_interrupted_sweep_goes_on_without_ray(
 ) -> None:
     output = tmp_path / "run"
     with pytest.raises(Interrupted, match="The same command goes on from here"):
-        made(output, model, data).run(lambda _: None, unwatched, lambda: bool(cards(output)), cluster)
+        made(output, model, data).run(Monitor(interrupted=lambda: bool(cards(output))), cluster)
     assert 0 < len(cards(output)) < 8
     assert not list(output.rglob(".*")), "no part of a file is left"
-    assert made(output, model, data).run(lambda _: None, unwatched) == alone[None][1]
+    assert made(output, model, data).run() == alone[None][1]
 
 
 def test_an_error_of_a_worker_is_ours_and_names_the_folder_here(
     cluster: Any, model: str, data: Path, tmp_path: Path
 ) -> None:
     sweep = made(tmp_path / "run", model, data)
-    folder = sweep.candidates[1].jobs[0].folder
+    folder = sweep.settings[1].jobs[0].folder
     folder.mkdir(parents=True)
     (folder / "checkpoint.safetensors").write_bytes(b"nothing")
     with pytest.raises(BadArtefact) as caught:
-        sweep.run(lambda _: None, unwatched, run_jobs=cluster)
+        sweep.run(runner=cluster)
     assert str(caught.value).startswith(f"{folder} holds no run.json")
 
 
@@ -173,7 +174,7 @@ def test_a_comparison_goes_to_workers_with_the_runs_that_its_methods_read(
         assert (ray, workers) == ("auto", 2)
         yield cluster
 
-    monkeypatch.setattr("softprompt.experiments.compare.runner", same)
+    monkeypatch.setattr("softprompt.experiments.experiment.open_runner", same)
     sources = [str(alone[None][0] / "rates.prompt=0.3__length=3" / f"seed-{seed}") for seed in (0, 1)]
     started = cluster.started
     found = softprompt.compare(
@@ -182,7 +183,7 @@ def test_a_comparison_goes_to_workers_with_the_runs_that_its_methods_read(
         console=Console(quiet=True),
     )  # fmt: skip
     assert cluster.started == started, "the workers of before: the setting is the same"
-    assert [row["method"] for row in found["tasks"][0]["rows"]] == ["prompt_tuning", "attempt"]
+    assert [row.method for row in found.tasks[0].rows] == ["prompt_tuning", "attempt"]
     assert len(cards(tmp_path / "run")) == 2
 
 
@@ -190,55 +191,55 @@ def test_a_comparison_goes_to_workers_with_the_runs_that_its_methods_read(
 
 
 def jobs(folder: Path, count: int) -> list[Job]:
-    asked = JobSpec(task={}, setting=Setting(), recipe=Recipe(steps=6))
-    return [Job(f"run {i}", folder / str(i), asked, tiny_task()) for i in range(count)]
+    spec = JobSpec(task={}, setting=Setting(), recipe=Recipe(steps=6))
+    return [Job(f"run {i}", folder / str(i), spec, tiny_task()) for i in range(count)]
 
 
 def test_a_job_over_which_workers_die_is_tuned_alone_and_then_given_up(tmp_path: Path) -> None:
-    deal = Assignment(jobs(tmp_path, 3), None, None)
+    assignment = Assignment(JobBatch(jobs(tmp_path, 3), {}), None)
     for worker in (1, 2):
-        assert [deal.give(worker), deal.give(worker)] != [None, None]
-        assert deal.lose(worker) == 2
-    order = deal.give(3)
+        assert [assignment.give(worker), assignment.give(worker)] != [None, None]
+        assert assignment.lose(worker) == 2
+    order = assignment.give(3)
     assert order is not None
     assert order.name == "run 0", "in the order they had"
-    assert deal.give(3) is None, "who dies now has died over this one"
-    deal.lose(3)
-    assert deal.left == 2
-    assert deal.give(4).name == "run 1"  # type: ignore[union-attr]
-    deal.hear(4, Ended("run 1", None, {FINISHED: b"{}"}))
+    assert assignment.give(3) is None, "who dies now has died over this one"
+    assignment.lose(3)
+    assert assignment.left == 2
+    assert assignment.give(4).name == "run 1"  # type: ignore[union-attr]
+    assignment.receive(4, Ended("run 1", None, {FINISHED: b"{}"}))
     assert (tmp_path / "1" / FINISHED).read_bytes() == b"{}"
-    assert deal.give(4).name == "run 2"  # type: ignore[union-attr]
-    deal.hear(4, Ended("run 2", "it failed", {FINISHED: b"{}"}))
-    assert (deal.left, deal.failed) == (0, ["it failed"])
+    assert assignment.give(4).name == "run 2"  # type: ignore[union-attr]
+    assignment.receive(4, Ended("run 2", "it failed", {FINISHED: b"{}"}))
+    assert (assignment.left, assignment.failed) == (0, ["it failed"])
     with pytest.raises(RunFailed, match="run 0: 3 workers died over it"):
-        deal.check()
+        assignment.check()
 
 
 def test_a_job_that_gets_on_is_not_given_up(tmp_path: Path) -> None:
-    deal = Assignment(jobs(tmp_path, 1), None, None)
+    assignment = Assignment(JobBatch(jobs(tmp_path, 1), {}), None)
     for worker in range(10):
-        order = deal.give(worker)
+        order = assignment.give(worker)
         assert order is not None
         assert order.files == ({} if worker == 0 else {"checkpoint.safetensors": b"%d" % (worker - 1)})
-        deal.hear(worker, Saved("run 0", worker, False, {"checkpoint.safetensors": b"%d" % worker}))
-        deal.lose(worker)
-    deal.check()
+        assignment.receive(worker, Saved("run 0", worker, False, {"checkpoint.safetensors": b"%d" % worker}))
+        assignment.lose(worker)
+    assignment.check()
     for worker in (20, 21):
-        deal.give(worker)
-        deal.hear(worker, Saved("run 0", 9, False, {"checkpoint.safetensors": b"9"}))
-        deal.lose(worker)
+        assignment.give(worker)
+        assignment.receive(worker, Saved("run 0", 9, False, {"checkpoint.safetensors": b"9"}))
+        assignment.lose(worker)
     with pytest.raises(RunFailed, match="run 0"):
-        deal.check()
+        assignment.check()
 
 
 def test_a_job_leaves_its_worker_at_the_rung(tmp_path: Path) -> None:
-    deal = Assignment(jobs(tmp_path, 2), 4, None)
-    deal.give(1)
-    deal.give(1)
-    deal.hear(1, Saved("run 0", 4, False, {}))
-    deal.hear(1, Saved("run 1", 4, True, {}))
-    assert deal.held == {1: {"run 1"}}, "it stopped of itself, and is finished first"
+    assignment = Assignment(JobBatch(jobs(tmp_path, 2), {}, stop_at_step=4), None)
+    assignment.give(1)
+    assignment.give(1)
+    assignment.receive(1, Saved("run 0", 4, False, {}))
+    assignment.receive(1, Saved("run 1", 4, True, {}))
+    assert assignment.held == {1: {"run 1"}}, "it stopped of itself, and is finished first"
 
 
 @pytest.mark.parametrize(

@@ -1,43 +1,46 @@
-"""Dealing: which job waits, which worker has it, what has come back, and what becomes of it when a worker dies."""
+"""Job assignment: queue, leases per worker, results, retries after a crash."""
 
 from collections import Counter, deque
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from softprompt.errors import RunFailed
-from softprompt.experiments.cluster.worker import Ended, News, Saved, Seen, WorkItem
-from softprompt.experiments.jobs import FINISHED, Job
+from softprompt.experiments.cluster.worker import Ended, News, Saved, TrainingNews, WorkItem
+from softprompt.experiments.jobs import FINISHED
+from softprompt.experiments.runner import JobBatch
 from softprompt.recipes import Recipe
 from softprompt.runtime.files import read_folder, write_folder
 from softprompt.tasks import Task
 from softprompt.training.loop import Listener
 
 TRIES = 3
-"""Workers that may die over a job, none of which has brought it further than the one before."""
+"""Workers that may die over a job without bringing it further."""
 
 
 @dataclass
-class Elsewhere:
-    """A candidate as the driver sees it: what its worker has told."""
+class RemoteCandidate:
+    """A candidate as the driver sees it: what its worker has sent."""
 
     name: str
     recipe: Recipe
     task: Task
     step: int = 0
-    best: dict[str, Any] | None = None
+    best: dict[str, object] | None = None
     stopped: str | None = None
-    history: list[dict[str, Any]] = field(default_factory=list)
+    history: list[dict[str, object]] = field(default_factory=list)
 
 
 class Assignment:
-    """A list of jobs on its way through the hands of workers, which are told apart by numbers."""
+    """The jobs of a batch, dealt out to workers, which are known by numbers."""
 
-    def __init__(self, jobs: Sequence[Job], stop_at_step: int | None, listener: Listener | None) -> None:
-        self.jobs, self.stop_at_step, self.listener = {job.name: job for job in jobs}, stop_at_step, listener
+    def __init__(self, batch: JobBatch, listener: Listener | None) -> None:
+        self.jobs, self.stop_at_step, self.listener = (
+            {job.name: job for job in batch.jobs},
+            batch.stop_at_step,
+            listener,
+        )
         self.waiting = deque(self.jobs)
         self.held: dict[int, set[str]] = {}
-        self.seen = {job.name: Elsewhere(job.name, job.recipe, job.task) for job in jobs}
+        self.seen = {job.name: RemoteCandidate(job.name, job.recipe, job.task) for job in batch.jobs}
         self.failed: list[str] = []
         self.given_up: list[str] = []
         self._deaths: Counter[str] = Counter()
@@ -49,7 +52,7 @@ class Assignment:
         return len(self.waiting) + sum(map(len, self.held.values()))
 
     def give(self, worker: int) -> WorkItem | None:
-        """What `worker` is to do next; None when there is nothing that it should take now."""
+        """Take the next job off the queue for `worker`; None where it should take no job now."""
         held = self.held.setdefault(worker, set())
         if any(map(self._is_suspect, held)):
             return None
@@ -58,17 +61,17 @@ class Assignment:
             return None
         self.waiting.remove(name)
         held.add(name)
-        self.seen[name].history.clear()  # the worker tells it from its beginning
+        self.seen[name].history.clear()  # the worker sends it from its beginning
         return WorkItem(name, read_folder(self.jobs[name].folder))
 
     def _is_suspect(self, name: str) -> bool:
-        """Whether it is tuned alone, because the next worker to die over it shall be the last."""
+        """Tell whether a job is trained alone, because it is given up if one more worker dies over it."""
         return self._deaths[name] >= TRIES - 1
 
-    def hear(self, worker: int, news: News) -> None:
-        """Write what has come back, and show it."""
+    def receive(self, worker: int, news: News) -> None:
+        """Write the files that a worker sent, and show its progress."""
         match news:
-            case Seen():
+            case TrainingNews():
                 self._show(news)
             case Saved():
                 write_folder(self.jobs[news.name].folder, news.files, FINISHED)
@@ -81,17 +84,22 @@ class Assignment:
                 self.failed += [news.failure] if news.failure else []
                 self.held[worker].discard(news.name)
 
-    def _show(self, news: Seen) -> None:
+    def _show(self, news: TrainingNews) -> None:
         one = self.seen[news.name]
         one.recipe, one.step, one.best, one.stopped = news.recipe, news.step, news.best, news.stopped
         one.history += news.history
-        if self.listener:
-            {"stepped": self.listener.stepped, "evaluated": self.listener.evaluated, "ended": self.listener.ended}[
-                news.what
-            ](one)
+        if self.listener is None:
+            return
+        match news.event:
+            case "stepped":
+                self.listener.stepped(one)
+            case "evaluated":
+                self.listener.evaluated(one)
+            case "ended":
+                self.listener.ended(one)
 
     def lose(self, worker: int) -> int:
-        """Take back what a worker that died had; returns how many jobs that were."""
+        """Take back the jobs of a worker that died; return their number."""
         names = self.held.pop(worker, set())
         for name in sorted(names, key=[*self.jobs].index, reverse=True):
             self._deaths[name] += 1

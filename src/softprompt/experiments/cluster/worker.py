@@ -1,9 +1,9 @@
-"""A worker: one process of a Ray cluster with a copy of the backbone on its device. It knows nothing of Ray.
+"""A worker: one process of a Ray cluster with a copy of the backbone on its device. It imports nothing of Ray.
 
-It loads the backbone first. The driver calls `begin` once for each list of jobs and `turn` after `turn`: a turn brings
-the answer to what the worker asked, if anything, and returns what has happened since. A worker asks for a job whenever
-it has a place free. Its runs lie in a folder of its own, wherever it runs; what is written there goes to the driver as
-bytes, so the machines need no file system in common.
+It loads the backbone first. The driver calls `begin` once for each batch of jobs and `turn` after `turn`: a turn brings
+the answer to the worker's request, if it made one, and returns what has happened since. A worker requests a job
+whenever it has a place free. Its runs lie in a folder of its own, wherever it runs; what is written there goes to the
+driver as bytes, so the machines need no file system in common.
 """
 
 import os
@@ -16,23 +16,25 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from softprompt.backbones import Backbone
 from softprompt.errors import Interrupted, SoftPromptError
-from softprompt.experiments.jobs import FINISHED, Job, places, tune_jobs
+from softprompt.experiments.jobs import FINISHED, Job
+from softprompt.experiments.runner import JobBatch, train_jobs
 from softprompt.recipes import Recipe, Setting
 from softprompt.runtime.files import Files, read_folder, write_folder
 from softprompt.training.loop import Tuned
 from softprompt.training.run import Run, open_backbone
 
 PATIENCE = 0.5
-"""Seconds that a turn waits for news; so long, at most, a worker does not hear of Ctrl-C."""
+"""Seconds that a turn waits for news; at most so long it takes until a worker learns of Ctrl-C."""
+Event = Literal["stepped", "evaluated", "ended"]
 
 
 @dataclass(frozen=True)
 class WorkItem:
-    """A job for a worker: its name, and what the driver has of its folder."""
+    """A job for a worker: its name, and the files of its folder at the driver."""
 
     name: str
     files: Files
@@ -48,26 +50,26 @@ class Ready:
 
 
 @dataclass(frozen=True)
-class Asking:
+class JobRequest:
     """A place is free."""
 
 
 @dataclass(frozen=True)
-class Seen:
-    """For the driver's listener; `history` is what has been added since the last."""
+class TrainingNews:
+    """An event for the driver's listener; `history` is what has been added since the last."""
 
-    what: Literal["stepped", "evaluated", "ended"]
+    event: Event
     name: str
     recipe: Recipe
     step: int
-    best: dict[str, Any] | None
+    best: dict[str, object] | None
     stopped: str | None
-    history: list[dict[str, Any]]
+    history: list[dict[str, object]]
 
 
 @dataclass(frozen=True)
 class Saved:
-    """A checkpoint. `done`: it has taken its last step, and `Ended` will follow."""
+    """A checkpoint. `done`: the run has taken its last step, and `Ended` will follow."""
 
     name: str
     step: int
@@ -77,7 +79,7 @@ class Saved:
 
 @dataclass(frozen=True)
 class Ended:
-    """A finished run, and what failed in it."""
+    """A finished run, and its failure, if any."""
 
     name: str
     failure: str | None
@@ -92,20 +94,20 @@ class Note:
 
 
 @dataclass(frozen=True)
-class Through:
-    """Nothing is left of what was begun; `error` is what ended it, when something did."""
+class Idle:
+    """Nothing is left of what was begun; `error` is what ended it, if anything did."""
 
     error: SoftPromptError | None = None
 
 
-News = Ready | Asking | Seen | Saved | Ended | Note | Through
+News = Ready | JobRequest | TrainingNews | Saved | Ended | Note | Idle
 
 
 class Worker:
-    """What the driver calls from elsewhere, one call at a time; the work is done in a thread beside."""
+    """The object that the driver calls, one call at a time; training runs in a thread of its own."""
 
     def __init__(self, setting: Setting, place: str) -> None:
-        """`place` is where the backbone is found, when it is not where `setting` says."""
+        """Load the backbone from `place`, a name or path that holds on this machine."""
         self.setting, self.place = setting, place
         self.backbone: Backbone | None = None
         """Loaded before anything is begun."""
@@ -116,34 +118,28 @@ class Worker:
         self.bug: BaseException | None = None
         self.sent: dict[str, int] = {}
         """Lines of each run's history that the driver has."""
+        # A warning printed here is seen by no one: Ray's log of a worker is not shown.
         warnings.showwarning = lambda message, *_, **__: self.news.put(Note(str(message)))
-        threading.Thread(target=self._guarded, args=(self._load,), daemon=True).start()
+        threading.Thread(target=self._guard, args=(self._load,), daemon=True).start()
 
-    def begin(
-        self,
-        jobs: Sequence[Job],
-        floors: Mapping[str, dict[str, Any]],
-        workers: int,
-        max_parallel: int | None,
-        stop_at_step: int | None,
-    ) -> None:
-        """Start on `jobs`, of which `workers` workers each get a share, up to step `stop_at_step`; after `Ready`."""
+    def begin(self, batch: JobBatch, workers: int) -> None:
+        """Start on `batch`, of which `workers` workers each get a share; called after `Ready`."""
         backbone = self.backbone
         assert backbone is not None
 
         def work() -> None:
-            # Its own folder for a job: without the beginning of its path, the driver's.
-            known = {job.name: replace(job, folder=Path(f"{self.folder}{job.folder}")) for job in jobs}
-            most = share_jobs(len(jobs), workers, max_parallel or places(jobs, backbone))
-            while self._tuned(backbone, known, floors, most, stop_at_step):
+            # Each job has a folder here too: that of the driver, inside this worker's own.
+            known = {job.name: replace(job, folder=Path(f"{self.folder}{job.folder}")) for job in batch.jobs}
+            places = share_jobs(len(batch.jobs), workers, batch.places(backbone))
+            while self._train(backbone, known, batch, places):
                 pass
-            self.news.put(Through())
+            self.news.put(Idle())
 
         self.stopping.clear()
-        threading.Thread(target=self._guarded, args=(work,), daemon=True).start()
+        threading.Thread(target=self._guard, args=(work,), daemon=True).start()
 
     def turn(self, answers: Sequence[WorkItem | None], stop: bool) -> list[News]:
-        """Take the answer to an `Asking`, if there is one, and return what is new, after `PATIENCE` at the latest."""
+        """Take the answer to a `JobRequest`, if there is one, and return what is new, within `PATIENCE`."""
         if stop:
             self.stopping.set()
         for answer in answers:
@@ -163,14 +159,14 @@ class Worker:
         """Remove what is left of its folder."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _guarded(self, work: Callable[[], None]) -> None:
-        """Do `work`; what ends it goes to the driver."""
+    def _guard(self, work: Callable[[], None]) -> None:
+        """Do `work`; the error that ends it goes to the driver."""
         try:
             work()
         except Interrupted:
-            self.news.put(Through())
+            self.news.put(Idle())
         except SoftPromptError as error:
-            self.news.put(Through(self._plain(error)))
+            self.news.put(Idle(self._portable(error)))
         except BaseException as error:  # noqa: BLE001  # a bug; the next turn raises it
             self.bug = error
 
@@ -180,73 +176,69 @@ class Worker:
         self.backbone = backbone
         self.news.put(Ready(socket.gethostname(), os.getpid(), str(backbone.device)))
 
-    def _tuned(
-        self,
-        backbone: Backbone,
-        jobs: Mapping[str, Job],
-        floors: Mapping[str, dict[str, Any]],
-        max_parallel: int,
-        stop_at_step: int | None,
-    ) -> int:
-        """Tune what is given until nothing more is; returns how many jobs that were."""
-        given = 0
+    def _train(self, backbone: Backbone, jobs: Mapping[str, Job], batch: JobBatch, places: int) -> int:
+        """Train jobs until the driver has no more to give; return their number."""
+        count = 0
 
-        def asked() -> Iterator[Job]:
-            nonlocal given
+        def request_jobs() -> Iterator[Job]:
+            nonlocal count
             while True:
-                self.news.put(Asking())
-                order = self.answers.get()
-                if order is None:
+                self.news.put(JobRequest())
+                item = self.answers.get()
+                if item is None:
                     return
-                given += 1
-                job = jobs[order.name]
+                count += 1
+                job = jobs[item.name]
                 self.sent[job.name] = 0
-                write_folder(job.folder, order.files, FINISHED)
+                write_folder(job.folder, item.files, FINISHED)
                 yield job
 
         def send(job: Job, failure: str | None) -> None:
-            said = None if failure is None else failure.replace(str(self.folder), "")
-            self.news.put(Ended(job.name, said, read_folder(job.folder)))
+            shown = None if failure is None else failure.replace(str(self.folder), "")
+            self.news.put(Ended(job.name, shown, read_folder(job.folder)))
             shutil.rmtree(job.folder)
 
-        def send_saved(run: Run) -> None:
+        def send_checkpoint(run: Run) -> None:
             candidate = run.candidate
             self.news.put(Saved(candidate.name, candidate.step, candidate.done, read_folder(run.folder)))
 
-        tune_jobs(
-            backbone, asked(), floors, listener=self, max_parallel=max_parallel, ended=send, saved=send_saved,
-            stop_at_step=stop_at_step,
-            tokens_per_pass=self.setting.tokens_per_pass, interrupted=self.stopping.is_set,
+        train_jobs(
+            backbone, request_jobs(), batch, places=places, listener=self, on_end=send, on_checkpoint=send_checkpoint,
+            interrupted=self.stopping.is_set,
         )  # fmt: skip
-        return given
+        return count
 
-    def _plain(self, error: SoftPromptError) -> SoftPromptError:
-        """The same as an error that travels: of a class that is made from its message alone."""
+    def _portable(self, error: SoftPromptError) -> SoftPromptError:
+        """Return `error` as one that can be pickled: of a class that is made from its message alone."""
         kind = next(kind for kind in type(error).__mro__ if "__init__" not in vars(kind))
-        found: SoftPromptError = kind(str(error).replace(str(self.folder), ""))
-        return found
+        portable: SoftPromptError = kind(str(error).replace(str(self.folder), ""))
+        return portable
 
-    # A listener.
+    def on_step(self, candidate: Tuned) -> None:
+        """Send a step."""
+        self._send("stepped", candidate)
 
-    def stepped(self, candidate: Tuned) -> None:
-        self._see("stepped", candidate)
+    def on_evaluation(self, candidate: Tuned) -> None:
+        """Send an evaluation."""
+        self._send("evaluated", candidate)
 
-    def evaluated(self, candidate: Tuned) -> None:
-        self._see("evaluated", candidate)
+    def on_end(self, candidate: Tuned) -> None:
+        """Send the end of a run."""
+        self._send("ended", candidate)
 
-    def ended(self, candidate: Tuned) -> None:
-        self._see("ended", candidate)
+    # As training.loop.Listener names them.
+    stepped, evaluated, ended = on_step, on_evaluation, on_end
 
-    def _see(self, what: Literal["stepped", "evaluated", "ended"], candidate: Tuned) -> None:
+    def _send(self, event: Event, candidate: Tuned) -> None:
         new = candidate.history[self.sent[candidate.name] :]
         self.sent[candidate.name] = len(candidate.history)
         best = candidate.best and dict(candidate.best)
         self.news.put(
-            Seen(what, candidate.name, candidate.recipe, candidate.step, best, candidate.stopped, new)
-        )  # fmt: skip
+            TrainingNews(event, candidate.name, candidate.recipe, candidate.step, best, candidate.stopped, new)
+        )
 
 
 def share_jobs(jobs: int, workers: int, most: int) -> int:
-    """How many of `jobs` each of `workers` has at a time, at most `most`, so that all are busy to the end."""
+    """Return how many of `jobs` each of `workers` has at a time, at most `most`, so that all are busy to the end."""
     rounds = -(-jobs // (workers * most))
     return -(-jobs // (workers * rounds))

@@ -1,20 +1,20 @@
-"""report.html: a comparison as one page that needs nothing else. Inline SVG, no script, light and dark."""
+"""report.html: a comparison as one page without dependencies. Inline SVG, no script, light and dark."""
 
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from html import escape
-from typing import Any
 
-from softprompt.experiments.reports.comparison_tables import FLOORS, HEADS, rows_of
+from softprompt.experiments.reports.comparison_tables import FLOORS, HEADS, task_rows
 from softprompt.experiments.reports.svg_plots import (
     Curve,
     Point,
-    colour,
+    color,
     interval,
     learning_curves,
     near,
     score_against,
 )
+from softprompt.experiments.tables import ComparisonTable, MethodRow, TaskComparison
 from softprompt.tasks.metrics import percent
 
 STYLE = """
@@ -63,80 +63,82 @@ details { margin-top: 1rem; } summary { cursor: pointer; color: var(--quiet); }
 """
 
 
-def as_page(found: Mapping[str, Any]) -> str:
-    """The whole page."""
-    notes = "".join(f"<li>{escape(note)}</li>" for note in found["notes"])
-    versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
-    sections = "".join(_section(part) for part in found["tasks"])
+def as_page(table: ComparisonTable) -> str:
+    """Render report.html."""
+    notes = "".join(f"<li>{escape(note)}</li>" for note in table.notes)
+    versions = ", ".join(f"{name} {version}" for name, version in table.versions.items())
+    sections = "".join(_section(part) for part in table.tasks)
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(found['title'])}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n"
-        f"<h1>{escape(found['title'])}</h1>\n<ul>{notes}</ul>\n{sections}\n"
+        f"<title>{escape(table.title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n"
+        f"<h1>{escape(table.title)}</h1>\n<ul>{notes}</ul>\n{sections}\n"
         f'<p class="quiet">{escape(versions)}</p>\n</body>\n</html>\n'
     )
 
 
-def _section(part: Mapping[str, Any]) -> str:
+def _section(part: TaskComparison) -> str:
     plots = [
         _figure(
-            "Learning curves", learning_curves(_curves(part["rows"]), f"dev {part['metric']}"),
+            "Learning curves", learning_curves(_curves(part.rows), f"dev {part.metric}"),
             "Mean over seeds on the dev examples that choose the checkpoint; the band is one standard deviation to "
-            "each side.", _legend(part["rows"]),
+            "each side.", _legend(part.rows),
         ),
-        _scatter(part, "Score against parameters", "trained values", lambda row: row["trainable"], log=True),
+        _scatter(part, "Score against parameters", "trained values", lambda row: row.trainable, log=True),
     ]  # fmt: skip
-    if all(row.get("costs") for row in part["rows"]):
+    if all(row.costs for row in part.rows):
         plots.append(
             _scatter(
-                part, "Score against time", "minutes of training, alone", lambda row: row["costs"]["minutes"],
+                part, "Score against time", "minutes of training, alone", _minutes,
                 about="Minutes of all training steps of one run, timed for each method alone. ",
             )
         )  # fmt: skip
     return (
-        f'<h2>{escape(part["task"])}</h2>\n<p class="quiet">{escape(part["metric"])} on {part["test_examples"]:,} test '
-        f"examples; baseline {escape(part['baseline'])}</p>\n{_table(part)}\n{_tried(part)}\n"
+        f'<h2>{escape(part.task)}</h2>\n<p class="quiet">{escape(part.metric)} on {part.test_examples:,} test '
+        f"examples; baseline {escape(part.baseline)}</p>\n{_table(part)}\n{_tried(part)}\n"
         f'<div class="plots">{"".join(plots)}</div>\n'
     )
 
 
-def _table(part: Mapping[str, Any]) -> str:
+def _minutes(row: MethodRow) -> float:
+    assert row.costs is not None
+    return row.costs.minutes
+
+
+def _table(part: TaskComparison) -> str:
     heads = "".join(f"<th>{escape(head)}</th>" for head in (*HEADS[:3], "", *HEADS[3:]))
-    rows = rows_of(part)
-    floors = len(rows) - len(part["rows"])
+    rows = task_rows(part)
+    floors = len(rows) - len(part.rows)
     lines = [_line([escape(row[0]), row[1], row[2], "", *row[3:]], "floor") for row in rows[:floors]]
-    reach = max(
-        [1e-9, *(abs(row["difference"][end]) for row in part["rows"] if row["difference"] for end in ("low", "high"))]
-    )
-    for i, (text, row) in enumerate(zip(rows[floors:], part["rows"], strict=True)):
-        difference = row["difference"]
-        drawn = "" if difference is None else interval(
-            difference["low"], difference["mean"], difference["high"], reach, difference["verdict"]
-        )  # fmt: skip
-        name = f'<span class="dot" style="background:{colour(i)}"></span>{escape(text[0])}'
+    differences = [row.difference for row in part.rows if row.difference]
+    reach = max([1e-9, *(abs(end) for one in differences for end in (one.low, one.high))])
+    for i, (text, row) in enumerate(zip(rows[floors:], part.rows, strict=True)):
+        one = row.difference
+        drawn = "" if one is None else interval(one.low, one.mean, one.high, reach, one.verdict)
+        name = f'<span class="dot" style="background:{color(i)}"></span>{escape(text[0])}'
         lines.append(_line([name, text[1], text[2], drawn, *text[3:]], "", text[3]))
     return f'<div class="scroll"><table><thead><tr>{heads}</tr></thead><tbody>{"".join(lines)}</tbody></table></div>'
 
 
 def _line(cells: Sequence[str], kind: str, verdict: str = "") -> str:
-    """Cells that are HTML already; the fifth is the verdict."""
+    """Render a table row of cells that are HTML already; the fifth is the verdict."""
     made = "".join(
         f'<td class="{verdict}">{cell}</td>' if i == 4 else f"<td>{cell}</td>" for i, cell in enumerate(cells)
     )
     return f'<tr class="{kind}">{made}</tr>'
 
 
-def _tried(part: Mapping[str, Any]) -> str:
-    """The settings that each method tried, folded away."""
-    if not all(row.get("tried") for row in part["rows"]):
+def _tried(part: TaskComparison) -> str:
+    """Render the settings that each method tried, folded away."""
+    if not all(row.tried for row in part.rows):
         return ""
     lines = []
-    for row in part["rows"]:
-        for one in row["tried"]:
-            rates = ", ".join(f"{group} {rate:.3g}" for group, rate in one["rates"].items())
-            chosen = "chosen" if one["factor"] == row["factor"] else ""
-            cells = [escape(row["label"]), f"x{one['factor']:g}", escape(rates), f"{100 * one['dev']:.1f}",
-                     chosen, escape(one["stopped"] or "")]  # fmt: skip
+    for row in part.rows:
+        for one in row.tried or ():
+            rates = ", ".join(f"{group} {rate:.3g}" for group, rate in one.rates.items())
+            chosen = "chosen" if one.factor == row.factor else ""
+            cells = [escape(row.label), f"x{one.factor:g}", escape(rates), f"{100 * one.dev:.1f}",
+                     chosen, escape(one.stopped or "")]  # fmt: skip
             lines.append(f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>")
     heads = "".join(f"<th>{head}</th>" for head in ("", "rates", "learning rates", "dev", "", "stopped"))
     return (
@@ -150,36 +152,42 @@ def _figure(title: str, plot: str, caption: str, legend: str = "") -> str:
     return f"<figure><h3>{escape(title)}</h3>{plot}{legend}<figcaption>{escape(caption)}</figcaption></figure>"
 
 
-def _legend(rows: Sequence[Mapping[str, Any]]) -> str:
+def _legend(rows: Sequence[MethodRow]) -> str:
     items = "".join(
-        f'<li><span class="dot" style="background:{colour(i)}"></span>{escape(row["label"])}</li>'
+        f'<li><span class="dot" style="background:{color(i)}"></span>{escape(row.label)}</li>'
         for i, row in enumerate(rows)
     )
     return f'<ul class="legend">{items}</ul>'
 
 
-def _curves(rows: Sequence[Mapping[str, Any]]) -> list[Curve]:
-    """Mean and standard deviation over seeds at every step that all seeds have evaluated."""
+def _curves(rows: Sequence[MethodRow]) -> list[Curve]:
+    """Return mean and standard deviation over seeds at every step that all seeds have evaluated."""
     curves = []
     for row in rows:
-        runs = [dict(map(tuple, run)) for run in row["curves"]]
+        runs = [dict(run) for run in row.curves]
         points = []
         for step in sorted(set.intersection(*(set(run) for run in runs))):
             values = [run[step] for run in runs]
             mean, spread = statistics.mean(values), statistics.stdev(values) if len(values) > 1 else 0.0
             points.append((step, mean, mean - spread, mean + spread))
-        curves.append(Curve(row["label"], points))
+        curves.append(Curve(row.label, points))
     return curves
 
 
 def _scatter(
-    part: Mapping[str, Any], title: str, x_label: str, x: Callable[[Any], float], *, log: bool = False, about: str = ""
+    part: TaskComparison,
+    title: str,
+    x_label: str,
+    x: Callable[[MethodRow], float],
+    *,
+    log: bool = False,
+    about: str = "",
 ) -> str:
-    points = [Point(row["label"], x(row), row["mean"], row["deviation"] or 0.0) for row in part["rows"]]
-    floors = [(FLOORS[name], value) for name, value in part["floors"].items()]
+    points = [Point(row.label, x(row), row.mean, row.deviation or 0.0) for row in part.rows]
+    floors = [(FLOORS[name], value) for name, value in part.floors.items()]
     shown = near(points, floors)
     hidden = ", ".join(f"{name} {percent(value)}" for name, value in floors if (name, value) not in shown)
     caption = f"{about}Mean over seeds, one standard deviation to each side."
     caption += " Dashed: what a method must beat." if shown else ""
     caption += f" Outside of the plot: {hidden}." if hidden else ""
-    return _figure(title, score_against(points, x_label, f"test {part['metric']}", shown, log=log), caption)
+    return _figure(title, score_against(points, x_label, f"test {part.metric}", shown, log=log), caption)

@@ -1,58 +1,22 @@
-"""What came out, beside what was published: cells of a table, as JSON, Markdown and for a terminal."""
+"""A reproduced table beside the published one: its cells from finished runs, Markdown, rows for a terminal."""
 
 import json
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from softprompt.evaluation.bootstrap import bootstrap
+from softprompt.experiments.tables import Cell, ReproductionTable, TableColumn
 from softprompt.recipes.tables import Column, Line, Score, as_number
 from softprompt.runs.prompt import load_prompt
 from softprompt.tasks import Task
 from softprompt.tasks.metrics import percent
 
 
-@dataclass(frozen=True)
-class Cell:
-    """One line of a table on one task: all its seeds. Scores lie between 0 and 1."""
-
-    line: str
-    task: str
-    metric: str
-    scores: list[float]
-    """Of test, a seed each."""
-    dev: list[float]
-    other: list[float]
-    """Of test, read the other way: generated where the score ranks the choices, and the reverse."""
-    unparsable: float
-    """Share of generated test answers that were none of the choices, mean over seeds."""
-    interval: tuple[float, float] | None
-    """95 % bootstrap interval of the mean; None where each seed has other test examples."""
-    steps: list[int]
-    """Of the checkpoints that dev chose."""
-    stopped: list[str | None]
-    """Why a run ended before its last step: not finite, or out of patience."""
-    trainable: int
-    published: Score | None
-
-    @property
-    def mean(self) -> float:
-        return statistics.mean(self.scores)
-
-    @property
-    def deviation(self) -> float | None:
-        return statistics.stdev(self.scores) if len(self.scores) > 1 else None
-
-    def as_json(self) -> dict[str, Any]:
-        return {**asdict(self), "mean": self.mean, "deviation": self.deviation}
-
-
-def cell_of(folders: Sequence[Path], tasks: Sequence[Task], column: Column, line: Line) -> Cell:
-    """The cell of finished runs, a seed each; `tasks` are what each was tuned on."""
+def make_cell(folders: Sequence[Path], tasks: Sequence[Task], column: Column, line: Line) -> Cell:
+    """Read the cell of finished runs, one for each seed; `tasks` are what each was trained on."""
     cards = [load_prompt(folder).card for folder in folders]
-    metric = "+".join(named(part, tasks[0].metrics) for part in column.metric.split("+"))
+    metric = "+".join(find_metric(part, tasks[0].metrics) for part in column.metric.split("+"))
     scores = [_value(card.scores["test"]["metrics"], metric) for card in cards]
     others = [card.scores[name] for card in cards for name in ("test_generated", "test_ranked") if name in card.scores]
     generated = [c.scores["test" if tasks[0].scoring == "generated" else "test_generated"] for c in cards if others]
@@ -69,95 +33,96 @@ def cell_of(folders: Sequence[Path], tasks: Sequence[Task], column: Column, line
         stopped=[card.stopped for card in cards],
         trainable=cards[0].trainable,
         published=line.published.get(column.task),
+        mean=statistics.mean(scores),
+        deviation=statistics.stdev(scores) if len(scores) > 1 else None,
     )
 
 
-def named(metric: str, metrics: Sequence[str]) -> str:
-    """The name that a task gives a metric: "f1" is its f1(CLASS)."""
+def find_metric(metric: str, metrics: Sequence[str]) -> str:
+    """Return the name that a task gives a metric: "f1" is its f1(CLASS)."""
     return next(name for name in metrics if name == metric or name.startswith(f"{metric}("))
 
 
-def as_markdown(found: Mapping[str, Any]) -> str:
-    """A table of Markdown: floors, what was published, what came out, and the gap between the two."""
-    columns = found["columns"]
+def as_markdown(table: ReproductionTable) -> str:
+    """Render table.md: floors, what was published, what came out, and the gap between the two."""
+    columns, heads = table.columns, " | ".join(column.heading for column in table.columns)
     lines = [
-        f"# {found['title']}: {found['backbone']}",
+        f"# {table.title}: {table.backbone}",
         "",
-        f"Protocol {found['protocol']}, {found['seeds']} seed{'s' if found['seeds'] > 1 else ''}"
-        + (f" (it asks for {found['protocol_seeds']})" if found["seeds"] < found["protocol_seeds"] else "")
+        f"Protocol {table.protocol}, {table.seeds} seed{'s' if table.seeds > 1 else ''}"
+        + (f" (it asks for {table.protocol_seeds})" if table.seeds < table.protocol_seeds else "")
         + ". Mean of test over seeds, standard deviation, 95 % bootstrap interval in brackets; in percent.",
         "",
-        f"| | {' | '.join(c['heading'] for c in columns)} | mean |",
+        f"| | {heads} | mean |",
         f"|---|{'---|' * len(columns)}---|",
-        *(f"| {' | '.join(row)} |" for row in printed_rows(found, intervals=True)),
+        *(f"| {' | '.join(row)} |" for row in table_rows(table, intervals=True)),
         "",
-        "Metrics: " + ", ".join(f"{c['heading']} {metric_of(found, c)}" for c in columns) + ".",
-        "Test rows: " + ", ".join(f"{c['heading']} {found['rows'][c['task']]['test']:,}" for c in columns
-                                  if c["task"] in found["rows"]) + ".",
+        "Metrics: " + ", ".join(f"{c.heading} {_metric(table, c)}" for c in columns) + ".",
+        "Test rows: " + ", ".join(f"{c.heading} {table.rows[c.task]['test']:,}" for c in columns
+                                  if c.task in table.rows) + ".",
         "",
-        *(f"Stopped before its last step: `{cell['line']}` on {cell['task']}, seed {seed}: {why}.\n"
-          for cell in found["cells"] for seed, why in enumerate(cell["stopped"]) if why),
+        *(f"Stopped before its last step: `{cell.line}` on {cell.task}, seed {seed}: {why}.\n"
+          for cell in table.cells for seed, why in enumerate(cell.stopped) if why),
         "## Answers read the other way",
         "",
         "Where the score above ranks the choices, the same prompts generating freely, and the reverse: mean over "
         "seeds, and in brackets the share of generated answers that were none of the choices.",
         "",
-        f"| | {' | '.join(c['heading'] for c in columns)} |",
+        f"| | {heads} |",
         f"|---|{'---|' * len(columns)}",
-        *(f"| {' | '.join(row)} |" for row in other_rows(found)),
+        *(f"| {' | '.join(row)} |" for row in other_rows(table)),
         "",
     ]  # fmt: skip
     return "\n".join(lines)
 
 
-def printed_rows(found: Mapping[str, Any], *, intervals: bool = False) -> list[list[str]]:
-    """Rows of text: a title, a cell a task, the mean over tasks where all are there."""
-    tasks = [column["task"] for column in found["columns"]]
-    cells = {(cell["line"], cell["task"]): cell for cell in found["cells"]}
+def table_rows(table: ReproductionTable, *, intervals: bool = False) -> list[list[str]]:
+    """Return rows of text: a title, a cell for each task, the mean over tasks where all are there."""
+    tasks = [column.task for column in table.columns]
+    cells = {(cell.line, cell.task): cell for cell in table.cells}
     rows = []
     for floor, title in (("majority", "commonest answer"), ("zero_shot", "no prompt (zero-shot)")):
-        values = [_floor(found, task, floor) for task in tasks]
+        values = [_floor(table, task, floor) for task in tasks]
         rows.append([title, *map(_shown, values), _mean(values)])
-    ran = {line["line"] for line in found["lines"]}
-    for line in found["published"]:
-        if line["line"] not in ran:
-            values = [line["scores"].get(task) for task in tasks]
-            rows.append([f"{line['title']} (quoted)", *map(_quoted, values), _mean_quoted(values)])
-    quoted = {line["line"]: line["scores"] for line in found["published"]}
-    for line in found["lines"]:
-        own = [cells.get((line["line"], task)) for task in tasks]
-        means = [cell and cell["mean"] for cell in own]
-        published = quoted.get(line["line"])
-        title = f"{line['title']}, ours" if published else f"`{line['title']}`"
+    ran = {line.line for line in table.lines}
+    for quoted in table.published:
+        if quoted.line not in ran:
+            scores = [quoted.scores.get(task) for task in tasks]
+            rows.append([f"{quoted.title} (quoted)", *map(_quoted, scores), _mean_quoted(scores)])
+    by_line = {line.line: line.scores for line in table.published}
+    for line in table.lines:
+        own = [cells.get((line.line, task)) for task in tasks]
+        means = [None if cell is None else cell.mean for cell in own]
+        published = by_line.get(line.line)
+        title = f"{line.title}, ours" if published else f"`{line.title}`"
         rows.append([title, *(_cell(cell, intervals) for cell in own), _mean(means)])
         if published:
-            values = [published.get(task) for task in tasks]
-            rows.append([f"{line['title']}, published", *map(_quoted, values), _mean_quoted(values)])
-            gaps = [_gap(mean, value) for mean, value in zip(means, values, strict=True)]
+            scores = [published.get(task) for task in tasks]
+            rows.append([f"{line.title}, published", *map(_quoted, scores), _mean_quoted(scores)])
+            gaps = [_gap(mean, score) for mean, score in zip(means, scores, strict=True)]
             rows.append(["gap", *gaps, ""])
     return rows
 
 
-def other_rows(found: Mapping[str, Any]) -> list[list[str]]:
-    """Rows of the scores that the other way of reading answers gives, with the share of answers outside the choices."""
-    cells = {(cell["line"], cell["task"]): cell for cell in found["cells"]}
+def other_rows(table: ReproductionTable) -> list[list[str]]:
+    """Return rows of the scores that the other way of reading answers gives, with the share outside the choices."""
+    cells = {(cell.line, cell.task): cell for cell in table.cells}
     rows = []
-    for line in found["lines"]:
-        own = [cells.get((line["line"], column["task"])) for column in found["columns"]]
+    for line in table.lines:
+        own = [cells.get((line.line, column.task)) for column in table.columns]
         shown = [
-            f"{percent(statistics.mean(c['other']))} ({percent(c['unparsable'])})" if c and c["other"] else "-"
-            for c in own
+            f"{percent(statistics.mean(c.other))} ({percent(c.unparsable)})" if c and c.other else "-" for c in own
         ]
-        rows.append([f"`{line['title']}`", *shown])
+        rows.append([f"`{line.title}`", *shown])
     return rows
 
 
-def metric_of(found: Mapping[str, Any], column: Mapping[str, str]) -> str:
-    return next((c["metric"] for c in found["cells"] if c["task"] == column["task"]), column["metric"])
+def _metric(table: ReproductionTable, column: TableColumn) -> str:
+    return next((cell.metric for cell in table.cells if cell.task == column.task), column.metric)
 
 
 def _interval(folders: Sequence[Path], tasks: Sequence[Task], metrics: Sequence[str]) -> tuple[float, float] | None:
-    """None where the runs were tested on different examples."""
+    """Measure the interval of the mean; None where the runs were tested on different examples."""
     test = tasks[0].examples["test"]
     if any(task.examples["test"] != test for task in tasks) or len(test) < 2:
         return None
@@ -172,18 +137,18 @@ def _value(metrics: Mapping[str, float], metric: str) -> float:
     return statistics.mean(metrics[part] for part in metric.split("+"))
 
 
-def _floor(found: Mapping[str, Any], task: str, floor: str) -> float | None:
-    scores = found["floors"].get(task)
-    metric = next((cell["metric"] for cell in found["cells"] if cell["task"] == task), None)
-    return None if scores is None or metric is None else _value(scores[floor]["metrics"], metric)
+def _floor(table: ReproductionTable, task: str, floor: str) -> float | None:
+    scores = table.floors.get(task)
+    metric = next((cell.metric for cell in table.cells if cell.task == task), None)
+    return None if scores is None or metric is None else _value(scores[floor].metrics, metric)
 
 
-def _cell(cell: Mapping[str, Any] | None, intervals: bool) -> str:
+def _cell(cell: Cell | None, intervals: bool) -> str:
     if cell is None:
         return "-"
-    spread = "" if cell["deviation"] is None else f" ± {percent(cell['deviation'])}"
-    bounds = cell["interval"] if intervals else None
-    return percent(cell["mean"]) + spread + (f" [{percent(bounds[0])}, {percent(bounds[1])}]" if bounds else "")
+    spread = "" if cell.deviation is None else f" ± {percent(cell.deviation)}"
+    bounds = cell.interval if intervals else None
+    return percent(cell.mean) + spread + (f" [{percent(bounds[0])}, {percent(bounds[1])}]" if bounds else "")
 
 
 def _shown(value: float | None) -> str:

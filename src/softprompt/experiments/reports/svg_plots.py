@@ -1,4 +1,4 @@
-"""Plots as inline SVG: no library, no script. Colours are CSS variables (--c0 ...), so light and dark share a file."""
+"""Plots as inline SVG: no library, no script. Colors are CSS variables (--c0 ...), so light and dark share a file."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -8,10 +8,10 @@ from html import escape
 WIDTH, HEIGHT = 560, 340
 WIDE = 1140
 LEFT, RIGHT, TOP, BOTTOM = 52, 16, 14, 44
-COLOURS = 10
-"""How many of --c0 ... there are; further entries take them again, dashed."""
+COLORS = 10
+"""Number of colors, --c0 ...; further entries take them again, dashed."""
 LABEL = 13
-"""Pixels that a label is high."""
+"""Height of a label in pixels."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Axis:
-    """Values on a stretch of pixels."""
+    """A scale from values to pixels."""
 
     low: float
     high: float
@@ -56,7 +56,7 @@ class Axis:
 
 
 def ticks(low: float, high: float, about: int = 5) -> list[float]:
-    """Round numbers from `low` to `high`, about so many."""
+    """Return round numbers from `low` to `high`, about so many."""
     rough = (high - low) / about
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(power * factor for factor in (1, 2, 2.5, 5, 10) if rough <= power * factor * 1.0000001)
@@ -65,7 +65,7 @@ def ticks(low: float, high: float, about: int = 5) -> list[float]:
 
 
 def learning_curves(curves: Sequence[Curve], y_label: str) -> str:
-    """Lines with bands against steps; scores between 0 and 1, shown in percent."""
+    """Draw lines with bands against steps; scores between 0 and 1, shown in percent."""
     x = Axis(*_room([p[0] for c in curves for p in c.points], 0.0), LEFT, WIDE - RIGHT)
     y = _score_axis([value for c in curves for p in c.points for value in p[1:]])
     parts = [_frame(x, y, "step", y_label, _plain)]
@@ -73,14 +73,14 @@ def learning_curves(curves: Sequence[Curve], y_label: str) -> str:
         upper = [f"{x(at):.1f},{y(high):.1f}" for at, _, _, high in curve.points]
         lower = [f"{x(at):.1f},{y(low):.1f}" for at, _, low, _ in reversed(curve.points)]
         middle = " ".join(f"{x(at):.1f},{y(value):.1f}" for at, value, _, _ in curve.points)
-        parts.append(f'<polygon class="band" style="fill:{colour(i)}" points="{" ".join(upper + lower)}"/>')
-        dash = ' stroke-dasharray="5 3"' if i >= COLOURS else ""
+        parts.append(f'<polygon class="band" style="fill:{color(i)}" points="{" ".join(upper + lower)}"/>')
+        dash = ' stroke-dasharray="5 3"' if i >= COLORS else ""
         parts.append(
-            f'<polyline class="line" style="stroke:{colour(i)}"{dash} points="{middle}"><title>{escape(curve.label)}'
+            f'<polyline class="line" style="stroke:{color(i)}"{dash} points="{middle}"><title>{escape(curve.label)}'
             "</title></polyline>"
         )
         parts += [
-            f'<circle style="fill:{colour(i)}" cx="{x(at):.1f}" cy="{y(value):.1f}" r="2.5"><title>'
+            f'<circle style="fill:{color(i)}" cx="{x(at):.1f}" cy="{y(value):.1f}" r="2.5"><title>'
             f"{escape(curve.label)}, step {at:g}: {100 * value:.1f}</title></circle>"
             for at, value, _, _ in curve.points
         ]
@@ -90,7 +90,15 @@ def learning_curves(curves: Sequence[Curve], y_label: str) -> str:
 def score_against(
     points: Sequence[Point], x_label: str, y_label: str, floors: Sequence[tuple[str, float]], *, log: bool = False
 ) -> str:
-    """Points with their spread and their names, and the floors as lines."""
+    """Draw points with their spread and their names, and the floors as lines.
+
+    Args:
+      points: Scores between 0 and 1 against x.
+      x_label: Name of the horizontal axis.
+      y_label: Name of the vertical axis.
+      floors: Names and scores.
+      log: Whether the horizontal axis is logarithmic.
+    """
     low, high = _room([point.x for point in points], 0.12, log=log)
     x = Axis(low, high, LEFT, WIDTH - RIGHT, log)
     y = _score_axis([*_reached(points), *(value for _, value in floors)])
@@ -102,10 +110,10 @@ def score_against(
     for i, point in enumerate(points):
         at, up, down = x(point.x), y(point.y + point.spread), y(point.y - point.spread)
         parts.append(
-            f'<line class="line" style="stroke:{colour(i)}" x1="{at:.1f}" x2="{at:.1f}" y1="{up:.1f}" y2="{down:.1f}"/>'
+            f'<line class="line" style="stroke:{color(i)}" x1="{at:.1f}" x2="{at:.1f}" y1="{up:.1f}" y2="{down:.1f}"/>'
         )
         parts.append(
-            f'<circle style="fill:{colour(i)}" cx="{at:.1f}" cy="{y(point.y):.1f}" r="5"><title>{escape(point.label)}: '
+            f'<circle style="fill:{color(i)}" cx="{at:.1f}" cy="{y(point.y):.1f}" r="5"><title>{escape(point.label)}: '
             f"{100 * point.y:.1f}, {escape(x_label)} {_plain(point.x)}</title></circle>"
         )
     parts += _labels(points, x, y)
@@ -113,23 +121,33 @@ def score_against(
 
 
 def interval(low: float, mean: float, high: float, reach: float, verdict: str, width: int = 150) -> str:
-    """A difference with its interval on a scale from -reach to reach, zero in the middle."""
+    """Draw a difference with its interval on a scale from -reach to reach, zero in the middle.
+
+    Args:
+      low: Lower end of the interval.
+      mean: The difference.
+      high: Upper end of the interval.
+      reach: End of the scale.
+      verdict: better, worse or tie: the CSS class.
+      width: In pixels.
+    """
     x = Axis(-reach, reach, 4, width - 4)
-    said = f"{100 * mean:+.1f}, from {100 * low:+.1f} to {100 * high:+.1f}: {verdict}"
+    title = f"{100 * mean:+.1f}, from {100 * low:+.1f} to {100 * high:+.1f}: {verdict}"
     return (
         f'<svg class="interval {verdict}" viewBox="0 0 {width} 18" width="{width}" height="18" role="img" '
-        f'aria-label="{said}"><title>{said}</title><line class="zero" x1="{x(0):.1f}" x2="{x(0):.1f}" y1="0" y2="18"/>'
+        f'aria-label="{title}"><title>{title}</title>'
+        f'<line class="zero" x1="{x(0):.1f}" x2="{x(0):.1f}" y1="0" y2="18"/>'
         f'<line class="reach" x1="{x(low):.1f}" x2="{x(high):.1f}" y1="9" y2="9"/>'
         f'<circle cx="{x(mean):.1f}" cy="9" r="4"/></svg>'
     )
 
 
-def colour(index: int) -> str:
-    return f"var(--c{index % COLOURS})"
+def color(index: int) -> str:
+    return f"var(--c{index % COLORS})"
 
 
 def near(points: Sequence[Point], floors: Sequence[tuple[str, float]]) -> list[tuple[str, float]]:
-    """The floors that can be shown without making the points' differences small."""
+    """Return the floors that can be shown without making the points' differences small."""
     low, high = min(_reached(points)), max(_reached(points))
     reach = high - low
     return [(name, value) for name, value in floors if low - 1.5 * reach <= value <= high + reach]
@@ -140,7 +158,7 @@ def _reached(points: Sequence[Point]) -> list[float]:
 
 
 def score_range(values: Sequence[float]) -> tuple[float, float]:
-    """The stretch of an axis that holds `values` with some room on each side."""
+    """Return the range of an axis that holds `values` with some room on each side."""
     return _room(values, 0.06)
 
 
@@ -149,7 +167,7 @@ Box = tuple[float, float, float, float]
 
 
 def _labels(points: Sequence[Point], x: Axis, y: Axis) -> list[str]:
-    """Names beside their points, on the first side where nothing else stands; else further off, with a line."""
+    """Draw names beside their points, on the first side that is free; else further off, with a line."""
     taken: list[Box] = [(x(p.x) - 6, y(p.y) - 6, x(p.x) + 6, y(p.y) + 6) for p in points]
     parts = []
     for point in sorted(points, key=lambda p: -p.y):
@@ -181,8 +199,8 @@ def _meet(one: Box, other: Box) -> bool:
     return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 
-def _frame(x: Axis, y: Axis, x_label: str, y_label: str, said: Callable[[float], str]) -> str:
-    """Grid, ticks and names of the axes."""
+def _frame(x: Axis, y: Axis, x_label: str, y_label: str, format_tick: Callable[[float], str]) -> str:
+    """Draw grid, ticks and names of the axes."""
     floor, right = HEIGHT - BOTTOM, x.end
     parts = []
     for tick in y.ticks():
@@ -190,7 +208,9 @@ def _frame(x: Axis, y: Axis, x_label: str, y_label: str, said: Callable[[float],
         parts.append(f'<text class="tick" text-anchor="end" x="{LEFT - 7}" y="{y(tick) + 4:.1f}">{100 * tick:g}</text>')
     for tick in x.ticks():
         parts.append(f'<line class="grid" x1="{x(tick):.1f}" x2="{x(tick):.1f}" y1="{floor}" y2="{floor + 4}"/>')
-        parts.append(f'<text class="tick" text-anchor="middle" x="{x(tick):.1f}" y="{floor + 17}">{said(tick)}</text>')
+        parts.append(
+            f'<text class="tick" text-anchor="middle" x="{x(tick):.1f}" y="{floor + 17}">{format_tick(tick)}</text>'
+        )
     parts.append(f'<line class="axis" x1="{LEFT}" x2="{right}" y1="{floor}" y2="{floor}"/>')
     middle = (LEFT + right) / 2
     parts.append(f'<text class="label" text-anchor="middle" x="{middle}" y="{HEIGHT - 8}">{escape(x_label)}</text>')
@@ -207,7 +227,7 @@ def _score_axis(values: Sequence[float]) -> Axis:
 
 
 def _room(values: Sequence[float], share: float, *, log: bool = False) -> tuple[float, float]:
-    """The range of `values` with `share` of it on each side; never empty."""
+    """Return the range of `values` with `share` of it on each side; never empty."""
     ends = [math.log10(v) if log else v for v in (min(values), max(values))]
     if ends[1] - ends[0] < 1e-9:
         ends = [ends[0] - 0.5, ends[1] + 0.5] if log else [ends[0] - abs(ends[0]) * 0.1 - 0.01, ends[1] * 1.1 + 0.01]
@@ -221,7 +241,7 @@ def _plain(value: float) -> str:
 
 
 def _short(value: float) -> str:
-    """1000 as 1k, 1000000 as 1M."""
+    """Format 1000 as 1k, 1000000 as 1M."""
     for size, letter in ((1e6, "M"), (1e3, "k")):
         if value >= size:
             return f"{value / size:g}{letter}"
