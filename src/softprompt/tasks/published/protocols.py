@@ -49,7 +49,7 @@ class Protocol:
     strict: bool = False
     """Whether one generated answer outside the choices makes the whole score 0."""
     defects: Mapping[str, Callable[[Entry], Entry]] = field(default_factory=dict)
-    """Name -> what puts a defect of the published code into an entry."""
+    """Name -> function that puts a defect of the published code into an entry."""
     few_dev: bool = True
     """Whether a few-shot run selects on as few examples as it trains on."""
 
