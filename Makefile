@@ -1,5 +1,5 @@
 # make demo   set up .venv, tune two prompts on the shipped data and model, answer two messages
-# make test   set up .venv, lint, check types, run the tests
+# make test   set up .venv, lint, check types, run the tests; says how long each part took
 # make bench  measure speed and memory beside HF PEFT into results/bench (an hour; nothing else should run)
 
 PYTHON ?= python3
@@ -27,14 +27,16 @@ demo: $(READY)
 	$(BIN)/softprompt predict runs/demo/dept "I was charged twice for the same kettle" "where is my parcel?"
 	$(BIN)/softprompt predict runs/demo/superpos "I was charged twice for the same kettle" "where is my parcel?"
 
+# $(call timed,NAME,COMMAND) runs a command and prints how many seconds it took.
+timed = @echo '$(2)'; began=$$(date +%s); $(2); code=$$?; echo "$(1): $$(($$(date +%s) - began)) s"; exit $$code
+
 check: $(READY)
-	$(BIN)/ruff format --check .
-	$(BIN)/ruff check .
-	$(BIN)/mypy
-	$(BIN)/lint-imports
+	$(call timed,lint,$(BIN)/ruff format --check . && $(BIN)/ruff check .)
+	$(call timed,types,$(BIN)/mypy)
+	$(call timed,imports,$(BIN)/lint-imports)
 
 test: check
-	$(BIN)/python -m pytest -n auto --dist worksteal
+	$(call timed,tests,$(BIN)/python -m pytest -n auto --dist worksteal)
 
 CASES := smollm2-short smollm2-medium smollm2-long smollm2-short-20 smollm2-medium-20 smollm2-long-20 t5-dept
 BENCH := $(BIN)/python bench

@@ -64,8 +64,8 @@ def real_flops(case: Case, backbone: Backbone, batch: list[Any]) -> tuple[float,
     Frozen weights need no gradient. A target's last token is not computed.
     """
     config: Any = backbone.model.config
-    sources = [backbone.size(e, targets=False) for e in batch]
-    targets = [len(backbone.target_ids(e)) for e in batch]
+    sources = [backbone.tokens.size(e, targets=False) for e in batch]
+    targets = [len(backbone.tokens.target_ids(e)) for e in batch]
     rows = dict(case.options).get("length", case.length)
     linear = {name: p.numel() for name, p in backbone.model.named_parameters() if p.ndim == 2 and "embed" not in name}
     head = 4 * backbone.d * backbone.v * sum(targets)

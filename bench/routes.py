@@ -136,7 +136,7 @@ def _one_run(backbone: Seq2Seq, columns: int | None) -> None:
         states: Tensor = encoder(inputs_embeds=embeds, attention_mask=nn.functional.pad(mask, (0, more)).long())[0]
         return states[:, : ids.shape[1]]
 
-    backbone._encoded = encoded  # type: ignore[method-assign]
+    backbone.encoder_states = encoded  # type: ignore[method-assign]
 
 
 def peft(case: Case, dtype: str, count: int) -> tuple[Step, Any]:
@@ -146,7 +146,9 @@ def peft(case: Case, dtype: str, count: int) -> tuple[Step, Any]:
     backbone = load_backbone(case.backbone, dtype=dtype, max_source=512)  # for its tokenizer, and the same examples
     batches, table = steps(case, backbone, count), start(backbone, case.length)
     pad, seq2seq = backbone.pad, isinstance(backbone, Seq2Seq)
-    sides = [[(backbone.source_ids(e, 512)[0], backbone.target_ids(e)) for e in batch] for batch in batches]
+    sides = [
+        [(backbone.tokens.source_ids(e, 512)[0], backbone.tokens.target_ids(e)) for e in batch] for batch in batches
+    ]
     model: Any = backbone.model
     _as_it_was(model)
     model.set_input_embeddings(backbone.embedding.table) if not seq2seq else model.get_encoder().set_input_embeddings(

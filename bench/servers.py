@@ -24,10 +24,11 @@ from softprompt.backbones import Backbone, Seq2Seq, load_backbone
 from softprompt.runs.external import make_prompt, unscored_card
 from softprompt.runs.prompt import PromptCard, load_prompt
 from softprompt.runtime.files import write_json, write_tensors
-from softprompt.serving.engine.engine import Batching, Engine
+from softprompt.serving.engine.batching import Batching
+from softprompt.serving.engine.engine import Engine
 from softprompt.serving.engine.requests import Generate, Rank
 from softprompt.serving.limits import Limits
-from softprompt.serving.preprocess import Preprocessor, ranked
+from softprompt.serving.preprocess import Preprocessor
 from softprompt.serving.prompt_store import PromptStore
 from softprompt.serving.store_folder import BASE
 from softprompt.tasks import Example
@@ -84,7 +85,7 @@ class Ours:
         backbone = load_backbone(name)
         self.engine = Engine(backbone, Batching.on(backbone.device, **batching))
         self.engine.ends = frozenset()  # so that every answer has the same number of tokens
-        self.asker = Preprocessor(self.engine, PromptStore(folder, backbone), Limits())
+        self.preprocessor = Preprocessor(self.engine, PromptStore(folder, backbone), Limits())
         self.spent: dict[str, float] = {}
         self._measured()
         self.engine.start()
@@ -118,18 +119,20 @@ class Ours:
     async def _one(self, kind: str, asked: Asked, tokens: int) -> Any:
         name, texts = name_of(asked.prompt), [asked.text]
         if kind == "classify":
-            read = self.asker.to_rank(name, texts, raw=False, choices=None if asked.prompt >= 0 else self.choices)[0]
-            job = Rank(read.question, ranked(read))
-            self.engine.submit(job)
-            return await self.engine.rank(job)
-        read = self.asker.to_generate(name, texts, raw=False, max_tokens=tokens, default=tokens)[0]
+            read = self.preprocessor.prepare_ranking(
+                name, texts, raw=False, choices=None if asked.prompt >= 0 else self.choices
+            )[0]
+            request = Rank(read.question, read.ranking)
+            self.engine.submit(request)
+            return await self.engine.rank(request)
+        read = self.preprocessor.prepare_generation(name, texts, raw=False, max_tokens=tokens, default=tokens)[0]
         made = Generate(read.question, tokens, strip=True)
         self.engine.submit(made)
         return "".join([piece.text async for piece in self.engine.generate(made)])
 
     @property
     def choices(self) -> list[str]:
-        return self.asker.bank.get(name_of(0)).card.choices
+        return self.preprocessor.store.get(name_of(0)).card.choices
 
     def _measured(self) -> None:
         """Note how long each part of the engine's work takes, and how many rows it does it for."""
@@ -169,7 +172,7 @@ class Peft:
         owner.set_input_embeddings(table)
         self.model.generation_config.eos_token_id = None  # type: ignore[union-attr]  # as ours: no answer ends earlier
         words = load_prompt(folder / name_of(0)).card.choices
-        self.choices = [token for (token,) in self.backbone.choice_ids(words)]  # of one token each
+        self.choices = [token for (token,) in self.backbone.tokens.choice_ids(words)]  # of one token each
         self.made: Any = None
         self.adapters = 0
 
@@ -214,7 +217,7 @@ class Peft:
     @torch.inference_mode()
     def _answer(self, kind: str, prompt: int, texts: Sequence[str]) -> list[Any]:
         self.made.set_adapter(name_of(prompt), inference_mode=True)
-        ids, mask = self._padded([self.backbone.source_ids(Example(text), MOST)[0] for text in texts])
+        ids, mask = self._padded([self.backbone.tokens.source_ids(Example(text), MOST)[0] for text in texts])
         if kind == "classify":
             start = self.model.config.decoder_start_token_id if self.seq2seq else None
             more = {"decoder_input_ids": torch.full((len(ids), 1), start)} if self.seq2seq else {"logits_to_keep": 1}
@@ -230,8 +233,8 @@ class Peft:
     def _padded(self, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
         """On the left for a decoder that continues them, on the right for an encoder."""
         left = not self.seq2seq
-        mask = self.backbone._fill([[1] * len(row) for row in rows], 0, left=left)
-        return self.backbone._fill(rows, self.backbone.pad, left=left), mask
+        mask = self.backbone.pad_rows([[1] * len(row) for row in rows], 0, left=left)
+        return self.backbone.pad_rows(rows, self.backbone.pad, left=left), mask
 
 
 SERVERS: dict[str, Callable[[str, Path, dict[str, Any]], Ours | Peft]] = {"ours": Ours, "peft": Peft}

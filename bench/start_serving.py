@@ -4,7 +4,7 @@
 
 Writes so many run folders (each its own files), starts `softprompt serve` on them, and measures the seconds until it
 takes requests, its resident memory then, after every name was listed a page at a time, and after some prompts were
-asked. The bank's own listing is timed in this process, too: first, and again.
+asked. The store's own listing is timed in this process, too: first, and again.
 """
 
 import argparse
@@ -42,18 +42,18 @@ def write_many(folder: Path, backbone: Any, count: int) -> None:
 
 
 def listing(folder: Path, backbone: Any) -> dict[str, float]:
-    """Seconds of the bank's own."""
+    """Measure the seconds of the store's own listing."""
     began = time.perf_counter()
-    bank = PromptStore(folder, backbone)
+    store = PromptStore(folder, backbone)
     first = time.perf_counter() - began
     times = []
     for _ in range(20):
         began = time.perf_counter()
-        bank.entry(name_of(0))
+        store.entry(name_of(0))
         times.append(time.perf_counter() - began)
     (folder / "touch").mkdir()  # the folder has changed: it is listed again
     began = time.perf_counter()
-    bank.entry(name_of(0))
+    store.entry(name_of(0))
     again = time.perf_counter() - began
     (folder / "touch").rmdir()
     return {"open_seconds": first, "look_up_seconds": statistics.median(times), "list_again_seconds": again}

@@ -8,7 +8,6 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 
-from softprompt.tasks import Split, Task
 from softprompt.tasks.published.entry import Entry
 
 PASSAGE = "The mill stands by the river. It was built by two brothers in 1871."
@@ -131,7 +130,3 @@ def rte(root: Path, n: int = 40, ending: str = ".jsonl") -> Path:
     write_rows(root / f"glue/rte/train{ending}", numbered(n))
     write_rows(root / f"glue/rte/validation{ending}", numbered(n + 10)[n:])
     return root
-
-
-def sources(task: Task, split: Split) -> list[str]:
-    return [example.source for example in task.examples[split]]

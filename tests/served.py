@@ -1,4 +1,4 @@
-"""What the tests of the server share: prompts of every kind on disk, and a server that lives inside a test."""
+"""Write prompts of every kind, and run a server inside a test."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -17,7 +17,8 @@ from softprompt.runs.external import make_prompt
 from softprompt.runs.fingerprint import fingerprint
 from softprompt.runs.prompt import Prompt, PromptCard
 from softprompt.runs.run_folder import versions
-from softprompt.serving.engine.engine import Batching, Engine
+from softprompt.serving.engine.batching import Batching
+from softprompt.serving.engine.engine import Engine
 from softprompt.serving.http.app import make_app
 from softprompt.serving.http.auth import Keys
 from softprompt.serving.limits import Limits

@@ -7,11 +7,19 @@ from pathlib import Path
 
 import pytest
 
-SOURCE = Path(__file__).parent.parent / "src" / "softprompt"
+TESTS = Path(__file__).parent
+SOURCE = TESTS.parent / "src" / "softprompt"
 ROOMS = sorted(path.name for path in SOURCE.iterdir() if path.is_dir() and path.name != "__pycache__")
-TO_REWRITE = {
-    "backbones", "cli", "evaluation", "experiments", "methods", "serving", "training",
-}  # fmt: skip
+TO_REWRITE = {"experiments", "training"}
+
+NOT_MIRRORED = {
+    "methods/test_equations.py": "the papers' equations, of parts in prompts/ and offsets/ and of those combined",
+    "test_extension.py": "what is added from outside the package",
+    "runs/test_written_by_0_1_0.py": "folders that version 0.1.0 wrote, of every kind",
+    "runs/test_sources.py": "runs whose prompts another run mixes: all verbs, from start_from.py to predict.py",
+    "runs/formats/test_peft.py": "peft_export.py and peft_import.py, each read by the other and by PEFT",
+}
+"""Test files, by path or by name, that are not named after one module, and what they test instead."""
 
 NEVER_FIRST = {"of", "as", "by", "behind"}
 """Words that begin no docstring and no help."""
@@ -163,3 +171,40 @@ def test_a_class_name_means_one_thing() -> None:
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                 homes.setdefault(node.name, []).append(str(path.relative_to(SOURCE)))
     assert {name: places for name, places in homes.items() if len(places) > 1} == {}
+
+
+def test_no_test_file_imports_from_another() -> None:
+    """What two test files share is a fixture of a conftest.py or stands in a module beside tiny.py."""
+    found = [
+        f"{path.relative_to(TESTS)}:{node.lineno}: {module}"
+        for path in TESTS.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for module in imported(node)
+        if module.startswith("tests.") and any(part.startswith("test_") for part in module.split("."))
+    ]
+    assert not found, "\n".join(found)
+
+
+def imported(node: ast.AST) -> list[str]:
+    """List the modules that a statement may import."""
+    if isinstance(node, ast.ImportFrom):
+        return [f"{node.module or ''}.{name.name}" for name in node.names]
+    return [name.name for name in node.names] if isinstance(node, ast.Import) else []
+
+
+def test_test_files_mirror_the_source() -> None:
+    """A test file outside the root of tests/ is named after a module or a package in the same place."""
+    unnamed = [
+        str(path.relative_to(TESTS))
+        for path in TESTS.rglob("test_*.py")
+        if path.parent != TESTS
+        and not {str(path.relative_to(TESTS)), path.name} & NOT_MIRRORED.keys()
+        and not any(one.exists() for one in mirrored(path))
+    ]
+    assert not unnamed, f"name these after a module, or say in NOT_MIRRORED what they test: {unnamed}"
+
+
+def mirrored(test: Path) -> tuple[Path, Path]:
+    """List the module and the package that a test file may be named after."""
+    package = SOURCE / test.parent.relative_to(TESTS) / test.stem.removeprefix("test_")
+    return package.with_suffix(".py"), package

@@ -23,7 +23,7 @@ from softprompt.training.candidate import Candidate, make_candidate
 from softprompt.training.gradients import Gradients
 from softprompt.training.loop import tune
 from tests import tiny
-from tests.training.test_loop import candidate, tiny_task
+from tests.candidates import candidate, tiny_task
 
 # One step's examples cannot be halved evenly: some candidates have fewer than there are distributed.
 BANK: list[tuple[str, dict[str, Any]]] = [

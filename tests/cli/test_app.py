@@ -1,67 +1,51 @@
 """The command line as a user meets it, on tiny models in local folders."""
 
-import csv
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+import typer
 
 import softprompt
-from softprompt.cli import app, main
+from softprompt.cli.app import VERBS, Verbs, app
 from softprompt.errors import Interrupted
 from softprompt.methods.registry import BASELINES, METHODS
 from softprompt.training.candidate import Candidate
 from tests import tiny
+from tests.candidates import candidate
+from tests.command_line import QUICK, Cli
 from tests.compare import assert_same_tensors
-from tests.training.test_loop import candidate, tiny_task
-
-Cli = Callable[..., tuple[int, str, str]]
-QUICK = ("--steps", "4", "--batch", "4", "--set", "evaluate_every=2", "--set", "length=3")
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return tiny.save_tiny("llama", tmp_path_factory.mktemp("models") / "llama")
-
-
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
-    """A CSV of forty rows, told apart by one word."""
-    path = tmp_path / "messages.csv"
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["text", "label"])
-        for i in range(5):
-            writer.writerows([f"{e.source} {'yes ' * i}".strip(), e.target] for e in tiny_task().examples["train"])
-    return path
-
-
-@pytest.fixture
-def cli(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Cli:
-    def run(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["softprompt", *map(str, words)])
-        with pytest.raises(SystemExit) as exit:
-            main()
-        captured = capsys.readouterr()
-        code = exit.value.code
-        return (code if isinstance(code, int) else 0 if code is None else 1), captured.out, captured.err
-
-    return run
-
-
-def test_the_verbs_are_these() -> None:
-    names = [command.name or command.callback.__name__ for command in app.registered_commands if command.callback]
-    assert names == [
-        "train", "check", "sweep", "reproduce", "compare", "distil", "evaluate", "predict", "serve", "show", "list",
+def test_the_verbs_are_these_and_their_help_is_what_the_list_says() -> None:
+    assert list(VERBS) == [
+        "train", "check", "sweep", "compare", "reproduce", "distil", "evaluate", "predict", "serve", "show", "list",
         "env", "export", "import",
     ]  # fmt: skip
+    group = typer.main.get_command(app)
+    assert isinstance(group, Verbs)
+    for name, (_, text) in VERBS.items():
+        assert group.get_command(None, name).help.split("\n")[0] == text
+
+
+def test_help_and_version_load_no_model_code(tmp_path: Path) -> None:
+    script = (
+        "import sys\n"
+        "from softprompt.cli import main\n"
+        "sys.argv = ['softprompt', sys.argv[1]]\n"
+        "try:\n    main()\nexcept SystemExit:\n    pass\n"
+        "heavy = {'torch', 'transformers', 'numpy', 'peft', 'scipy', 'ray', 'datasets'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    for word, shown in (("--help", "reproduce"), ("--version", softprompt.__version__)):
+        done = subprocess.run([sys.executable, "-c", script, word], capture_output=True, text=True, check=True)
+        assert shown in done.stdout
 
 
 def test_train_evaluate_predict_show_with_three_flags(cli: Cli, data: Path, model: str, tmp_path: Path) -> None:
@@ -239,6 +223,7 @@ def test_list_methods_counts_for_a_backbone_without_its_weights(
     assert "only methods" in err
 
 
+@pytest.mark.processes
 def test_ctrl_c_saves_and_resume_ends_where_an_uninterrupted_run_does(data: Path, model: str, tmp_path: Path) -> None:
     from safetensors.torch import load_file
 
@@ -351,6 +336,16 @@ def test_a_step_is_counted_in_examples_or_in_tokens(
     assert code == 2
     assert "batch=4 and tokens_per_step=40" in out + err
     assert not (tmp_path / "run").exists()
+
+
+def test_a_run_may_be_as_long_as_its_epochs(cli: Cli, data: Path, model: str, tmp_path: Path) -> None:
+    given = ("--data", data, "--backbone", model, "--batch", "8", "--epochs", "2", "--set", "length=3")
+    assert cli("train", *given, "--output", tmp_path / "run")[0] == 0
+    recipe = json.loads((tmp_path / "run" / "run.json").read_text())["recipe"]
+    assert (recipe["steps"], recipe["epochs"]) == (2 * 32 // 8, None)
+    code, _, err = cli("train", *given, "--steps", "3", "--output", tmp_path / "other")
+    assert code == 2
+    assert "steps and epochs are both given" in " ".join(err.split())
 
 
 def test_label_words_are_what_the_model_says(cli: Cli, data: Path, model: str, tmp_path: Path) -> None:

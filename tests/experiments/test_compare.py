@@ -21,12 +21,11 @@ from softprompt.experiments.reports.comparison_tables import as_csv, as_latex, a
 from softprompt.experiments.reports.html_page import as_page
 from softprompt.experiments.reports.svg_figure import as_picture
 from softprompt.experiments.reports.svg_plots import Axis, Curve, Point, learning_curves, near, score_against, ticks
-from softprompt.training.arguments import parse_arguments
+from softprompt.training.arguments import RunArguments
+from softprompt.training.request import parse_arguments
 from tests import tiny
-from tests.cli.test_app import Cli, cli
-from tests.experiments.test_reproduce import after, data_folder, never_loaded, unwatched
-
-__all__ = ["cli"]  # a fixture
+from tests.command_line import Cli
+from tests.many_runs import after, data_folder, never_loaded, unwatched
 
 METHODS = ["prompt_tuning", "dept", "superpos"]
 SETTINGS = {"steps": 4, "batch": 4, "evaluate_every": 2, "length": 2, "rank": 2, "sampled": 8, "pool": None}
@@ -116,7 +115,7 @@ def test_an_interrupted_comparison_goes_on_to_the_same_table(
     steps: int, done: tuple[Path, dict[str, Any]], words: dict[str, Any], compare: Run, tmp_path: Path
 ) -> None:
     """Inside the tries of the first task, inside its other seeds, inside the second task."""
-    told = [parse_arguments(task=task, **words) for task in ("glue/rte", "cb")]
+    told = [parse_arguments(RunArguments(task=task, **words)) for task in ("glue/rte", "cb")]
     made = Comparison(
         tmp_path, [one.task for one in told], told[0].setting, make_entrants(METHODS, SETTINGS, 256), seeds=2, budget=2,
         baseline="prompt_tuning",
@@ -191,7 +190,7 @@ def test_a_method_that_cannot_be_made_here_is_refused_before_the_first_step(comp
     ("more", "error", "message"),
     [
         ({"methods": ["dept"]}, BadInput, "two or more"),
-        ({"methods": ["dept", "dpt"]}, UnknownName, "Did you mean 'dept'"),
+        ({"methods": ["dept", "deptt"]}, UnknownName, "Did you mean 'dept'"),
         ({"methods": ["dept", "dept"]}, BadInput, "each method once"),
         ({"methods": ["dept", "superpos", "spot"]}, BadInput, "--start-from"),
         ({"baseline": "adept"}, UnknownName, "baseline"),

@@ -11,7 +11,7 @@ from softprompt.recipes import Recipe, Setting
 from softprompt.training.loop import tune
 from softprompt.training.progress import TrainingView
 from tests import tiny
-from tests.training.test_loop import candidate, tiny_task
+from tests.candidates import candidate, tiny_task
 
 
 def jobs(count: int) -> list[Job]:

@@ -23,34 +23,14 @@ from softprompt.tasks.published.catalogue import find, load_task
 from softprompt.tasks.published.spec import TaskSpec
 from softprompt.training.candidate import Candidate
 from tests import tiny
-from tests.cli.test_app import Cli, cli
+from tests.command_line import Cli
 from tests.compare import assert_same_tensors
+from tests.many_runs import after, data_folder, never_loaded, rows, unwatched
 from tests.published import write_rows
-
-__all__ = ["cli"]  # a fixture
 
 TASKS, LINES = ["rte", "cb"], ["prompt_tuning", "dept"]
 CHANGES = {"steps": 4, "batch": 4, "evaluate_every": 2, "length": 2, "rank": 2, "pool": None}
 CHOICES = "true false neither"  # of CB
-WORDS = ["the parcel is late", "my invoice wrong", "how do i log in", "very good", "really bad"]
-
-
-def rows(n: int, classes: int, columns: tuple[str, str]) -> list[dict[str, Any]]:
-    return [
-        {columns[0]: f"{WORDS[i % 5]} {'red ' * (i % 7)}", columns[1]: f"{WORDS[i % 3]} {i}", "label": i % classes,
-         "idx": i}
-        for i in range(n)
-    ]  # fmt: skip
-
-
-def data_folder(root: Path) -> Path:
-    for task, classes, columns in (
-        ("glue/rte", 2, ("sentence1", "sentence2")), ("superglue/cb", 3, ("premise", "hypothesis")),
-        ("superglue/boolq", 2, ("question", "passage")),
-    ):  # fmt: skip
-        write_rows(root / task / "train.jsonl", rows(40, classes, columns))
-        write_rows(root / task / "validation.jsonl", rows(52, classes, columns)[40:])
-    return root
 
 
 @pytest.fixture(scope="module")
@@ -98,27 +78,6 @@ def folders(output: Path) -> list[Path]:
 
 def tensors(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(folder / "method.safetensors")
-
-
-@contextmanager
-def unwatched(runs: list[Any]) -> Any:
-    yield None
-
-
-def after(steps: int) -> Callable[[], bool]:
-    """Says yes from the call on that comes before step `steps` + 1."""
-    calls = 0
-
-    def interrupted() -> bool:
-        nonlocal calls
-        calls += 1
-        return calls > steps
-
-    return interrupted
-
-
-def never_loaded(*_: Any, **__: Any) -> None:
-    raise AssertionError("a backbone was loaded")
 
 
 # A whole table

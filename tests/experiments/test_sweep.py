@@ -21,31 +21,14 @@ import softprompt
 from softprompt.errors import BadInput, Interrupted, UnknownName
 from softprompt.experiments.sweep import Sweep, folder_name
 from softprompt.training import finish
-from softprompt.training.arguments import parse_arguments
+from softprompt.training.arguments import RunArguments
 from softprompt.training.candidate import Candidate
-from tests import tiny
-from tests.cli.test_app import Cli, cli
+from softprompt.training.request import parse_arguments
+from tests.command_line import Cli
 from tests.compare import assert_same_tensors
-from tests.experiments.test_reproduce import after, never_loaded, unwatched
-from tests.training.test_loop import tiny_task
+from tests.many_runs import SETTINGS, after, cards, never_loaded, unwatched
 
-__all__ = ["cli"]  # a fixture
-
-SETTINGS = {"steps": 4, "batch": 4, "evaluate_every": 2, "length": 2, "pool": None}
 GRID = {"rates.prompt": [0.01, 0.1, 0.3], "length": [1, 3]}
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return tiny.save_tiny("llama", tmp_path_factory.mktemp("models") / "llama")
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("data") / "messages.jsonl"
-    rows = [{"text": e.source + " yes" * i, "label": e.target} for i in range(5) for e in tiny_task().examples["train"]]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
 
 
 Run = Callable[..., dict[str, Any]]
@@ -65,13 +48,6 @@ def whole(sweep: Run, tmp_path_factory: pytest.TempPathFactory) -> dict[int | No
     """Twelve runs, four at a time, without halving and with; tests read them and leave them as they are."""
     folders = {halving: tmp_path_factory.mktemp("whole") / "run" for halving in (None, 3)}
     return {halving: (path, sweep(path, max_parallel=4, halving=halving)) for halving, path in folders.items()}
-
-
-def cards(output: Path) -> dict[str, dict[str, Any]]:
-    return {
-        str(path.parent.relative_to(output)): json.loads(path.read_text())
-        for path in output.rglob("seed-*/prompt.json")
-    }
 
 
 def test_a_sweep_runs_every_setting_and_measures_the_test_of_the_chosen_one_alone(
@@ -138,7 +114,7 @@ def test_an_interrupted_sweep_goes_on_to_the_same_table_and_tensors(
     tmp_path: Path, model: str, data: Path,
 ) -> None:  # fmt: skip
     settings = [{"rates.prompt": rate, "length": length} for rate in GRID["rates.prompt"] for length in GRID["length"]]
-    told = parse_arguments(data=data, backbone=model, settings=SETTINGS)
+    told = parse_arguments(RunArguments(data=data, backbone=model, settings=SETTINGS))
     made = Sweep(tmp_path / "run", told, settings, seeds=2, max_parallel=4, halving=halving)
     with pytest.raises(Interrupted, match="The same command goes on from here"):
         made.run(lambda _: None, unwatched, after(steps))
@@ -151,6 +127,7 @@ def test_an_interrupted_sweep_goes_on_to_the_same_table_and_tensors(
         assert not (tmp_path / "run" / folder / "checkpoint.safetensors").exists()
 
 
+@pytest.mark.processes
 def test_a_sweep_that_is_killed_goes_on_to_the_same_table(
     whole: dict[Any, tuple[Path, dict[str, Any]]], sweep: Run, tmp_path: Path, model: str, data: Path
 ) -> None:

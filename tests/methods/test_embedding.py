@@ -6,59 +6,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from softprompt.backbones import Backbone
 from softprompt.backbones.attach import attach
 from softprompt.methods.bank import Bank
 from softprompt.methods.embedding import Layout
-from softprompt.methods.offsets import second_table
-from softprompt.methods.offsets.position import PositionOffset
-from softprompt.methods.registry import METHODS, InitContext, get_method, make, parse_options
-from softprompt.methods.soft_prompt import SoftPrompt, Text
+from softprompt.methods.registry import METHODS
 from softprompt.tasks import Example
 from tests import tiny
 from tests.compare import assert_close, copied, moved
-
-FAMILIES = list(tiny.MODELS)
-EXAMPLES = [
-    Example("where is my parcel", "late", " team :"),
-    Example("the invoice is wrong how do i log in", "bad", " team :"),
-    Example("hello", "good", " team :"),
-]
-
-
-def soft_prompt(backbone: Backbone, method: str, length: int = 5, seed: int = 0) -> SoftPrompt:
-    """A soft prompt in the midst of its life: every tensor away from its start, every offset row reached."""
-    found = get_method(method)
-    more = {"sources": ["one", "two"]} if method == "attempt" else {}
-    options = parse_options(found, {"length": length, **tiny.small(method), **more})
-    generator = torch.Generator().manual_seed(seed)
-    sources = torch.randn(2, length, backbone.d, generator=generator) if options.runs() else None
-    made = make(found, options, InitContext(backbone, 24, ("good", "bad"), seed, sources))
-    with torch.no_grad():
-        for tensor in made.parameters():
-            tensor += 0.3 * torch.randn(tensor.shape, generator=generator)
-        if isinstance(made.offset, PositionOffset):
-            made.offset.reached[:] = True
-    return made.eval()
-
-
-def by_hand(backbone: Backbone, prompt: SoftPrompt, example: Example, at: int = 0) -> Tensor:
-    """The embeddings (1, l + s, d) that one example must have, put together without ids past the vocabulary.
-
-    The prompt's rows stand behind `at` tokens of the source.
-    """
-    ids, _ = backbone.source_ids(example, 24)
-    embeds = backbone.embed(ids)
-    if prompt.kind == "input":  # nothing but the example's own tokens
-        rank = torch.arange(len(ids)).unsqueeze(0)
-        rows = prompt(Text(torch.tensor([ids]), embeds.unsqueeze(0), rank >= 0, rank)).prompt
-        return torch.cat([embeds[None, :at], rows, embeds[None, at:]], dim=1)
-    folded = prompt.fold()
-    if folded.offset is not None:
-        embeds = embeds + folded.offset[: len(ids)]
-    if folded.network is not None:
-        embeds = second_table(folded.network, embeds)
-    return torch.cat([embeds[:at], folded.prompt, embeds[at:]]).unsqueeze(0)
+from tests.prompts import EXAMPLES, FAMILIES, by_hand, soft_prompt
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -88,7 +43,7 @@ def test_left_right_and_no_padding_agree(family: str, method: str) -> None:
     """Layouts built by hand: a row alone, padded on the left, and padded on the right."""
     backbone = tiny.backbone(family)
     bank = Bank({"p": soft_prompt(backbone, method)})
-    source, target = backbone.source_ids(EXAMPLES[0], 24)[0], [7, 9]
+    source, target = backbone.tokens.source_ids(EXAMPLES[0], 24)[0], [7, 9]
     soft = bank.soft_ids(0, backbone.v)
     row = [*soft, *source] if backbone.kind == "seq2seq" else [*soft, *source, *target]
     rank = [*[-1] * len(soft), *range(len(source)), *[-1] * (len(row) - len(soft) - len(source))]
@@ -170,7 +125,7 @@ def test_the_offset_is_not_added_to_targets_or_generated_tokens() -> None:
         with backbone.embedding.laid_out(batch.layout):
             embeds = backbone.embedding(batch.ids)
             step = backbone.embedding(torch.tensor([[7]]))
-    target = backbone.target_ids(EXAMPLES[0])
+    target = backbone.tokens.target_ids(EXAMPLES[0])
     assert_close(embeds[0, -len(target) :], backbone.embed(target))
     assert_close(step[0], backbone.embed([7]))
 

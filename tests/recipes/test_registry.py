@@ -21,8 +21,8 @@ from softprompt.training.candidate import make_optimizer
 from softprompt.training.checkpoint import load_checkpoint, save_checkpoint
 from softprompt.training.loop import tune
 from tests import tiny
+from tests.candidates import candidate
 from tests.compare import assert_close, assert_same_tensors
-from tests.training.test_loop import candidate
 
 PAPERS = ("dept", "superpos", "lester", "peft", "ours")
 D = 768  # T5-base
@@ -244,7 +244,7 @@ def test_a_run_is_as_long_as_one_of_steps_and_epochs_says() -> None:
         ({"rates": {"prmpt": 0.3}}, "Did you mean 'prompt'"),
         ({"decay": {"offset": 0.3}}, "Unknown group of prompt_tuning 'offset'"),
         ({"shedule": "linear"}, "Did you mean 'schedule'"),
-        ({"method": "dpt"}, "Did you mean 'dept'"),
+        ({"method": "deptt"}, "Did you mean 'dept'"),
         ({"options": {"lenght": 3}}, "Did you mean 'length'"),
         ({"options": {"length": "long"}}, "option length='long'"),
         ({"clip": 0}, "clip=0"),

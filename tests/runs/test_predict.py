@@ -8,8 +8,8 @@ import pytest
 import softprompt
 from softprompt.runs.predict import Evaluation, Prediction
 from tests import tiny
-from tests.runs.test_prompt import finished
-from tests.tasks.test_files import labelled, write
+from tests.candidates import finished
+from tests.data_files import labelled, write
 
 
 @pytest.fixture

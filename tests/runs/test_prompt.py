@@ -15,22 +15,13 @@ from softprompt.methods.bank import Bank
 from softprompt.methods.parameter_count import count_parameters
 from softprompt.methods.registry import METHODS, get_method, parse_options
 from softprompt.runs.fingerprint import fingerprint
-from softprompt.runs.prompt import Prompt, load_prompt
-from softprompt.training.finish import finish, measure_floors
+from softprompt.runs.prompt import load_prompt
+from softprompt.training.finish import finish
 from softprompt.training.loop import tune
 from softprompt.training.run import Setting, begin
 from tests import tiny
+from tests.candidates import candidate, finished, tiny_task
 from tests.compare import assert_close
-from tests.training.test_loop import candidate, tiny_task
-
-
-def finished(folder: Path, method: str = "dept", family: str = "llama") -> Prompt:
-    backbone = tiny.backbone(family)
-    one = candidate(backbone, method)
-    run = begin(one, folder, Setting(backbone=backbone.name))
-    tune(backbone, [one])
-    floors = measure_floors(backbone, one.task)
-    return finish(backbone, run, floors)
 
 
 @pytest.mark.parametrize("method", [*METHODS, "superpos+adept", "smop+dept"])

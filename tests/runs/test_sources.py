@@ -11,17 +11,14 @@ import torch
 from softprompt.backbones import Backbone
 from softprompt.errors import BadArtefact, BadInput, Interrupted, PromptMismatch
 from softprompt.runs.run_card import read_run_card
-from softprompt.training.arguments import make_recipes
 from softprompt.training.candidate import Candidate, make_candidate
+from softprompt.training.request import make_recipes
 from softprompt.training.run import Run, Setting, begin, resume_run, tune_runs
 from tests import tiny
-from tests.cli.test_app import QUICK, Cli, cli, data, model
+from tests.candidates import finished, tiny_task
+from tests.command_line import QUICK, Cli
 from tests.compare import assert_same_tensors, copied
-from tests.runs.test_prompt import finished
 from tests.sources import write_source
-from tests.training.test_loop import tiny_task
-
-__all__ = ["cli", "data", "model"]  # fixtures
 
 QUIET = {"evaluate_every": 2, "steps": 6, "batch": 4, "length": 3, "width": 4}
 

@@ -5,7 +5,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -15,42 +15,32 @@ import softprompt
 from softprompt.backbones import Backbone
 from softprompt.errors import BadArtefact, BadInput, Interrupted, PromptMismatch
 from softprompt.methods.bank import Bank
-from softprompt.methods.registry import METHODS
+from softprompt.methods.registry import METHODS, InitContext, Method, make, parse_options
 from softprompt.runs.prompt import load_prompt
 from softprompt.runs.run_card import read_run_card
 from softprompt.runs.start_from import Predecessor, read_predecessor
 from softprompt.tasks import Example, Task
-from softprompt.training.arguments import choose_methods, make_recipes
 from softprompt.training.candidate import Candidate, make_candidate
 from softprompt.training.finish import finish
 from softprompt.training.loop import tune
+from softprompt.training.request import choose_methods, make_recipes
 from softprompt.training.run import Run, Setting, begin, resume_run, tune_runs
 from tests import tiny
-from tests.cli.test_app import QUICK, Cli, cli, data, model
+from tests.candidates import candidate
+from tests.command_line import QUICK, Cli
 from tests.compare import assert_close, assert_same_tensors, copied
-from tests.training.test_loop import candidate
 
-__all__ = ["cli", "data", "model"]  # fixtures
 
-# Which methods can start from a run of which: settable rows from any rows, other parts from the same part, and an
-# offset only where there is the same one.
-SETTABLE = {"prompt_tuning", "dept", "adept", "multitask", "spot"}
-FROM = {method: [other for other in METHODS if other in {method, *SETTABLE}] for method in METHODS} | {
-    "dept": ["dept"],
-    "superpos": [other for other in METHODS if other in {"superpos", "superpos_dept", *SETTABLE}],
-    "superpos_dept": ["dept", "superpos_dept"],
-    "accept": ["accept"],
-    "adept": ["adept"],
-    "attempt": ["attempt"],
-    "smop": ["smop"],
-}
+def fits(one: Method, other: Method) -> bool:
+    """Whether a run of `other` can start from one of `one`."""
+    same_part = one.prompt_part == other.prompt_part
+    settable = other.options.accepts_rows and one.kind != "input"  # settable rows start from any rows
+    return (same_part or settable) and one.offset_part in (None, other.offset_part)
+
+
+FROM = {one.name: [other.name for other in METHODS.values() if fits(one, other)] for one in METHODS.values()}
 PAIRS = [(one, other) for one, others in FROM.items() for other in others]
 FAMILIES = ["llama", "t5"]
-RATES = {
-    "prompt": 1.0, "offset": 0.3, "weights": 0.3, "codebook": 0.1, "network": 0.03, "norm": 0.1, "basis": 0.3,
-    "affine": 0.3, "inputs": 0.3, "offset_weights": 0.3, "offset_codebook": 0.1, "offset_bias": 0.1, "attention": 0.1,
-    "router": 0.3,
-}  # fmt: skip
 QUIET = {"evaluate_every": 2, "steps": 2, "batch": 4}
 
 
@@ -82,8 +72,7 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> Predecessors:
 def finished(folder: Path, method: str, family: str = "llama", **recipe: Any) -> Predecessor:
     """A run of six steps at rates that move everything."""
     backbone = tiny.backbone(family)
-    rates = {group: RATES[group] for group in METHODS[method].rates}
-    one = candidate(backbone, method, rates=rates, **recipe)
+    one = candidate(backbone, method, **{"rate_factor": 10, **recipe})
     run = begin(one, folder, Setting(backbone=backbone.name))
     tune(backbone, [one])
     finish(backbone, run, {})
@@ -133,7 +122,7 @@ def test_the_first_step_has_the_loss_that_the_predecessor_ended_with(
     if predecessor.prompt.card.positions is not None:
         assert one.prompt.offset is not None
         reached = int(one.prompt.offset.get_buffer("reached").sum())
-        assert any(backbone.size(example, targets=False) > reached for example in examples)
+        assert any(backbone.tokens.size(example, targets=False) > reached for example in examples)
     expected = loss_of(predecessor, backbone, examples)
     for part in one.prompt.children():  # the predecessor's loss is that of its prompt at rest
         vars(part).update(dict.fromkeys({"noise", "dropout"} & vars(part).keys(), 0.0))
@@ -248,10 +237,26 @@ def test_the_positions_of_the_predecessor_can_be_kept_whatever_is_read(ended: Pr
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_every_option_belongs_to_a_part_or_to_the_start(method: str) -> None:
+def test_options_that_belong_to_no_part_change_no_shape(method: str) -> None:
     options = METHODS[method].options
-    starts = {"start", "start_text", "pool", "weights_start", "weights_scale", "gain", "scale_start", "unit"}
-    assert set(options.model_fields) - starts == {*options.of_prompt, *options.of_offset}
+    carried = {*options.of_prompt, *options.of_offset}
+    assert carried <= options.model_fields.keys()
+    small = {"length": LENGTH, **tiny.small(method)}
+
+    def shapes(**given: object) -> dict[str, tuple[int, ...]]:
+        parsed = parse_options(METHODS[method], {**small, **given})
+        backbone = tiny.backbone("llama")
+        sources = torch.zeros(len(parsed.runs()), LENGTH, backbone.d)
+        made = make(METHODS[method], parsed, InitContext(backbone, 12, ("good", "bad"), 0, sources))
+        return {name: tuple(tensor.shape) for name, tensor in made.state_dict().items()}
+
+    for name in options.model_fields.keys() - carried:
+        annotation = options.model_fields[name].annotation
+        choices = get_args(annotation)
+        others: list[object] = [value for value in choices if isinstance(value, str)] or ["8"]
+        given = {"start_text": "good"} if "start_text" in options.model_fields else {}
+        for value in [True, False] if annotation is bool else others:
+            assert shapes(**{**given, name: value}) == shapes(), f"{name}={value}"
 
 
 @pytest.mark.parametrize("other", ["gpt2", "t5"])

@@ -14,14 +14,16 @@ from safetensors.torch import load_file
 from softprompt.backbones import load_backbone
 from softprompt.errors import BadInput
 from softprompt.runtime import distributed
+from softprompt.runtime.launch import place
 from softprompt.training import train
 from softprompt.training.candidate import Candidate
 from tests import tiny
 from tests.compare import assert_close, assert_same_tensors
+from tests.data_files import LINES
 from tests.together import bank, ending, network, texts
 
+pytestmark = pytest.mark.processes
 RUN = ("--steps", "6", "--batch", "3", "--set", "evaluate_every=4", "--set", "length=3", "--seed", "3")
-ROWS = ["text,label", *(f"{' '.join('abcdefgh'[: i % 7 + 1])} {w},{w}" for i in range(20) for w in ("red", "blue"))]
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +32,7 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("two")
     for name in ("llama", "t5"):
         tiny.save_tiny(name, folder / name)
-    (folder / "rows.csv").write_text("\n".join(ROWS))
+    (folder / "rows.csv").write_text("\n".join(LINES))
     words = ["train", "--data", folder / "rows.csv", "--backbone", folder / "llama", "--output", folder / "run", *RUN]
     (folder / "words.json").write_text(json.dumps([str(word) for word in words]))
     with socket.socket() as free:
@@ -152,9 +154,9 @@ def test_sharding_needs_several_processes_and_devices_are_not_shared(
     with pytest.raises(BadInput, match="accelerate launch"):
         train.train(task="support", backbone="no", output=tmp_path / "r", fsdp=True)
     monkeypatch.setenv("WORLD_SIZE", "4")
-    assert distributed.place() == (0, 0, 1), "no launcher has started this"
+    assert place() == (0, 0, 1), "no launcher has started this"
     monkeypatch.setenv("LOCAL_RANK", "1")
     monkeypatch.setenv("RANK", "3")
-    assert distributed.place() == (3, 1, 4)
+    assert place() == (3, 1, 4)
     with pytest.raises(BadInput, match="cuda:1 is one device"):
         distributed.join("cuda:1")

@@ -27,9 +27,18 @@ from softprompt.runtime.ray_cluster import _found
 from tests import tiny
 from tests.served import TEAMS, predicting, write_prompt
 
+pytestmark = pytest.mark.processes
 TEXT = "the parcel is late"
 ADMIN = {"Authorization": "Bearer admin"}
 CHILDREN = "ray::ServeReplica:softprompt"
+# The command, but that Ray looks after each replica every second: every ten, and a test waits for ten.
+SERVER = """
+from functools import partial
+from ray import serve
+from softprompt.cli import main
+serve.deployment = partial(serve.deployment, health_check_period_s=1)
+main()
+"""
 
 
 class Running:
@@ -43,10 +52,9 @@ class Running:
             "serve", "--backbone", tiny.save_tiny("t5", folder / "t5"), "--prompts", str(self.prompts), "--port", "0",
             "--ray", "local", "--replicas", "2", "--admin-key", "admin",
         ]  # fmt: skip
-        environment = os.environ | {"OMP_NUM_THREADS": "1"}
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "softprompt.cli", *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            text=True, env=environment,
+            [sys.executable, "-c", SERVER, *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            text=True,
         )  # fmt: skip
         assert self.process.stdout is not None
         self.line = self.process.stdout.readline()
@@ -90,9 +98,9 @@ def client(running: Running, _no_network: None, monkeypatch: pytest.MonkeyPatch)
 
 def counted(client: httpx2.Client, name: str) -> dict[str, float]:
     """A counter of each replica."""
-    told = text_string_to_metric_families(client.get("/metrics").text)
+    families = text_string_to_metric_families(client.get("/metrics").text)
     sums: dict[str, float] = {}
-    for sample in (sample for family in told for sample in family.samples if sample.name == name):
+    for sample in (sample for family in families for sample in family.samples if sample.name == name):
         sums[sample.labels["replica"]] = sums.get(sample.labels["replica"], 0) + sample.value
     return sums
 
@@ -113,7 +121,7 @@ def test_the_openai_client_completes_and_streams(running: Running, client: httpx
     assert set(counted(client, "softprompt_requests_total")) == {"0", "1"}
 
 
-def test_a_prompt_answers_as_it_was_put_last_whichever_replica_is_asked(
+def test_a_prompt_answers_as_it_was_put_last_on_any_replica(
     running: Running, client: httpx2.Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def asked(times: int) -> list[httpx2.Response]:
@@ -148,8 +156,8 @@ def test_a_replica_that_is_killed_is_replaced_while_the_other_answers(running: R
     assert len(before) == 2
     os.kill(min(before), signal.SIGKILL)
     body = {"model": "free", "prompt": TEXT, "max_tokens": 3}
-    told = [client.post("/v1/completions", json=body) for _ in range(10)]
-    assert [answer.status_code for answer in told].count(200) >= 9  # at most the one that was on its way there
+    answers = [client.post("/v1/completions", json=body) for _ in range(10)]
+    assert [answer.status_code for answer in answers].count(200) >= 9  # at most the one that was on its way there
     while len(running.replicas() - before) < 1 or len(counted(client, "softprompt_running")) < 2:
         assert client.post("/v1/completions", json=body).status_code == 200
         time.sleep(0.2)
@@ -175,13 +183,13 @@ def test_what_runs_is_finished_at_ctrl_c(running: Running, client: httpx2.Client
 
 def test_what_cannot_be_started_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def error(*words: str) -> Any:
-        told = ["serve", "--backbone", "smollm2-135m", "--prompts", str(tmp_path), *words]
-        return CliRunner().invoke(app, told).exception
+        arguments = ["serve", "--backbone", "smollm2-135m", "--prompts", str(tmp_path), *words]
+        return CliRunner().invoke(app, arguments).exception
 
     assert isinstance(found := error("--replicas", "2"), BadInput)
     assert "expected --ray beside it" in str(found)
     assert "started on a machine of the cluster" in str(error("--ray", "ray://head:10001"))
-    assert "is no folder" in str(error("--ray", "local", "--prompts", str(tmp_path / "none")))
+    assert "is not a folder" in str(error("--ray", "local", "--prompts", str(tmp_path / "none")))
     monkeypatch.setitem(sys.modules, "ray", None)
     monkeypatch.delitem(sys.modules, "softprompt.serving.replicas", raising=False)
     assert isinstance(found := error("--ray"), MissingPackage)
@@ -189,32 +197,32 @@ def test_what_cannot_be_started_is_one_clear_error(tmp_path: Path, monkeypatch: 
 
 
 def test_a_replicas_own_error_is_found_in_what_ray_says_of_it() -> None:
-    from softprompt.serving.replicas import _told_by
+    from softprompt.serving.replicas import _parse_error
 
     ray = "Deploying application softprompt failed: ...\n  File x\nsoftprompt.errors.UnknownName: Unknown backbone 'x'."
-    assert isinstance(found := _told_by(ray), BadInput)
+    assert isinstance(found := _parse_error(ray), BadInput)
     assert str(found) == "Unknown backbone 'x'."
-    assert isinstance(found := _told_by("no room"), RunFailed)
+    assert isinstance(found := _parse_error("no room"), RunFailed)
     assert "no room" in str(found)
 
 
 def test_a_second_signal_leaves_no_time_to_finish() -> None:
     from softprompt.serving.replicas import _drain
 
-    told, asked = threading.Event(), []
+    ending, calls = threading.Event(), []
 
     class Everyone:
         def broadcast(self, verb: str, grace: float) -> "Everyone":
-            asked.append((verb, grace))
+            calls.append((verb, grace))
             return self
 
         def results(self, **_: Any) -> list[Any]:
-            if len(asked) == 1:
-                told.set()
-            return [None, TimeoutError()] if len(asked) == 1 else [None, None]
+            if len(calls) == 1:
+                ending.set()
+            return [None, TimeoutError()] if len(calls) == 1 else [None, None]
 
-    _drain(Everyone(), 30.0, told)
-    assert asked == [("drain", 30.0), ("drain", 0.0)]
+    _drain(Everyone(), 30.0, ending)
+    assert calls == [("drain", 30.0), ("drain", 0.0)]
 
 
 def test_the_address_that_a_killed_cluster_left_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:

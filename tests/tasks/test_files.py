@@ -1,36 +1,14 @@
 """Tasks from files: what is found out, what is drawn, what is refused with file and line."""
 
-import csv
 import json
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from softprompt.errors import BadData, BadInput, UnknownName
-from softprompt.tasks import SPLITS, Example, Split, Task, from_files
-
-LABELS = ("good", "bad")
-Rows = Sequence[Mapping[str, str]]
-
-
-def labelled(n: int, labels: Sequence[str] = LABELS, start: int = 0) -> list[dict[str, str]]:
-    return [{"text": f"text {start + i}", "label": labels[i % len(labels)]} for i in range(n)]
-
-
-def write(path: Path, rows: Rows) -> Path:
-    """A CSV; the row of index i is on line i + 2."""
-    path.parent.mkdir(exist_ok=True)
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    return path
-
-
-def sources(task: Task, split: Split) -> list[str]:
-    return [example.source for example in task.examples[split]]
+from softprompt.tasks import SPLITS, Example, Split, from_files
+from tests.data_files import LABELS, labelled, sources, write
 
 
 def refused(path: Path, line: int | None, data: Path, **said: Any) -> str:

@@ -7,7 +7,7 @@ import pytest
 
 from softprompt.errors import BadData
 from softprompt.tasks import SPLITS, Example, Split, Task, evaluation_examples, from_files, from_origin
-from tests.tasks.test_files import LABELS, labelled, write
+from tests.data_files import LABELS, labelled, write
 
 
 def made(folder: Path, kind: str) -> Task:

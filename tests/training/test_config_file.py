@@ -14,13 +14,11 @@ from softprompt.errors import BadArtefact, BadInput, UnknownName
 from softprompt.recipes import Recipe
 from softprompt.recipes.plan import as_yaml
 from softprompt.recipes.registry import RECIPES, get_recipe
-from softprompt.training.config_file import plan_words
+from softprompt.training.config_file import plan_arguments
 from tests import tiny
-from tests.cli.test_app import QUICK, Cli, cli, data, model
+from tests.command_line import QUICK, Cli
 from tests.compare import assert_same_tensors
 from tests.published import rte
-
-__all__ = ["cli", "data", "model"]  # fixtures
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +60,7 @@ def test_a_config_file_is_what_train_is_told(tmp_path: Path, ending: str) -> Non
     value = yaml.safe_load(TEXT)
     value["recipe"]["rates"]["offset"] = 1e-4
     path = config(tmp_path, TEXT if ending == "yaml" else json.dumps(value, indent="\t"), f"run.{ending}")
-    assert plan_words(path) == {
+    assert plan_arguments(path) == {
         "task": "glue/rte", "data_dir": "DATA", "limit": {"train": 8, "dev": 8, "test": 8}, "backbone": "MODEL",
         "max_source": 32,
         "recipe": Recipe(method="dept", options={"length": 3, "rank": 2}, steps=4, evaluate_every=2,
@@ -72,36 +70,36 @@ def test_a_config_file_is_what_train_is_told(tmp_path: Path, ending: str) -> Non
 
 def test_numbers_in_yaml_are_numbers_however_they_are_written(tmp_path: Path) -> None:
     text = "task: support\nrecipe: {steps: 1e3, rates: {prompt: 1e-4}, decay: {prompt: 5E-1}, options: {length: +3}}\n"
-    recipe = plan_words(config(tmp_path, text))["recipe"]
+    recipe = plan_arguments(config(tmp_path, text))["recipe"]
     assert (recipe.steps, recipe.rates, recipe.decay) == (1000, {"prompt": 1e-4}, {"prompt": 0.5})
     text = "task: support\nrecipe: {method: dept, options: {alpha: 1e1, start: text, start_text: e1 1e}}\n"
-    assert plan_words(config(tmp_path, text))["recipe"].options == {
+    assert plan_arguments(config(tmp_path, text))["recipe"].options == {
         "alpha": 10.0,
         "start": "text",
         "start_text": "e1 1e",
     }
-    assert isinstance(plan_words(config(tmp_path, text))["recipe"].options["alpha"], float)
+    assert isinstance(plan_arguments(config(tmp_path, text))["recipe"].options["alpha"], float)
 
 
 def test_yes_and_no_in_yaml_are_words(tmp_path: Path) -> None:
     text = "data: {data: my.csv, words: {0: no, 1: yes, y: off}, label: on}\nsetting: {dropout: true, compile: no}\n"
-    words = plan_words(config(tmp_path, text))
+    words = plan_arguments(config(tmp_path, text))
     assert (words["words"], words["label"]) == ({"0": "no", "1": "yes", "y": "off"}, "on")
     assert (words["dropout"], words["compile"]) == (True, False)
     for given in ("0: true", "false: 0"):
         with pytest.raises(BadInput, match="put true and false in quotes"):
-            plan_words(config(tmp_path, f"data: {{data: my.csv, words: {{{given}}}}}\n"))
+            plan_arguments(config(tmp_path, f"data: {{data: my.csv, words: {{{given}}}}}\n"))
 
 
 def test_the_least_that_a_file_can_say(tmp_path: Path) -> None:
-    assert plan_words(config(tmp_path, "task: support\n")) == {"task": "support"}
-    assert plan_words(config(tmp_path, "data: my.csv\nrecipe:\nsetting:\n")) == {"data": "my.csv"}
-    assert plan_words() == {}
+    assert plan_arguments(config(tmp_path, "task: support\n")) == {"task": "support"}
+    assert plan_arguments(config(tmp_path, "data: my.csv\nrecipe:\nsetting:\n")) == {"data": "my.csv"}
+    assert plan_arguments() == {}
 
 
 def test_ones_own_data_in_a_file(tmp_path: Path) -> None:
     text = "data: {data: my.csv, label: team, template: '{text}', words: {0: no, '1': yes}, split_seed: 3}\n"
-    assert plan_words(config(tmp_path, text.replace("yes", '"yes"').replace("no,", '"no",'))) == {
+    assert plan_arguments(config(tmp_path, text.replace("yes", '"yes"').replace("no,", '"no",'))) == {
         "data": "my.csv", "label": "team", "template": "{text}", "words": {"0": "no", "1": "yes"}, "split_seed": 3,
     }  # fmt: skip
 
@@ -140,26 +138,26 @@ def test_ones_own_data_in_a_file(tmp_path: Path) -> None:
 def test_a_file_that_cannot_be_meant_is_refused_with_its_name(tmp_path: Path, text: str, message: str) -> None:
     path = config(tmp_path, text)
     with pytest.raises(BadInput) as caught:
-        plan_words(path)
+        plan_arguments(path)
     assert any(part in str(caught.value) for part in message.split("|")), str(caught.value)
     assert str(path) in str(caught.value)
 
 
 def test_json_that_is_none_is_refused_with_its_line(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match=r"run\.json, line 2: is no JSON"):
-        plan_words(config(tmp_path, '{"task":\n support}', "run.json"))
+    with pytest.raises(BadInput, match=r"run\.json, line 2: is not valid JSON"):
+        plan_arguments(config(tmp_path, '{"task":\n support}', "run.json"))
 
 
 def test_a_file_that_is_not_there_or_no_text_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="there is no such file"):
-        plan_words(tmp_path / "none.yaml")
+        plan_arguments(tmp_path / "none.yaml")
     (tmp_path / "bytes.yaml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(BadInput, match="cannot be read"):
-        plan_words(tmp_path / "bytes.yaml")
+        plan_arguments(tmp_path / "bytes.yaml")
     with pytest.raises(BadInput, match=r"is a folder without a run\.json"):
-        plan_words(tmp_path)
+        plan_arguments(tmp_path)
     with pytest.raises(BadInput, match="give one of them"):
-        plan_words(tmp_path / "bytes.yaml", "dept/glue-rte")
+        plan_arguments(tmp_path / "bytes.yaml", "dept/glue-rte")
 
 
 # What `show recipe` prints
@@ -168,10 +166,10 @@ def test_a_file_that_is_not_there_or_no_text_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", [name for name in RECIPES if name.endswith(("glue-rte", "multirc", "gsm8k", "cb"))])
 def test_a_recipe_that_is_shown_is_a_config_file_that_says_the_same(name: str, tmp_path: Path) -> None:
     path = config(tmp_path, as_yaml(get_recipe(name)))
-    assert plan_words(path) == plan_words(recipe=name)
-    assert plan_words(path)["recipe"] == get_recipe(name).recipe
+    assert plan_arguments(path) == plan_arguments(recipe=name)
+    assert plan_arguments(path)["recipe"] == get_recipe(name).recipe
     path = config(tmp_path, get_recipe(name).model_dump_json(exclude_unset=True), "recipe.json")
-    assert plan_words(path) == plan_words(recipe=name)
+    assert plan_arguments(path) == plan_arguments(recipe=name)
 
 
 def test_a_recipe_trains_alike_by_name_and_from_the_file_that_show_prints(cli: Cli, t5: str, tmp_path: Path) -> None:
@@ -315,12 +313,12 @@ def test_a_run_json_of_another_version_is_refused(cli: Cli, data: Path, model: s
     for change in ({"format": 2}, {"format": 2, "versions": None}):
         path = config(tmp_path, json.dumps({**found, **change}), "later.json")
         with pytest.raises(BadArtefact, match="has format 2; this version of softprompt reads 1"):
-            plan_words(path)
+            plan_arguments(path)
     with pytest.raises(BadArtefact, match=re.escape("recipe.steps")):
-        plan_words(config(tmp_path, json.dumps({**found, "recipe": {**found["recipe"], "steps": 0}}), "bad.json"))
-    recipe = {**found["recipe"], "method": "dpt"}
+        plan_arguments(config(tmp_path, json.dumps({**found, "recipe": {**found["recipe"], "steps": 0}}), "bad.json"))
+    recipe = {**found["recipe"], "method": "deptt"}
     with pytest.raises(UnknownName, match="'dept'"):
-        plan_words(config(tmp_path, json.dumps({**found, "recipe": recipe}), "bad.json"))
+        plan_arguments(config(tmp_path, json.dumps({**found, "recipe": recipe}), "bad.json"))
 
     data.write_text(data.read_text() + "a red b,good\n")
     code, _, err = cli("train", run, "--output", tmp_path / "again")

@@ -18,7 +18,7 @@ import softprompt
 from softprompt.backbones import Backbone, Causal
 from softprompt.errors import BadInput, Interrupted
 from softprompt.methods.bank import Bank
-from softprompt.methods.prompts import Free
+from softprompt.methods.prompts.free import Free
 from softprompt.methods.soft_prompt import SoftPrompt
 from softprompt.runs.prompt import load_prompt
 from softprompt.runs.run_card import Distillation
@@ -27,12 +27,10 @@ from softprompt.training.distillation import distil
 from softprompt.training.gradients import Gradients
 from softprompt.training.source_stage import Distilling, SourceStage, tune_source_stage
 from tests import tiny
-from tests.cli.test_app import Cli, cli
+from tests.candidates import candidate, tiny_task
+from tests.command_line import Cli
 from tests.compare import assert_close, assert_same_tensors, copied, moved
 from tests.sources import write_source
-from tests.training.test_loop import candidate, tiny_task
-
-__all__ = ["cli"]  # a fixture
 
 LENGTH = 3
 PAPER = Distillation(teachers=[], weight=0.9, temperature=1.0)
@@ -42,7 +40,7 @@ def stage_of(backbone: Backbone, tasks: int = 2, **recipe: Any) -> SourceStage:
     members = []
     for i in range(tasks):
         one = replace(tiny_task(), name=f"task-{i}")
-        members.append(candidate(backbone, "multitask", one, seed=3, **recipe))
+        members.append(candidate(backbone, "mpt", one, seed=3, **recipe))
         members[-1].name = one.name
         with torch.no_grad():  # the tasks start alike, and here should not
             for tensor in members[-1].prompt.parameters():
@@ -67,7 +65,7 @@ def gradients_of(
 
 def seen(backbone: Backbone, rows: np.ndarray, example: Example) -> tuple[np.ndarray, np.ndarray, list[int]]:
     """One example alone, by transformers itself: logits (t,v) of its target, its tokens' last states, the target."""
-    source, target = backbone.source_ids(example, 64)[0], backbone.target_ids(example)
+    source, target = backbone.tokens.source_ids(example, 64)[0], backbone.tokens.target_ids(example)
     model: Any = backbone.model
     decodes = backbone.kind == "seq2seq"
     table = backbone.embedding.table
@@ -160,7 +158,7 @@ def test_every_tensor_of_every_task_moves_and_their_shared_rows_are_one(family: 
     assert stage.prompt.trainable() == LENGTH * tiny.D + 3 * (LENGTH + tiny.D)
     losses = [entry["loss"] for entry in stage.history if "loss" in entry]
     assert sum(losses[-5:]) < sum(losses[:5]) - 0.5
-    stage.settle()
+    stage.hand_on_best()
     assert stage.best is not None
     for member in stage.members:
         dev = [entry["dev"]["accuracy"] for entry in member.history if "dev" in entry]
@@ -182,12 +180,12 @@ def test_a_step_takes_two_tasks_or_more_all_of_them_in_turn() -> None:
     stage, drawn = stage_of(tiny.backbone("llama"), 4), []
     for step in range(60):
         stage.step = step
-        drawn.append(tuple(stage.drawn()))
+        drawn.append(tuple(stage.draw_tasks()))
     assert {len(tasks) for tasks in drawn} == {2, 3, 4}
     assert {task for tasks in drawn for task in tasks} == {0, 1, 2, 3}
     assert len(set(drawn)) > 6
     stage.step = 7
-    assert tuple(stage.drawn()) == drawn[7]
+    assert tuple(stage.draw_tasks()) == drawn[7]
 
 
 # On disk
@@ -235,7 +233,7 @@ def test_a_target_task_starts_at_the_shared_prompt_and_each_task_has_its_run(
     teachers = [place / "runs" / "colour", place / "runs" / "answer"]
     code, _, err = cli("distil", *teachers, "--output", out, "--steps", 6, "--batch", 4, "--set", "evaluate_every=2")
     assert code == 0, err
-    assert f"softprompt train --method multitask --start-from {out}" in err
+    assert f"softprompt train --method mpt --start-from {out}" in err
     assert "teacher, prompt_tuning-colour" in err
     shared = load_file(out / "method.safetensors")
     parts = [load_file(out / name / "method.safetensors") for name in ("colour", "answer")]
@@ -303,7 +301,11 @@ def test_what_a_source_stage_refuses_before_it_starts(
             r"longer \(prompt_tuning on other\) has 4 rows, .* 3; teachers and students",
         ),
         ([colour, tmp_path / "read"], {}, "--max-source 99 .* with --max-source 256 .*expected the same"),
-        ([colour, tmp_path / "dept"], {}, "is no teacher; expected runs on one task, of kind 'prompt'"),
+        (
+            [colour, tmp_path / "dept"],
+            {},
+            "cannot be a teacher; expected runs trained on a single task, of kind 'prompt'",
+        ),
         ([colour, answer], {"settings": {"length": 5}}, "length=5: the teachers have 3 rows"),
         ([colour, answer], {"settings": {"epochs": 2}}, "Several tasks have no epoch in common"),
         ([colour, answer], {"output": runs, "overwrite": True}, "holds a run to learn from"),

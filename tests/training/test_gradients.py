@@ -10,14 +10,14 @@ from softprompt.backbones import Backbone, Batch, Losses, passes
 from softprompt.backbones.ops.layers import between_attentions, checkpoint_layers, compile_layers, layers_of
 from softprompt.errors import BadInput, OutOfMemory
 from softprompt.methods.bank import Bank
-from softprompt.methods.prompts import Free
+from softprompt.methods.prompts.free import Free
 from softprompt.methods.soft_prompt import SoftPrompt
 from softprompt.tasks import Example
 from softprompt.training.gradients import Gradients
 from softprompt.training.loop import tune
 from tests import tiny
+from tests.candidates import candidate
 from tests.compare import assert_close, difference
-from tests.training.test_loop import candidate
 
 
 def examples(sizes: list[int]) -> list[Example]:

@@ -9,46 +9,21 @@ from typing import Any
 import pytest
 import torch
 
-from softprompt.backbones import Backbone, Causal
+from softprompt.backbones import Causal
 from softprompt.methods.bank import Bank
-from softprompt.methods.prompts import Free
+from softprompt.methods.prompts.free import Free
 from softprompt.methods.registry import METHODS
 from softprompt.methods.soft_prompt import SoftPrompt, Text
 from softprompt.recipes import Recipe
 from softprompt.tasks import Example, Task
-from softprompt.training.candidate import Candidate, make_candidate
+from softprompt.training.candidate import Candidate
 from softprompt.training.checkpoint import load_checkpoint, save_checkpoint
 from softprompt.training.gradients import Gradients
 from softprompt.training.loop import tune
 from softprompt.training.order import ExampleOrder
 from tests import tiny
+from tests.candidates import candidate, tiny_task
 from tests.compare import assert_close, assert_same_tensors, copied, moved
-from tests.sources import LENGTH, sources_for
-
-# Learning rates of what the tiny models can learn from.
-RATES = {
-    "prompt": 0.1, "offset": 0.02, "weights": 0.1, "codebook": 0.02, "network": 0.03, "norm": 0.02, "basis": 0.3,
-    "affine": 0.1, "inputs": 0.05, "offset_weights": 0.02, "offset_codebook": 0.02, "offset_bias": 0.02,
-    "attention": 0.01, "router": 0.05,
-}  # fmt: skip
-
-
-def tiny_task(choices: tuple[str, ...] = ("good", "bad")) -> Task:
-    """Eight sentences, told apart by one word."""
-    texts = ["a red b", "c red d e", "red f", "g h red", "a blue b", "c blue d e", "blue f", "g h blue"]
-    examples = [
-        Example(text, "good" if "red" in text else "bad", " team :", choices, (), str(i))
-        for i, text in enumerate(texts)
-    ]
-    metrics = ("accuracy",) if choices else ("exact_match",)
-    return Task("tiny", {"train": examples, "dev": examples, "test": examples}, choices, metrics, "{text} team :")
-
-
-def candidate(backbone: Backbone, method: str, task: Task | None = None, **recipe: Any) -> Candidate:
-    sources = {"sources": sources_for(backbone)} if method == "attempt" else {}
-    options = {"length": LENGTH, **tiny.small(method), **sources}
-    recipe = {"options": options, "steps": 6, "batch": 4, "evaluate_every": 3, **recipe}
-    return make_candidate(method, Recipe(method=method, **recipe), backbone, task or tiny_task())
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -67,8 +42,8 @@ def test_every_tensor_of_the_method_moves_and_none_of_the_backbone(family: str, 
 @pytest.mark.parametrize("family", ["llama", "t5", "bert"])
 def test_every_method_learns_eight_examples(family: str, method: str) -> None:
     backbone = tiny.backbone(family)
-    rates = {group: RATES[group] for group in METHODS[method].rates}
-    one = candidate(backbone, method, steps=60, batch=8, evaluate_every=60, rates=rates)
+    steps = 80 if family == "t5" else 30  # what a random decoder reads off its encoder moves it slowly
+    one = candidate(backbone, method, steps=steps, batch=8, evaluate_every=steps, rate_factor=3)
     tune(backbone, [one])
     losses = [entry["loss"] for entry in one.history if "loss" in entry]
     # A random decoder can do little with what its encoder reads, so the fall is not to zero.

@@ -10,10 +10,10 @@ from accelerate.tracking import GeneralTracker
 
 from softprompt.errors import MissingPackage, UnknownName
 from softprompt.training import train
-from softprompt.training.tracking import check_trackers, flat
+from softprompt.training.tracking import check_trackers, flatten
 from tests import tiny
 from tests.compare import assert_close
-from tests.runtime.test_distributed import ROWS
+from tests.data_files import LINES
 
 WORDS: dict[str, Any] = {"steps": 4, "batch": 4, "settings": {"evaluate_every": 2, "length": 3}}
 
@@ -49,7 +49,7 @@ class Notebook(GeneralTracker):
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    (tmp_path / "rows.csv").write_text("\n".join(ROWS))
+    (tmp_path / "rows.csv").write_text("\n".join(LINES))
     return tmp_path / "rows.csv"
 
 
@@ -67,7 +67,7 @@ def test_a_tracker_gets_the_lines_and_what_the_run_was_told(data: Path, model: s
     train.train(data=data, backbone=model, output=tmp_path / "run", tracker=seen, **WORDS)
     lines = kept(tmp_path / "run")
     assert len(lines) == 6, "four steps, two evaluations"
-    assert [{"step": step, **values} for step, values in seen.lines] == [flat(line) for line in lines]
+    assert [{"step": step, **values} for step, values in seen.lines] == [flatten(line) for line in lines]
     assert {"loss", "rates/prompt", "dev/accuracy", "dev_loss"} <= {name for _, line in seen.lines for name in line}
     told = json.loads((tmp_path / "run" / "run.json").read_text())
     assert seen.config["recipe/steps"] == told["recipe"]["steps"] == 4
@@ -77,7 +77,7 @@ def test_a_tracker_gets_the_lines_and_what_the_run_was_told(data: Path, model: s
 
 
 def test_prompts_tuned_together_are_logged_under_their_names(data: Path, model: str, tmp_path: Path) -> None:
-    seen, methods = Notebook(), ("prompt_tuning", "multitask")
+    seen, methods = Notebook(), ("prompt_tuning", "mpt")
     train.train(data=data, backbone=model, output=tmp_path / "run", tracker=[seen], method=methods, **WORDS)
     for method in methods:
         name = f"{method}-rows"
@@ -86,7 +86,7 @@ def test_prompts_tuned_together_are_logged_under_their_names(data: Path, model: 
             for step, values in seen.lines
             if next(iter(values)).startswith(f"{name}/")
         ]
-        assert mine == [flat(line) for line in kept(tmp_path / "run" / method)]
+        assert mine == [flatten(line) for line in kept(tmp_path / "run" / method)]
         assert seen.config[f"{name}/recipe/method"] == method
 
 
@@ -95,7 +95,7 @@ def test_tensorboard_shows_the_same_numbers(data: Path, model: str, tmp_path: Pa
     train.train(data=data, backbone=model, output=tmp_path / "run", tracker="tensorboard", **WORDS)
     read = reading.EventAccumulator(str(tmp_path / "run" / "softprompt"))
     read.Reload()
-    lines = [flat(line) for line in kept(tmp_path / "run")]
+    lines = [flatten(line) for line in kept(tmp_path / "run")]
     for name in ("loss", "rates/prompt", "dev/accuracy", "dev_loss"):
         expected = [(line["step"], line[name]) for line in lines if name in line]
         assert_close([(event.step, event.value) for event in read.Scalars(name)], expected)

@@ -1,10 +1,11 @@
-"""The frozen models. A backbone can be asked (pose, loss, answer, rank); it knows no method."""
+"""Load frozen models and answer examples with them (pose, loss, answer, rank); they know no method."""
 
 from softprompt.backbones.backbone import Backbone
 from softprompt.backbones.batch import Batch, Losses
 from softprompt.backbones.batching import passes
 from softprompt.backbones.bundled import EMBEDDED
 from softprompt.backbones.causal import Causal
+from softprompt.backbones.families import Family, register_family
 from softprompt.backbones.load import load_backbone
 from softprompt.backbones.masked import Masked
 from softprompt.backbones.placement import PLACEMENTS, Placement, check_placement
@@ -16,6 +17,7 @@ __all__ = [
     "Backbone",
     "Batch",
     "Causal",
+    "Family",
     "Losses",
     "Masked",
     "Placement",
@@ -23,4 +25,5 @@ __all__ = [
     "check_placement",
     "load_backbone",
     "passes",
+    "register_family",
 ]

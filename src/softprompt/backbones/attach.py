@@ -1,8 +1,7 @@
-"""TODO."""
+"""Let a transformers model read soft prompts: its input embedding is replaced, for good or inside a block."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import ExitStack, contextmanager
-from typing import Any
 
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
@@ -14,10 +13,10 @@ from softprompt.methods.soft_prompt import SoftPrompt
 
 
 def install(model: nn.Module, bank: Bank, pad: int) -> SoftEmbedding:
-    """Let the transformers model `model` read `bank`'s soft tokens from now on.
+    """Replace the input embedding of a transformers model by one that reads `bank`'s soft tokens, and return it.
 
-    Of an encoder-decoder only the encoder's embedding is replaced. `pad` is an id of the vocabulary that
-    stands in for soft tokens where the table is asked for them.
+    In an encoder-decoder that is the encoder's only. `pad` is an id of the vocabulary that stands in for soft tokens
+    where the table is indexed with them.
     """
     owner = _owner(model)
     embedding = SoftEmbedding(owner.get_input_embeddings(), bank, pad)  # type: ignore[operator]
@@ -27,11 +26,11 @@ def install(model: nn.Module, bank: Bank, pad: int) -> SoftEmbedding:
 
 @contextmanager
 def attach(model: nn.Module, bank: Bank | SoftPrompt, pad: int, *, dropout: bool = False) -> Iterator[SoftEmbedding]:
-    """As `install`, inside the block only, and ready to be trained there: afterwards the model is as it was.
+    """Let `model` read and train `bank` inside the block; afterwards the model is as it was.
 
     Inside, `model` is an ordinary transformers model whose only trainable tensors, and only entries of its state dict,
     are the bank's: `transformers.Trainer` trains and saves those (docs/trainer.md). Source is what `attention_mask`
-    shows and, in a decoder-only model with `labels`, what is no target (-100 there). The model stays in eval mode
+    shows and, in a decoder-only model with `labels`, what has the label -100. The model stays in eval mode
     whatever `train()` says, unless `dropout`; gradient checkpointing, once switched on, works in both.
     """
     bank = bank if isinstance(bank, Bank) else Bank({"prompt": bank})
@@ -43,6 +42,7 @@ def attach(model: nn.Module, bank: Bank | SoftPrompt, pad: int, *, dropout: bool
     embedding = install(model, bank, pad)
     handles = [*_reading_calls(_owner(model), embedding), _keeping_the_bank(model, embedding)]
     if not dropout:
+        # Trainer calls train() each step (transformers 5.23.0), which would switch the frozen network's dropout on.
         model.train = lambda mode=True: (bank.train(mode), model)[1]  # type: ignore[method-assign]
     try:
         with switchable(model):
@@ -59,11 +59,11 @@ def attach(model: nn.Module, bank: Bank | SoftPrompt, pad: int, *, dropout: bool
 
 
 def _reading_calls(owner: nn.Module, embedding: SoftEmbedding) -> list[RemovableHandle]:
-    """Let calls of `owner`, the model or its encoder, say which tokens are source: their masks and labels do."""
+    """Hook `owner`, the model or its encoder: the masks and labels of a call say which tokens are source."""
 
-    def before(_: nn.Module, args: tuple[Any, ...], given: dict[str, Any]) -> None:
+    def before(_: nn.Module, args: tuple[object, ...], given: Mapping[str, object]) -> None:
         ids = args[0] if args else given.get("input_ids")
-        if ids is None or embedding.is_laid_out:
+        if not isinstance(ids, Tensor) or embedding.is_laid_out:
             return
         mask, labels = given.get("attention_mask"), given.get("labels")
         text = ids != embedding.pad
@@ -73,7 +73,7 @@ def _reading_calls(owner: nn.Module, embedding: SoftEmbedding) -> list[Removable
             text = text & (labels == IGNORED)
         calls.enter_context(embedding.laid_out(embedding.read_off(ids, text)))
 
-    def after(*_: Any) -> None:
+    def after(*_: object) -> None:
         calls.close()
 
     calls = ExitStack()
@@ -84,10 +84,10 @@ def _reading_calls(owner: nn.Module, embedding: SoftEmbedding) -> list[Removable
 
 
 def _keeping_the_bank(model: nn.Module, embedding: SoftEmbedding) -> RemovableHandle:
-    """Leave the frozen tensors out of `model`'s state dict."""
+    """Hook `model`: its state dict leaves the frozen tensors out."""
     own = next(name for name, module in model.named_modules() if module is embedding.bank)
 
-    def after(_: nn.Module, state: dict[str, Any], prefix: str, __: object) -> None:
+    def after(_: nn.Module, state: MutableMapping[str, object], prefix: str, __: object) -> None:
         for name in [name for name in state if not name.startswith(f"{prefix}{own}.")]:
             del state[name]
 
@@ -96,6 +96,6 @@ def _keeping_the_bank(model: nn.Module, embedding: SoftEmbedding) -> RemovableHa
 
 
 def _owner(model: nn.Module) -> nn.Module:
-    """The module whose input embedding reads the source."""
+    """Return the module whose input embedding reads the source."""
     encoder: nn.Module = model.get_encoder() if model.config.is_encoder_decoder else model  # type: ignore
     return encoder

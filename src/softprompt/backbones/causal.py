@@ -9,54 +9,83 @@ batch is packed instead: one row without padding, each prompt computed once for 
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import torch
-from torch import Tensor, nn
-from transformers import DynamicCache
+from torch import Tensor
+from transformers import DynamicCache, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 
 from softprompt.backbones.backbone import Backbone
-from softprompt.backbones.batch import Batch, Losses, Observed
-from softprompt.backbones.cloze import BackboneKind
+from softprompt.backbones.batch import Batch, Losses, Observed, losses_of
+from softprompt.backbones.families import Family, fills_masks, register_family, writes_text
 from softprompt.backbones.logits_processors import reads_soft_ids
 from softprompt.backbones.ops.attention import packed
 from softprompt.backbones.ops.label_loss import label_nll
 from softprompt.backbones.ops.packing import Memory, Packing, pack, pack_prompt, used
 from softprompt.backbones.packing_check import why_not_packed
-from softprompt.errors import BadInput
+from softprompt.backbones.tokenization import Tokenization
 from softprompt.methods.embedding import IGNORED, Layout
 from softprompt.methods.soft_prompt import SoftPrompt
 from softprompt.tasks.task import Example
 
 
-class Causal(Backbone):
-    kind: BackboneKind = "causal"
+class CausalTokenization(Tokenization):
+    """Tokens of a source and of a target that follows it in the same text."""
 
-    def __init__(self, model: nn.Module, *args: Any, **settings: Any) -> None:
-        super().__init__(model, *args, **settings)
+    def target_ids(self, example: Example) -> list[int]:
+        """Return the ids of an example's target as it is learned; a choice as it is ranked, without end-of-sequence.
+
+        A decoder-only model would begin with a log-probability of -20 or so for that token after a word of
+        the template's answer, and spend its first steps on learning nothing but to stop.
+        """
+        if example.target not in example.choices:
+            return super().target_ids(example)
+        return self.choice_ids(example.choices)[example.choices.index(example.target)]
+
+    def continuation(self, text: str) -> list[int]:
+        """Return the ids of " text" after other text.
+
+        They are read off after an anchor, because some tokenizers (SentencePiece) mark the start of every text with a
+        space of its own.
+        """
+        if not text.strip():
+            return []
+        anchor, whole = self(":"), self(self.continued(text))
+        return whole[len(anchor) :] if whole[: len(anchor)] == anchor else self(f" {text}")
+
+    def continued(self, text: str) -> str:
+        return f": {text}"
+
+
+class Causal(Backbone):
+    """A decoder-only backbone: soft prompt, source and target are one row."""
+
+    kind = "causal"
+    tokenization = CausalTokenization
+
+    def set_up(self) -> None:
         self.share = True
         """Pack where possible; False takes the plain route always."""
         self._packable: bool | None = None  # not tried yet
-        self._memories: dict[SoftPrompt, Memory] | None = (
-            None  # of prompts that stay as they are, inside `frozen_prompts`
-        )
-        # logits_to_keep hands the head a slice, and a linear layer on a slice copies its weight once a row.
-        model.get_output_embeddings().register_forward_pre_hook(lambda _, given: (given[0].contiguous(),))  # type: ignore
+        self._memories: dict[SoftPrompt, Memory] | None = None  # a dict inside `frozen_prompts`
+        # logits_to_keep hands the head a slice (transformers 5.23.0), and a linear layer on a slice copies its weight
+        # once a row (torch 2.13.0).
+        self.model.get_output_embeddings().register_forward_pre_hook(lambda _, given: (given[0].contiguous(),))  # type: ignore
 
     def loss(self, batch: Batch) -> Losses:
         return self.packed_losses(batch) if self.can_pack(batch.prompts) else self.plain_losses(batch)
 
     def plain_losses(self, batch: Batch) -> Losses:
-        """Every example with its own copy of its prompt, padded: what packed losses must agree with."""
-        return self._losses_of(batch, self._plain(batch))
+        """Compute losses from padded rows, each with its own copy of its prompt: what packed losses must agree with."""
+        return losses_of(batch, self._plain(batch))
 
     def packed_losses(self, batch: Batch) -> Losses:
+        """Compute losses from one packed row (softprompt.backbones.ops.packing)."""
         assert batch.labels is not None
         real = batch.labels != IGNORED
         packing = self._packing(batch)
         states = self._states(batch, packing)[packing.predicting]
-        nll = label_nll(self._head, states, batch.labels[real], self.v)
+        nll = label_nll(self.logits, states, batch.labels[real], self.v)
         return Losses(nll.new_zeros(len(real)).index_add(0, packing.owner, nll), real.sum(1))
 
     def observe(self, batch: Batch) -> Observed:
@@ -68,27 +97,28 @@ class Causal(Backbone):
             predicting, own = states[packing.predicting], states[packing.prompts :]
             row = packing.gather[packing.prompts :] // n
         else:
-            base: Any = self.model.base_model
+            base: PreTrainedModel = self.model.base_model
             positions = (batch.mask.cumsum(1) - 1).clamp(min=0)
             with self.embedding.laid_out(batch.layout):
                 states = base(
                     input_ids=batch.ids, attention_mask=batch.mask.long(), position_ids=positions, use_cache=False
                 ).last_hidden_state  # (b, n, d)
             heads = torch.tensor(batch.heads, device=self.device).unsqueeze(1)
-            text = batch.mask & (batch.ids < self.v) & (batch.mask.cumsum(1) > heads)  # what stands before is no row's
-            text[:, -1] = False  # the last target token predicts nothing that is asked
+            # What stands before is the same in all rows, and a last target token predicts nothing.
+            text = batch.mask & (batch.ids < self.v) & (batch.mask.cumsum(1) > heads)
+            text[:, -1] = False
             predicting, own, row = states[:, -real.shape[1] - 1 : -1][real], states[text], text.nonzero()[:, 0]
-        scores = torch.log_softmax(self._head(predicting).float(), -1)
+        scores = torch.log_softmax(self.logits(predicting).float(), -1)
         return Observed(scores, batch.labels[real], real.nonzero()[:, 0], own.float(), row)
 
     # Packed rows
 
     def can_pack(self, prompts: Sequence[int]) -> bool:
-        """Whether rows with these prompts go through the network packed.
+        """Tell whether rows with these prompts go through the network packed.
 
-        Not with dropout (each example must draw its own), not for prompts that say they cannot (`SoftPrompt.packs`),
+        Not with dropout (each example must draw its own), not for prompts that say they cannot (`SoftPrompt.can_pack`),
         and not on a backbone whose packed losses or gradients differ from the plain ones: that is tried once, and
-        warned about. Nor for prompts behind the source, whose states differ from example to example.
+        warned about. Nor for prompts after the source, whose states differ from example to example.
         """
         bank = self.embedding.bank
         if not self.share or self.model.training or self.placement == "after_source":
@@ -96,7 +126,7 @@ class Causal(Backbone):
         if not all(bank[i].can_pack for i in prompts if i >= 0):
             return False
         if self._packable is None:
-            reason = why_not_packed(self)
+            reason = why_not_packed(self, self.plain_losses, self.packed_losses)
             self._packable = reason is None
             if reason:
                 warnings.warn(
@@ -115,23 +145,26 @@ class Causal(Backbone):
             self._memories = before
 
     def answer(
-        self, examples: Sequence[Example], prompts: Sequence[int], *, max_new_tokens: int = 20, **options: Any
+        self, examples: Sequence[Example], prompts: Sequence[int], *, max_new_tokens: int = 20, **options: object
     ) -> list[str]:
-        """As every backbone; in a `frozen_prompts` block, one prompt for all and no options, the prompt is not read
-        again."""
+        """Generate an answer to each example (see `Backbone.answer`).
+
+        In a `frozen_prompts` block, with one prompt for all examples and no options, the prompt is not read again.
+        """
         width = self.embedding.bank.longest(prompts)
         one = len(set(prompts)) == 1 and width > 0 and not options
         usable = self._memories is not None and one and self.can_pack(prompts)
         cache = DynamicCache(config=self.model.config) if usable else None
-        sources = self._sources(examples, prompts, [0] * len(examples))[0] if usable else []
+        sources = self.source_rows(examples, prompts, [0] * len(examples))[0] if usable else []
         head = self._head_of(prompts[0])[0] if usable else []
         at = len(head) - width  # tokens of each source that stand before its prompt
         if cache is None or self._memories is None or any(cache.is_sliding) or min(map(len, sources)) <= at:
             return super().answer(examples, prompts, max_new_tokens=max_new_tokens, **options)
         # [BOS][soft tokens][padding][source]: all before the padding stands in the cache. Positions follow the mask.
         rests = [source[at:] for source in sources]
-        text, mask = self._fill(rests, self.pad, left=True), self._fill([[1] * len(s) for s in rests], 0, left=True)
-        position = self._fill([list(range(at, at + len(s))) for s in rests], -1, left=True)
+        text = self.pad_rows(rests, self.pad, left=True)
+        mask = self.pad_rows([[1] * len(s) for s in rests], 0, left=True)
+        position = self.pad_rows([list(range(at, at + len(s))) for s in rests], -1, left=True)
         ids = torch.cat([torch.tensor(head, device=self.device).expand(len(text), -1), text], dim=1)
         real = torch.cat([mask.new_ones(len(text), len(head)), mask], dim=1)
         layout = Layout(torch.tensor(list(prompts), device=self.device), position)
@@ -145,8 +178,7 @@ class Causal(Backbone):
                     do_sample=False, pad_token_id=self.pad, synced_gpus=self.sharded,
                 )  # fmt: skip
         assert cache.get_seq_length() >= ids.shape[1], "the prompt's keys and values were dropped on the way"
-        texts = self.tokenizer.batch_decode(made[:, ids.shape[1] :], skip_special_tokens=True)
-        return [text.strip() for text in texts]
+        return self.texts(made[:, ids.shape[1] :])
 
     def _packing(self, batch: Batch) -> Packing:
         lengths = batch.heads
@@ -157,13 +189,14 @@ class Causal(Backbone):
         return pack(batch.mask, batch.prompts, lengths, labels, memory)
 
     def _states(self, batch: Batch, packing: Packing) -> Tensor:
-        """Last hidden states (n, d) of a packed batch."""
+        """Compute the last hidden states (n, d) of a packed batch."""
         with self.embedding.laid_out(batch.layout):
             embeds = self.embedding(batch.ids).flatten(0, 1)[packing.gather]
-        return self._read(embeds, packing)
+        return self.read_packed(embeds, packing)
 
-    def _read(self, embeds: Tensor, packing: Packing) -> Tensor:
-        base: Any = self.model.base_model
+    def read_packed(self, embeds: Tensor, packing: Packing) -> Tensor:
+        """Compute the last hidden states (n, d) of a packed row of embeddings (n, d)."""
+        base: PreTrainedModel = self.model.base_model
         with packed(packing):
             states: Tensor = base(
                 inputs_embeds=embeds.unsqueeze(0),
@@ -173,9 +206,12 @@ class Causal(Backbone):
             ).last_hidden_state
         return states.squeeze(0)
 
-    def _head(self, states: Tensor) -> Tensor:
-        """Logits (m, v) of hidden states (m, d), with whatever the model does to them after its linear layer."""
-        base: Any = self.model.base_model
+    def logits(self, states: Tensor) -> Tensor:
+        """Compute logits (m, v) of hidden states (m, d), with whatever the model does after its linear layer."""
+        # transformers 5.23.0 has no public way to run what follows the base model alone (scaled or capped logits), so
+        # the base model returns the given states for this one call. With its output layer alone, the logits of Gemma 2
+        # (capped) and Cohere (scaled) would be wrong.
+        base: PreTrainedModel = self.model.base_model
         base.forward = lambda *_, **__: BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=states.unsqueeze(0))
         try:
             logits: Tensor = self.model(inputs_embeds=states.unsqueeze(0), use_cache=False).logits
@@ -184,7 +220,7 @@ class Causal(Backbone):
         return logits.squeeze(0)
 
     def _remembered(self, prompts: Sequence[int], memories: dict[SoftPrompt, Memory]) -> Memory:
-        """Keys and values of `prompts`, behind one another; each prompt is read once in a `frozen_prompts` block."""
+        """Return keys and values of `prompts`, one after another; each is read once in a `frozen_prompts` block."""
         bank = self.embedding.bank
         for i in prompts:
             if bank[i] not in memories:
@@ -193,7 +229,7 @@ class Causal(Backbone):
                 layout = Layout(torch.tensor([i], device=self.device), torch.tensor([ranks], device=self.device))
                 packing = pack_prompt(ids.shape[1], self.device)
                 with self.embedding.laid_out(layout):
-                    self._read(self.embedding(ids)[0], packing)
+                    self.read_packed(self.embedding(ids)[0], packing)
                 assert packing.recorded, "no attention layer kept the prompt's keys and values"
                 memories[bank[i]] = packing.recorded
         found = [memories[bank[i]] for i in prompts]
@@ -203,16 +239,16 @@ class Causal(Backbone):
         }
 
     def _head_of(self, prompt: int) -> tuple[list[int], list[int]]:
-        """What the rows of a prompt begin with alike, its soft tokens last: ids, and ranks of the source tokens."""
-        before = self.opening if self.placement == "after_bos" else []
+        """Return what all rows of a prompt begin with, its soft tokens last: ids, and ranks of the source tokens."""
+        before = self.tokens.opening if self.placement == "after_bos" else []
         soft = self.embedding.bank.soft_ids(prompt, self.v)
         return [*before, *soft], [*range(len(before)), *[-1] * len(soft)]
 
-    def _log_probabilities(self, batch: Batch) -> Tensor:
+    def log_probabilities(self, batch: Batch) -> Tensor:
         assert batch.labels is not None
         if self.can_pack(batch.prompts):
             packing = self._packing(batch)
-            own = torch.log_softmax(self._head(self._states(batch, packing)[packing.predicting]).float(), -1)
+            own = torch.log_softmax(self.logits(self._states(batch, packing)[packing.predicting]).float(), -1)
             whole = own.new_zeros(*batch.labels.shape, own.shape[-1])
             whole[batch.labels != IGNORED] = own
             return whole
@@ -231,43 +267,17 @@ class Causal(Backbone):
             ).logits
         return torch.log_softmax(logits[:, :-1].float(), -1)
 
-    def target_ids(self, example: Example) -> list[int]:
-        """As every backbone, but a choice is learned as it is ranked, without the end-of-sequence token.
 
-        A decoder-only model would begin with a log-probability of -20 or so for that token after a word of
-        the template's answer, and spend its first steps on learning nothing but to stop.
-        """
-        if example.target not in example.choices:
-            return super().target_ids(example)
-        return self.choice_ids(example.choices)[example.choices.index(example.target)]
-
-    def continuation(self, text: str) -> list[int]:
-        """Ids of " text" after other text.
-
-        Read off behind an anchor, because some tokenizers (SentencePiece) mark the start of every text they
-        are given with a space of its own.
-        """
-        if not text.strip():
-            return []
-        anchor, whole = self.tokens(":"), self.tokens(self._continuing(text))
-        return whole[len(anchor) :] if whole[: len(anchor)] == anchor else self.tokens(f" {text}")
-
-    def _continuing(self, text: str) -> str:
-        return f": {text}"
-
-    def room(self, length: int, target: int) -> int:
-        if self.context is None:
-            return self.max_source
-        left = self.context - length - target
-        if left < 1:
-            raise BadInput(
-                f"{self.name} has {self.context} positions; a prompt of {length} rows and a target of {target} tokens "
-                "leave none for the source. Shorten the prompt."
-            )
-        return left
-
-    def labels_on_right(self) -> bool:
-        return True
-
-    def _generated(self, made: Tensor, batch: Batch) -> Tensor:
-        return made[:, batch.ids.shape[1] :]
+register_family(
+    Family(
+        name="causal",
+        title="a decoder-only model",
+        models="Llama, Qwen, Gemma, GPT-2",
+        backbone=Causal,
+        auto_class="AutoModelForCausalLM",
+        recognizes=lambda config: not config.is_encoder_decoder and writes_text(config) and not fills_masks(config),
+        decoder_only=True,
+        ends_choices=False,
+        peft_task="CAUSAL_LM",
+    )
+)

@@ -1,33 +1,33 @@
-"""load(): a name becomes a backbone, of the class that its config asks for."""
+"""Load a backbone by its name; its config says of which family it is."""
 
 import difflib
 from collections.abc import Iterable
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from softprompt.backbones.backbone import Backbone
 from softprompt.backbones.bundled import EMBEDDED, find_gguf, is_prepared, prepare
-from softprompt.backbones.causal import Causal
-from softprompt.backbones.cloze import BackboneKind
-from softprompt.backbones.masked import Masked
+from softprompt.backbones.families import BACKBONE_FAMILIES, find_family, get_family
 from softprompt.backbones.ops.fused import fuse
 from softprompt.backbones.ops.layers import checkpoint_layers, compile_layers, shard_layers
 from softprompt.backbones.ops.linear import quicken
 from softprompt.backbones.placement import check_placement
-from softprompt.backbones.seq2seq import Seq2Seq
 from softprompt.errors import BadInput, UnknownName
 from softprompt.runtime import distributed
 from softprompt.runtime.logging import quiet_loading
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def find_device(name: str | None = None) -> torch.device:
-    """The device named, or the best there is: cuda, then mps, then cpu."""
+    """Return the device named, or the best there is: cuda, then mps, then cpu. Raises BadInput."""
     if name is None:
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
@@ -39,11 +39,15 @@ def find_device(name: str | None = None) -> torch.device:
 
 
 def find_dtype(name: str, device: torch.device) -> torch.dtype:
-    """The dtype named; "auto" is bfloat16 where `device` computes in it natively, else float32."""
+    """Return the dtype named; "auto" is bfloat16 where `device` computes in it natively, else float32.
+
+    Raises UnknownName.
+    """
     if name == "auto":
         fast = (
             torch.cuda.is_bf16_supported(including_emulation=False)
             if device.type == "cuda"
+            # A private name in torch 2.13.0, which has no public one: without it "auto" is float32 on every CPU.
             else device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
         )
         return torch.bfloat16 if fast else torch.float32
@@ -66,10 +70,20 @@ def load_backbone(
 ) -> Backbone:
     """Load a frozen backbone.
 
-    `name` is an embedded name (see EMBEDDED), a folder, or a hub id ("google-t5/t5-base"). `max_source` is
-    the most source tokens read of an example; `dropout` leaves the backbone's own dropout on.
-    `gradient_checkpointing` trades time for memory, `compile` a slow start for faster steps. `placement` says where
-    prompts stand (softprompt.backbones.placement). `fsdp` spreads the layers over the processes of this run.
+    Args:
+        name: A bundled name (see EMBEDDED), a folder, or a hub id ("google-t5/t5-base").
+        dtype: "float32", "bfloat16", "float16" or "auto" (see `find_dtype`).
+        device: As torch writes it; None: the best there is.
+        max_source: Most source tokens that are read of an example.
+        dropout: Leave the backbone's own dropout on.
+        gradient_checkpointing: Compute layers twice to save memory.
+        compile: Compile what stands between the attentions: a slow start, faster steps.
+        placement: Where prompts stand (softprompt.backbones.placement).
+        fsdp: Spread the layers over the processes of this run.
+
+    Raises:
+        BadInput: It cannot be loaded, or two of these do not go together.
+        UnknownName: There is no such backbone, dtype or placement.
     """
     from transformers import AutoTokenizer
 
@@ -79,29 +93,31 @@ def load_backbone(
     with distributed.in_turn(alone=False):
         kind, place = resolve(name)
     sharded = fsdp and distributed.process_count() > 1
-    if sharded and (compile or kind == "masked"):
-        what = "--compile" if compile else f"{name}, a masked backbone,"
+    family = get_family(kind)
+    if sharded and (compile or not family.shards):
+        what = "--compile" if compile else f"{name}, {family.title},"
         raise BadInput(f"{what} does not go with --fsdp; leave --fsdp out.")
-    auto, made = _classes(kind)
     with distributed.in_turn(alone=True) if sharded else nullcontext():  # a machine holds one whole model at a time
         with quiet_loading():
             try:
                 tokenizer = AutoTokenizer.from_pretrained(place)
-                model, found = auto.from_pretrained(place, dtype=precision, output_loading_info=True)
+                model, found = family.model_class.from_pretrained(place, dtype=precision, output_loading_info=True)
             except (OSError, ValueError) as error:
                 raise BadInput(f"The backbone {name!r} cannot be loaded: {_first_line(error)}") from None
-        if kind == "masked":
+        if family.needs_whole_checkpoint:
             _check_head(name, found["missing_keys"])
-        model = _prepared(model.requires_grad_(False), where, sharded, gradient_checkpointing, compile)
-    backbone = made(model, tokenizer, name, max_source=max_source, dropout=dropout, placement=placement)
+        model = _prepare(model.requires_grad_(False), where, sharded, gradient_checkpointing, compile)
+    backbone = family.backbone(model, tokenizer, name, max_source=max_source, dropout=dropout, placement=placement)
     backbone.sharded = sharded
     if sharded:
         backbone.can_pack(())  # tried now, while all processes are at the same place
     return backbone
 
 
-def _prepared(model: Any, where: torch.device, sharded: bool, checkpointing: bool, compile: bool) -> Any:
-    """A model as it is trained through, on its device."""
+def _prepare(
+    model: "PreTrainedModel", where: torch.device, sharded: bool, checkpointing: bool, compile: bool
+) -> "PreTrainedModel":
+    """Make a model fast to train through, and move it to its device."""
     if not sharded:  # else it may not fit there
         model = model.to(where)
     if compile:
@@ -118,70 +134,39 @@ def _prepared(model: Any, where: torch.device, sharded: bool, checkpointing: boo
 
 
 def describe(name: str) -> dict[str, Any]:
-    """What `name` is, without reading any weights: kind, d, v, context. Raises as `load_backbone` does."""
+    """Look up kind, d, v and context of a backbone without reading weights. Raises what `load_backbone` raises."""
     if name in EMBEDDED:
         model = EMBEDDED[name]
         if not is_prepared(model):
             find_gguf(model)
-        return {"name": name, "kind": "causal", "d": model.d, "v": model.v, "context": model.context}
+        return {"name": name, "kind": model.kind, "d": model.d, "v": model.v, "context": model.context}
     kind, place = resolve(name)
     config = _config(name, place).get_text_config()
     context = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
     limit = None if config.model_type in ("t5", "mt5", "umt5") else context
-    d = getattr(config, "embedding_size", None) if kind == "masked" else None  # ALBERT, ELECTRA: not the hidden size
-    return {"name": name, "kind": kind, "d": d or config.hidden_size, "v": config.vocab_size, "context": limit}
+    d = getattr(config, "embedding_size", None) or config.hidden_size  # ALBERT, ELECTRA: narrower embeddings
+    return {"name": name, "kind": kind, "d": d, "v": config.vocab_size, "context": limit}
 
 
 def skeleton(name: str) -> nn.Module:
-    """The network of `name` without its weights: shapes and names alone. Raises as `load_backbone` does."""
+    """Make the network of `name` without weights: shapes and names alone. Raises what `load_backbone` raises."""
     kind, place = resolve(name)
-    auto, _ = _classes(kind)
     with torch.device("meta"), quiet_loading():
-        made: nn.Module = auto.from_config(_config(name, place), dtype=torch.float32)
-    return made
+        made, config = get_family(kind).model_class, _config(name, place)
+        model: nn.Module = (
+            made.from_config(config, dtype=torch.float32) if hasattr(made, "from_config") else made(config)
+        )
+    return model
 
 
-def _classes(kind: BackboneKind) -> tuple[Any, type[Backbone]]:
-    """What transformers loads a model of a kind with, and what it becomes."""
-    from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSeq2SeqLM
-
-    kinds: dict[BackboneKind, tuple[Any, type[Backbone]]] = {
-        "causal": (AutoModelForCausalLM, Causal),
-        "seq2seq": (AutoModelForSeq2SeqLM, Seq2Seq),
-        "masked": (AutoModelForMaskedLM, Masked),
-    }
-    return kinds[kind]
-
-
-def resolve(name: str) -> tuple[BackboneKind, str]:
-    """The kind of backbone `name` is and where transformers finds it; reads no weights."""
+def resolve(name: str) -> tuple[str, str]:
+    """Return the kind of backbone that `name` is and where transformers finds it; reads no weights."""
     place = str(prepare(EMBEDDED[name])) if name in EMBEDDED else name
     config = _config(name, place)
-    if config.is_encoder_decoder:
-        return "seq2seq", place
-    from transformers.models.auto.modeling_auto import (
-        MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
-        MODEL_FOR_MASKED_LM_MAPPING_NAMES,
-    )
-
-    writes, fills = (
-        config.model_type in names for names in (MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_FOR_MASKED_LM_MAPPING_NAMES)
-    )
-    if fills and not (writes and _decodes(config)):
-        return "masked", place
-    if writes:
-        return "causal", place
-    raise BadInput(
-        f"The backbone {name!r} is of type {config.model_type!r}; expected an encoder-decoder (T5, BART), a "
-        "decoder-only language model (Llama, Qwen, Gemma, GPT-2) or a masked one (BERT, RoBERTa, ModernBERT)."
-    )
-
-
-def _decodes(config: Any) -> bool:
-    """Whether a model of a type that there is as encoder and as decoder (BERT, RoBERTa) was made a decoder."""
-    architectures = config.architectures or []
-    masked = any("MaskedLM" in a for a in architectures)
-    return not masked and (config.is_decoder or any("CausalLM" in a or "LMHead" in a for a in architectures))
+    if family := find_family(config):
+        return family.name, place
+    *most, last = (f"{family.title} ({family.models})" for family in BACKBONE_FAMILIES.values())
+    raise BadInput(f"The backbone {name!r} is of type {config.model_type!r}; expected {', '.join(most)} or {last}.")
 
 
 def _check_head(name: str, missing: Iterable[str]) -> None:
@@ -193,7 +178,7 @@ def _check_head(name: str, missing: Iterable[str]) -> None:
         )
 
 
-def _config(name: str, place: str) -> Any:
+def _config(name: str, place: str) -> "PreTrainedConfig":
     from transformers import AutoConfig
 
     if not Path(place).exists() and name.startswith(("/", "./", "../", "~")):
@@ -206,7 +191,7 @@ def _config(name: str, place: str) -> Any:
         with quiet_loading():
             return AutoConfig.from_pretrained(place)
     except (OSError, ValueError) as error:
-        hint = f"It is no embedded backbone, no folder, and the hub says: {_first_line(error)}"
+        hint = f"It is neither bundled nor a folder, and the hub says: {_first_line(error)}"
         raise UnknownName("backbone", name, EMBEDDED, hint) from None
 
 

@@ -1,7 +1,7 @@
-"""Masked backbones (BERT, RoBERTa, MiniLM, ModernBERT, ...): they read on both sides of a gap and fill it.
+"""Masked backbones (BERT, RoBERTa, MiniLM, ModernBERT, ...) read on both sides of a gap and fill it.
 
 A row is [soft tokens][CLS][source][masks][rest of the source][SEP][padding]; softprompt.backbones.cloze says where the
-masks stand. A choice of t tokens is asked with t masks beside one another: its score is the mean log-probability of
+masks stand. A choice of t tokens is read at t masks, side by side: its score is the mean log-probability of
 its tokens, each at its own mask, all read in one pass and none of them seeing the others. So choices of equally many
 tokens share a row, and those of other lengths have a row of their own in the same batch. What is learned is the
 cross entropy of the right choice's tokens at as many masks.
@@ -12,98 +12,64 @@ long, there is one mask, and it is the log-probability itself.
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import ModelOutput
 
 from softprompt.backbones.backbone import Backbone
-from softprompt.backbones.batch import Batch, Losses
-from softprompt.backbones.cloze import BackboneKind, as_cloze
+from softprompt.backbones.batch import Batch
+from softprompt.backbones.cloze import as_cloze
+from softprompt.backbones.families import Family, fills_masks, register_family
 from softprompt.backbones.packing_check import TOLERANCE
+from softprompt.backbones.tokenization import Tokenization
 from softprompt.errors import BadInput
-from softprompt.methods.embedding import Layout
+from softprompt.methods.embedding import IGNORED, Layout
 from softprompt.tasks.task import Example
 
 
 class Gapped(NamedTuple):
-    """Ids about the gap, special tokens included, and whether any of the source were cut."""
+    """Ids around the gap, special tokens included, and whether any of the source were cut."""
 
     before: list[int]
     after: list[int]
     cut: bool
 
 
-class Masked(Backbone):
-    kind: BackboneKind = "masked"
-    generates = False
+class MaskedTokenization(Tokenization):
+    """Tokens on both sides of a gap, and of the choices that may stand in it."""
 
-    def __init__(self, model: nn.Module, *args: Any, **settings: Any) -> None:
-        super().__init__(model, *args, **settings)
-        self._mask: str | None = self.tokenizer.mask_token
-        if self._mask is None:
-            raise BadInput(f"The tokenizer of {self.name} has no mask token, so there is no gap to fill.")
-        tables = [m for name, m in model.named_modules() if name.endswith("position_embeddings")]
-        indices = [m.padding_idx for m in tables if isinstance(m, nn.Embedding)]
-        self._unused = max((i + 1 for i in indices if i is not None), default=0)  # RoBERTa's begin behind the padding's
-        self._pads: bool | None = None  # whether padding changes nothing; not tried yet
-
-    # The four verbs
-
-    def loss(self, batch: Batch) -> Losses:
-        return self._losses_of(batch, self._log_probabilities(batch))
-
-    def answer(
-        self, examples: Sequence[Example], prompts: Sequence[int], *, max_new_tokens: int = 20, **options: Any
-    ) -> list[str]:
-        """The likeliest choice of each example. Raises BadInput for one without choices, and for generation options."""
-        for example in examples:
-            self.check_supported(example)
-        if options:
-            raise BadInput(f"{self.name} generates nothing; it takes no {', '.join(options)}.")
-        best = self.rank(examples, prompts).argmax(1).tolist()
-        return [example.choices[i] for example, i in zip(examples, best, strict=True)]
-
-    def rank(self, examples: Sequence[Example], prompts: Sequence[int]) -> Float[Tensor, "b choices"]:
-        """Mean log-probability of each choice's tokens, in nats; all examples must have equally many choices."""
-        for example in examples:
-            self.check_supported(example)
-        choices = [self.choice_ids(e.choices) for e in examples]
-        rows = [(i, t) for i, group in enumerate(choices) for t in sorted({len(ids) for ids in group})]
-        with torch.no_grad():
-            gaps = [[self.pad] * t for _, t in rows]
-            batch = self._pose([examples[i] for i, _ in rows], [prompts[i] for i, _ in rows], gaps)
-            scores = self._log_probabilities(batch)  # (rows, t, v)
-        of = dict(zip(rows, scores, strict=True))
-        return torch.stack([torch.stack([_mean(of[i, len(ids)], ids) for ids in g]) for i, g in enumerate(choices)])
-
-    def ranking_rows(self, choices: Sequence[str]) -> int:
-        return len({len(ids) for ids in self.choice_ids(choices)})
-
-    # Tokens
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, family: Family, name: str, max_source: int) -> None:
+        super().__init__(tokenizer, family, name, max_source)
+        self.mask: str | None = tokenizer.mask_token
+        if self.mask is None:
+            raise BadInput(f"The tokenizer of {name} has no mask token, so there is no gap to fill.")
 
     def read_sources(self, examples: Sequence[Example]) -> None:
         clozes = [as_cloze(example) for example in examples]
-        self._parts.read(self._until_gap(one.before) for one in clozes)
-        self._parts.read(f"{self._mask}{one.after}" for one in clozes)
+        self.parts.read(self._until_gap(one.before) for one in clozes)
+        self.parts.read(f"{self.mask}{one.after}" for one in clozes)
 
     def target_ids(self, example: Example) -> list[int]:
-        self.check_supported(example)
+        self.check_example(example)
         if example.target not in example.choices:
             raise BadInput(f"The target {example.target!r} is none of the choices {', '.join(example.choices)}.")
         return self.choice_ids(example.choices)[example.choices.index(example.target)]
 
     def continuation(self, text: str) -> list[int]:
-        """Ids of `text` in a gap, as a word behind a blank."""
+        """Return the ids of `text` in a gap, as a word after a blank."""
         return self._after(f" {text}") if text.strip() else []
 
     def gapped(self, example: Example, room: int) -> Gapped:
-        """An example's ids on both sides of its gap, at most `room` of them.
+        """Return an example's ids on both sides of its gap, at most `room` of them.
 
-        Cut is the source, from its end: behind the gap first, then before it. The cue stays.
+        The source is cut from its end: after the gap first, then before it. The cue stays. Raises BadInput where the
+        cue leaves no room.
         """
-        cloze, closing = as_cloze(example), self._closing()
+        cloze, closing = as_cloze(example), self.closing()
         before, after = self._before(cloze.before), self._after(cloze.after)
         over = len(self.opening) + len(before) + len(after) + len(closing) - room
         if over > 0:
@@ -116,152 +82,211 @@ class Masked(Backbone):
         return Gapped([*self.opening, *before], [*after, *closing], over > 0)
 
     def source_ids(self, example: Example, room: int) -> tuple[list[int], bool]:
-        """As every backbone; the masks, which stand between, are no source."""
+        """Return the ids around the gap, and whether any were cut; the masks are not part of the source."""
         found = self.gapped(example, room)
         return [*found.before, *found.after], found.cut
 
     def size(self, example: Example, *, targets: bool) -> int:
         cloze = as_cloze(example)
-        around = len(self.opening) + len(self._closing())
+        around = len(self.opening) + len(self.closing())
         source = around + len(self._before(cloze.before)) + len(self._after(cloze.after))
-        return min(source, self.max_source) + self._longest(example)
+        return min(source, self.max_source) + self.longest(example)
 
-    def room(self, length: int, target: int) -> int:
-        if self.context is None:
-            return self.max_source
-        left = self.context - length - target
-        if left < 1:
-            raise BadInput(
-                f"{self.name} has {self.context} positions; a prompt of {length} rows and a gap of {target} tokens "
-                "leave none for the source. Shorten the prompt."
-            )
-        return left
+    def _before(self, text: str) -> list[int]:
+        return self(self._until_gap(text))[:-1]
+
+    def _until_gap(self, text: str) -> str:
+        """End a text at the gap; the blank before it belongs to the word in it (see `continuation`)."""
+        return f"{text.rstrip(' ')}{self.mask}"
+
+    def _after(self, text: str) -> list[int]:
+        return self(f"{self.mask}{text}")[1:]
+
+    def closing(self) -> list[int]:
+        whole = self.encode(":")
+        return whole[len(self.opening) + len(self(":")) :]
+
+    def separate(self, ids: list[list[int]]) -> list[list[int]]:
+        return ids  # one that begins another is read at fewer masks
+
+    def longest(self, example: Example) -> int:
+        """Count the tokens of the longest choice; 1 without choices."""
+        return max(map(len, self.choice_ids(example.choices)), default=1)
+
+
+class Masked(Backbone):
+    """A backbone that fills the gap of a cloze with one of the choices."""
+
+    kind = "masked"
+    tokenization = MaskedTokenization
+    tokens: MaskedTokenization
+
+    def set_up(self) -> None:
+        tables = [m for name, m in self.model.named_modules() if name.endswith("position_embeddings")]
+        indices = [m.padding_idx for m in tables if isinstance(m, nn.Embedding)]
+        self._unused = max((i + 1 for i in indices if i is not None), default=0)  # RoBERTa's begin after the padding's
+        self.pads: bool | None = None
+        """Whether padding changes nothing (`ignores_padding`); None: not tried yet."""
+
+    # The four verbs
+
+    def answer(
+        self, examples: Sequence[Example], prompts: Sequence[int], *, max_new_tokens: int = 20, **options: object
+    ) -> list[str]:
+        """Return the likeliest choice of each example. Raises BadInput without choices, and for generation options."""
+        for example in examples:
+            self.check_example(example)
+        if options:
+            raise BadInput(f"{self.name} generates nothing; it takes no {', '.join(options)}.")
+        best = self.rank(examples, prompts).argmax(1).tolist()
+        return [example.choices[i] for example, i in zip(examples, best, strict=True)]
+
+    def rank(self, examples: Sequence[Example], prompts: Sequence[int]) -> Float[Tensor, "b choices"]:
+        """Compute the mean log-probability of each choice's tokens, in nats; all must have equally many choices."""
+        for example in examples:
+            self.check_example(example)
+        choices = [self.tokens.choice_ids(e.choices) for e in examples]
+        rows = [(i, t) for i, group in enumerate(choices) for t in sorted({len(ids) for ids in group})]
+        with torch.no_grad():
+            gaps = [[self.pad] * t for _, t in rows]
+            batch = self.pose_ids([examples[i] for i, _ in rows], [prompts[i] for i, _ in rows], gaps)
+            scores = self.log_probabilities(batch)  # (rows, t, v)
+        of = dict(zip(rows, scores, strict=True))
+        return torch.stack([torch.stack([_mean(of[i, len(ids)], ids) for ids in g]) for i, g in enumerate(choices)])
+
+    def ranking_rows(self, choices: Sequence[str]) -> int:
+        """Count the rows that ranking computes for an example: one per number of tokens among its choices."""
+        return len({len(ids) for ids in self.tokens.choice_ids(choices)})
 
     @property
     def context(self) -> int | None:
-        """Positions there are for soft tokens, source and masks together."""
+        """Positions for soft tokens, source and masks together; None when unlimited."""
         limit = super().context
         return None if limit is None else limit - self._unused
 
-    def _before(self, text: str) -> list[int]:
-        return self.tokens(self._until_gap(text))[:-1]
-
-    def _until_gap(self, text: str) -> str:
-        """What the tokenizer is given: the blank before a gap belongs to the word in it (see `continuation`)."""
-        return f"{text.rstrip(' ')}{self._mask}"
-
-    def _after(self, text: str) -> list[int]:
-        return self.tokens(f"{self._mask}{text}")[1:]
-
-    def _closing(self) -> list[int]:
-        whole = self._encode(":")
-        return whole[len(self.opening) + len(self.tokens(":")) :]
-
-    def _told_apart(self, ids: list[list[int]]) -> list[list[int]]:
-        return ids  # one that begins another is asked with fewer masks
-
-    def _longest(self, example: Example) -> int:
-        return max(map(len, self.choice_ids(example.choices)), default=1)
-
     # Rows
 
-    def _pose(
+    def pose_ids(
         self,
         examples: Sequence[Example],
         prompts: Sequence[int],
         targets: Sequence[Sequence[int]] | None,
         reserved: Sequence[int] | None = None,
     ) -> Batch:
-        """Rows with a mask for each target token, or for each token of the longest choice, which is what is reserved.
+        """Lay out rows with a mask for each target token; without targets, for each token of the longest choice.
 
-        How much is read of a source depends on its own prompt and choices alone, not on the rest of the batch.
+        Room is left for the longest choice either way: how much is read of a source depends on its own prompt and
+        choices alone, not on the rest of the batch.
         """
         bank, mask = self.embedding.bank, self.tokenizer.mask_token_id
-        rows, ranks, asked, cut = [], [], [], []
+        rows, ranks, columns, cut = [], [], [], []
         for k, (example, prompt) in enumerate(zip(examples, prompts, strict=True)):
-            longest = self._longest(example)
-            found = self.gapped(example, min(self.max_source, self.room(bank.longest([prompt]), longest)))
+            longest = self.tokens.longest(example)
+            found = self.tokens.gapped(example, min(self.max_source, self.room(bank.longest([prompt]), longest)))
             t, at = longest if targets is None else len(targets[k]), self.tokens_before(found.before)
             soft, s = bank.soft_ids(prompt, self.v), len(found.before)
             rows.append([*found.before[:at], *soft, *found.before[at:], *[mask] * t, *found.after])
             ranks.append([*range(at), *[-1] * len(soft), *range(at, s), *[-1] * t, *range(s, s + len(found.after))])
-            asked.append(list(range(s + len(soft), s + len(soft) + t)))
+            columns.append(list(range(s + len(soft), s + len(soft) + t)))
             cut.append(found.cut)
-        real = self._fill([[1] * len(row) for row in rows], 0, left=False).bool()
-        layout = Layout(torch.tensor(list(prompts), device=self.device), self._fill(ranks, -1, left=False))
-        labels = None if targets is None else self._labels(targets)
-        ids = self._fill(rows, self.pad, left=False)
+        real = self.pad_rows([[1] * len(row) for row in rows], 0, left=False).bool()
+        layout = Layout(torch.tensor(list(prompts), device=self.device), self.pad_rows(ranks, -1, left=False))
+        labels = None if targets is None else self.pad_rows(targets, IGNORED, left=False)
+        ids = self.pad_rows(rows, self.pad, left=False)
         return Batch(
-            ids, real, layout, labels, tuple(prompts), tuple(cut), asked=self._fill(asked, 0, left=False)
+            ids, real, layout, labels, tuple(prompts), tuple(cut), answer_columns=self.pad_rows(columns, 0, left=False)
         )  # fmt: skip
 
-    def _log_probabilities(self, batch: Batch) -> Float[Tensor, "b t v"]:
-        assert batch.asked is not None
+    def log_probabilities(self, batch: Batch) -> Float[Tensor, "b t v"]:
+        assert batch.answer_columns is not None
         lengths: list[int] = batch.mask.sum(1).tolist()
-        alike = len(set(lengths)) == 1 or self._padding_is_nothing()
+        alike = len(set(lengths)) == 1 or self.ignores_padding()
         with self.embedding.laid_out(batch.layout):
             embeds = self.embedding(batch.ids)  # (b, n, d)
         if alike:
-            logits = self._filled(embeds, batch.mask, batch.asked)
+            logits = self._filled(embeds, batch.mask, batch.answer_columns)
         else:  # rows of one length together
             parts = {n: [i for i, length in enumerate(lengths) if length == n] for n in set(lengths)}
-            made = [self._filled(embeds[i, :n], batch.mask[i, :n], batch.asked[i]) for n, i in parts.items()]
+            made = [self._filled(embeds[i, :n], batch.mask[i, :n], batch.answer_columns[i]) for n, i in parts.items()]
             order = [i for rows in parts.values() for i in rows]
             logits = torch.cat(made)[torch.tensor(order, device=self.device).argsort()]
         return torch.log_softmax(logits.float(), -1)
 
-    def _filled(self, embeds: Tensor, mask: Tensor, asked: Int[Tensor, "b t"]) -> Tensor:
-        """Logits (b, t, v) at the columns `asked` of embeddings (b, n, d) of rows that begin in the first column.
+    def _filled(self, embeds: Tensor, mask: Tensor, columns: Int[Tensor, "b t"]) -> Tensor:
+        """Compute logits (b, t, v) at the columns `columns` of embeddings (b, n, d), rows on the left.
 
         Position ids and token types are the model's own: columns from its first position on, and all of type 0.
         """
-        with self._reading(asked):
+        with self._reading(columns):
             logits: Tensor = self.model(inputs_embeds=embeds, attention_mask=mask.long()).logits
         return logits
 
     @contextmanager
-    def _reading(self, asked: Int[Tensor, "b t"]) -> Iterator[None]:
-        """Let the head see the states of the columns `asked` alone."""
+    def _reading(self, columns: Int[Tensor, "b t"]) -> Iterator[None]:
+        """Let the head see the states of the columns `columns` alone.
 
-        def pick(_: nn.Module, __: Any, made: Any) -> Any:
+        Without it the head computes the logits of every column: logits_to_keep of transformers 5.23.0, where a masked
+        model has it, keeps the same columns of all rows.
+        """
+
+        def pick(_: nn.Module, __: object, made: ModelOutput) -> ModelOutput:
             states = made[0]
-            picked = states.gather(1, asked.unsqueeze(-1).expand(-1, -1, states.shape[-1]))
+            picked = states.gather(1, columns.unsqueeze(-1).expand(-1, -1, states.shape[-1]))
             if isinstance(made, tuple):
                 return (picked, *made[1:])
             made.last_hidden_state = picked
             return made
 
-        base: Any = self.model.base_model
+        base: PreTrainedModel = self.model.base_model
         handle = base.register_forward_hook(pick)
         try:
             yield
         finally:
             handle.remove()
 
-    def _padding_is_nothing(self) -> bool:
-        """Whether a row is read alike alone and padded: tried once, as a few encoders mix tokens whatever is masked.
+    def ignores_padding(self) -> bool:
+        """Tell whether a row is read alike alone and padded: tried once, as a few encoders mix in padding.
 
         Through such an encoder (ConvBERT) rows go one length after the other.
         """
-        if self._pads is None:
+        if self.pads is None:
             modes = [(module, module.training) for module in self.model.modules()]
             self.model.eval()
             ids = self.ordinary_ids()
-            row = [[*self.opening, *(ids[(37 * i) % len(ids)] for i in range(n)), *self._closing()] for n in (5, 11)]
-            real = self._fill([[1] * len(one) for one in row], 0, left=False).bool()
+            row = [
+                [*self.tokens.opening, *(ids[(37 * i) % len(ids)] for i in range(n)), *self.tokens.closing()]
+                for n in (5, 11)
+            ]
+            real = self.pad_rows([[1] * len(one) for one in row], 0, left=False).bool()
             nobody = torch.tensor([-1, -1], device=self.device)
             with torch.no_grad():
                 with self.embedding.laid_out(Layout(nobody, torch.full_like(real, -1, dtype=torch.long))):
-                    embeds = self.embedding(self._fill(row, self.pad, left=False))
-                asked = torch.arange(len(row[0]), device=self.device).expand(2, -1)
-                padded = self._filled(embeds, real, asked)[:1]
-                alone = self._filled(embeds[:1, : len(row[0])], real[:1, : len(row[0])], asked[:1])
+                    embeds = self.embedding(self.pad_rows(row, self.pad, left=False))
+                columns = torch.arange(len(row[0]), device=self.device).expand(2, -1)
+                padded = self._filled(embeds, real, columns)[:1]
+                alone = self._filled(embeds[:1, : len(row[0])], real[:1, : len(row[0])], columns[:1])
             for module, mode in modes:
                 module.training = mode
             gap = float((padded - alone).abs().max() / alone.abs().max())
-            self._pads = gap <= TOLERANCE[self.dtype]
-        return self._pads
+            self.pads = gap <= TOLERANCE[self.dtype]
+        return self.pads
 
 
 def _mean(scores: Float[Tensor, "t v"], ids: Sequence[int]) -> Tensor:
     return scores[list(range(len(ids))), list(ids)].mean()
+
+
+register_family(
+    Family(
+        name="masked",
+        title="a masked model",
+        models="BERT, RoBERTa, ModernBERT",
+        backbone=Masked,
+        auto_class="AutoModelForMaskedLM",
+        recognizes=lambda config: not config.is_encoder_decoder and fills_masks(config),
+        generates=False,
+        fills_gaps=True,
+        shards=False,
+        needs_whole_checkpoint=True,
+    )
+)

@@ -1,17 +1,18 @@
-"""Is a packed row what it claims to be? Tried once on each backbone, with its own weights, against the plain route."""
+"""Check that a backbone computes packed rows exactly: once, on its own weights, against the plain route."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
+from softprompt.backbones.backbone import Backbone
+from softprompt.backbones.batch import Batch, Losses
 from softprompt.backbones.ops.attention import NAME
 from softprompt.methods.bank import Bank
 from softprompt.methods.soft_prompt import PromptPart, SoftPrompt, Text
 from softprompt.runtime.logging import quiet_loading
 
-if TYPE_CHECKING:
-    from softprompt.backbones.causal import Causal
+LossesOf = Callable[[Batch], Losses]
 
 # Largest relative difference of losses and gradients; what packing gets wrong is of the order of 1.
 TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3, torch.float16: 0.03, torch.bfloat16: 0.15}
@@ -27,9 +28,13 @@ class _Rows(PromptPart):
         return self.rows
 
 
-def why_not_packed(backbone: "Causal") -> str | None:
-    """Why `backbone` cannot read packed rows, in words; None when it can, and it then does so from now on."""
+def why_not_packed(backbone: Backbone, plain: LossesOf, packed: LossesOf) -> str | None:
+    """Say why `backbone` cannot read packed rows; None when it can, and it then does so from now on.
+
+    `plain` and `packed` compute the same losses of a batch, each in its own way.
+    """
     model = backbone.model
+    # A private attribute (transformers 5.23.0): no public one says how a model attends, nor that it refused to change.
     before: str = model.config._attn_implementation  # type: ignore
     if before not in ("sdpa", NAME):
         return f"it attends with {before!r}, not with 'sdpa'"
@@ -38,7 +43,7 @@ def why_not_packed(backbone: "Causal") -> str | None:
     reason = "it does not attend through transformers' attention interface"
     if model.config._attn_implementation == NAME:  # type: ignore
         try:
-            reason = _difference(backbone)
+            reason = _difference(backbone, plain, packed)
         except Exception as error:  # noqa: BLE001  # whatever a model of somebody else's does, the plain route is left
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     if reason:
@@ -46,8 +51,8 @@ def why_not_packed(backbone: "Causal") -> str | None:
     return reason or None
 
 
-def _difference(backbone: "Causal") -> str:
-    """ "" when packed and plain agree on ragged examples of two prompts and of none."""
+def _difference(backbone: Backbone, *routes: LossesOf) -> str:
+    """Compare both routes on ragged examples of two prompts and of none; "" when they agree."""
     ids = backbone.ordinary_ids()
     draw = torch.Generator().manual_seed(0)
 
@@ -57,11 +62,11 @@ def _difference(backbone: "Causal") -> str:
     rows = [_Rows(backbone.embed(some(length))).to(backbone.device) for length in LENGTHS]
     bank = Bank({str(i): SoftPrompt(part) for i, part in enumerate(rows)})
     with backbone.using(bank), torch.enable_grad():
-        opening = backbone.opening if backbone.placement == "after_bos" else []
+        opening = backbone.tokens.opening if backbone.placement == "after_bos" else []
         sources, targets = [[*opening, *some(n)] for n in SOURCES], [some(n) for n in TARGETS]
         batch = backbone.lay(sources, [0, 1, 0, -1], targets, (False,) * len(sources))
         found = []
-        for losses in (backbone.plain_losses, backbone.packed_losses):
+        for losses in routes:
             nll = losses(batch).nll
             found.append([nll.detach(), *torch.autograd.grad(nll.sum(), list(bank.parameters()))])
     for what, plain, packed in zip(("losses", "gradients", "gradients"), *found, strict=True):

@@ -1,4 +1,4 @@
-"""Where a prompt's rows stand among an example's tokens: an option of the backbone, the same for every method.
+"""Place a prompt's rows among an example's tokens: an option of the backbone, the same for every method.
 
     front          [soft tokens][BOS][source][target]
     after_bos      [BOS][soft tokens][source][target]
@@ -20,7 +20,7 @@ PLACEMENTS: tuple[Placement, ...] = get_args(Placement)
 
 
 def check_placement(name: str) -> Placement:
-    """`name`, if it is one. Raises UnknownName."""
+    """Return `name` if it is a placement. Raises UnknownName."""
     for placement in PLACEMENTS:
         if name == placement:
             return placement
@@ -28,7 +28,7 @@ def check_placement(name: str) -> Placement:
 
 
 def tokens_before(source: Sequence[int], opening: Sequence[int], placement: Placement) -> int:
-    """How many tokens of a source stand before the prompt; `opening` are the special tokens that texts begin with."""
+    """Count the tokens of a source that stand before the prompt; texts begin with the special tokens `opening`."""
     if placement == "after_source":
         return len(source)
     opened = list(source[: len(opening)]) == list(opening)

@@ -4,39 +4,47 @@ The encoder reads [soft tokens][source][padding]; the decoder, untouched, writes
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.modeling_outputs import Seq2SeqLMOutput
 
 from softprompt.backbones.backbone import Backbone
-from softprompt.backbones.batch import Batch, Losses, Observed
-from softprompt.backbones.cloze import BackboneKind
+from softprompt.backbones.batch import Batch, Observed
+from softprompt.backbones.families import Family, register_family
 from softprompt.backbones.ops.length_groups import group_lengths
+from softprompt.backbones.tokenization import Tokenization
 from softprompt.errors import BadInput
 from softprompt.methods.embedding import IGNORED, Layout
 from softprompt.tasks.task import Example
 
-RUN_TOKENS = {True: 16, False: 2048}  # what one more run of the encoder costs, in tokens: on a CPU, on an accelerator
+
+class Seq2SeqTokenization(Tokenization):
+    """Tokens of an encoder's source, which ends with end-of-sequence, and of a decoder's target."""
+
+    def closing(self) -> list[int]:
+        empty = self.encode("")
+        return empty[-1:] if empty[-1:] == [self.tokenizer.eos_token_id] else []
 
 
 class Seq2Seq(Backbone):
-    kind: BackboneKind = "seq2seq"
+    """An encoder-decoder: soft prompts stand in the encoder."""
 
-    def loss(self, batch: Batch) -> Losses:
-        return self._losses_of(batch, self._log_probabilities(batch))
+    kind = "seq2seq"
+    tokenization = Seq2SeqTokenization
 
-    def _encoded(self, batch: Batch) -> Tensor:
-        """Encoder states (b, n, d). Rows of like length go through the encoder together, as wide as they must be.
+    def encoder_states(self, batch: Batch) -> Tensor:
+        """Compute encoder states (b, n, d): rows of like length go through the encoder together.
 
         The decoder is then run once for all: its targets are short, and it reads all of its weights each time.
         """
         with self.embedding.laid_out(batch.layout):
             embeds = self.embedding(batch.ids)  # (b, n, d)
-        encoder: Any = self.model.get_encoder()  # type: ignore[operator]
+        encoder: PreTrainedModel = self.model.get_encoder()  # type: ignore[operator]
         lengths: list[int] = batch.mask.sum(1).tolist()
         order = sorted(range(len(lengths)), key=lengths.__getitem__)
-        each = RUN_TOKENS[self.device.type == "cpu"]
+        each = run_tokens(self.device)
         found = []
         whole = [(0, len(order))]  # sharded layers are called as often in every process
         runs = whole if self.sharded else group_lengths([lengths[i] for i in order], lambda g, s: g * s + each)
@@ -47,44 +55,36 @@ class Seq2Seq(Backbone):
             found.append(nn.functional.pad(states, (0, 0, 0, batch.ids.shape[1] - s)))
         return torch.cat(found)[torch.tensor(order, device=self.device).argsort()]
 
-    def _log_probabilities(self, batch: Batch) -> Tensor:
-        return self._decoded(self._encoded(batch), batch)
+    def log_probabilities(self, batch: Batch) -> Tensor:
+        return self.target_scores(self.encoder_states(batch), batch)
 
     def observe(self, batch: Batch) -> Observed:
         assert batch.labels is not None
         real, text = batch.labels != IGNORED, batch.mask & (batch.ids < self.v)
-        encoded = self._encoded(batch)
+        encoded = self.encoder_states(batch)
         made = self._outputs(encoded, batch, output_hidden_states=True)
         own = torch.cat([encoded[text], made.decoder_hidden_states[-1][real]])
         owner = real.nonzero()[:, 0]
         scores = torch.log_softmax(made.logits[real].float(), -1)
         return Observed(scores, batch.labels[real], owner, own.float(), torch.cat([text.nonzero()[:, 0], owner]))
 
-    def _decoded(self, states: Tensor, batch: Batch) -> Tensor:
-        """Log-probabilities (b, t, v) of targets over encoder states (b, n, d)."""
+    def target_scores(self, states: Tensor, batch: Batch) -> Tensor:
+        """Compute log-probabilities (b, t, v) of targets over encoder states (b, n, d), in nats and float32."""
         return torch.log_softmax(self._outputs(states, batch).logits.float(), -1)
 
-    def _outputs(self, states: Tensor, batch: Batch, **asked: bool) -> Any:
-        """What the model gives for targets over encoder states (b, n, d)."""
+    def _outputs(self, states: Tensor, batch: Batch, **options: bool) -> Seq2SeqLMOutput:
+        """Run the decoder with the labels as its input; returns the model's output object."""
         assert batch.labels is not None
         labels = batch.labels.masked_fill(batch.labels == IGNORED, self.pad)
         start: int = self.model.config.decoder_start_token_id  # type: ignore
         inputs = torch.cat([labels.new_full((len(labels), 1), start), labels[:, :-1]], dim=1)
         return self.model(
             encoder_outputs=(states,), attention_mask=batch.mask.long(), decoder_input_ids=inputs, use_cache=False,
-            **asked,
+            **options,
         )  # fmt: skip
 
-    def continuation(self, text: str) -> list[int]:
-        return self.tokens(text)
-
-    def _closing(self) -> list[int]:
-        empty = self._encode("")
-        return empty[-1:] if empty[-1:] == [self.tokenizer.eos_token_id] else []
-
     def room(self, length: int, target: int) -> int:
-        # T5's positions are relative: its encoder has no limit of its own.
-        if self.context is None:
+        if self.context is None:  # T5's positions are relative: its encoder has no limit of its own
             return self.max_source
         left = self.context - length
         if left < 1:
@@ -98,13 +98,32 @@ class Seq2Seq(Backbone):
         # The encoder runs once an example; its states serve all choices.
         width = len(choices[0])
         batch = self.pose(examples, prompts)
-        states = self._encoded(batch).repeat_interleave(width, 0)
-        labels = self._fill([ids for group in choices for ids in group], IGNORED, left=False)
+        states = self.encoder_states(batch).repeat_interleave(width, 0)
+        labels = self.pad_rows([ids for group in choices for ids in group], IGNORED, left=False)
         layout = Layout(batch.layout.prompt.repeat_interleave(width), batch.layout.position.repeat_interleave(width, 0))
         rows = Batch(
             batch.ids.repeat_interleave(width, 0), batch.mask.repeat_interleave(width, 0), layout, labels,
             batch.prompts, batch.truncated,
         )  # fmt: skip
         real = labels != IGNORED
-        picked = self._decoded(states, rows).gather(2, labels.masked_fill(~real, 0).unsqueeze(2)).squeeze(2)
+        picked = self.target_scores(states, rows).gather(2, labels.masked_fill(~real, 0).unsqueeze(2)).squeeze(2)
         return picked.masked_fill(~real, 0).sum(1).reshape(len(examples), width)
+
+
+def run_tokens(device: torch.device) -> int:
+    """Return what one more run of the encoder costs, in tokens."""
+    return 16 if device.type == "cpu" else 2048
+
+
+register_family(
+    Family(
+        name="seq2seq",
+        title="an encoder-decoder",
+        models="T5, BART",
+        backbone=Seq2Seq,
+        auto_class="AutoModelForSeq2SeqLM",
+        recognizes=lambda config: bool(config.is_encoder_decoder),
+        sorts_rows=True,
+        peft_task="SEQ_2_SEQ_LM",
+    )
+)

@@ -1,18 +1,17 @@
-"""The ids of texts: from memory, else from disk, else from the tokenizer.
+"""Look up the ids of texts: in memory, else on disk, else with the tokenizer.
 
-A text is tokenised when it is first asked for, those of a step or an evaluation together, and never ahead: 300 steps
+A text is tokenized when it is first needed, those of a step or an evaluation together, and never ahead: 300 steps
 of 16 read 4,800 of MNLI's 392,702 rows. On two cores all of them take 25 s, those that are read a third of a second,
 and all of them from disk 3 s.
-What was tokenised is remembered on disk, for training and evaluation alone (`TextIds.remember`):
+What was tokenized is kept on disk, in training and evaluation alone (`TextIds.remember`):
 
     CACHE/tokens/TOKENIZER/*.safetensors     key (n, 16) uint8, end (n,) int64, check (n,) int64, ids (m,) int32
 
-TOKENIZER says all that decides ids (`tokenizer_fingerprint`). A key is the sha256 of a text, cut to 16 bytes; keys
-are sorted,
-and their own hash is the file's name. Row i is ids[end[i-1]:end[i]], its CRC-32 check[i]. So another template, limit,
-split or tokenizer asks for other keys, and no answer can be stale. Files are written beside and renamed,
-memory-mapped, and never changed: processes that write at once leave two files. A damaged file is removed, and its
-texts are tokenised anew. A folder that cannot be read or written is a cache that stays empty, never an error.
+TOKENIZER hashes all that decides ids (`tokenizer_fingerprint`). A key is the sha256 of a text, cut to 16 bytes; keys
+are sorted, and their own hash is the file's name. Row i is ids[end[i-1]:end[i]], its CRC-32 check[i]. So another
+template, limit, split or tokenizer looks for other keys, and no answer can be stale. Files are written beside and
+renamed, memory-mapped, and never changed: processes that write at once leave two files. A damaged file is removed, and
+its texts are tokenized anew. A folder that cannot be read or written is a cache that stays empty, never an error.
 """
 
 import hashlib
@@ -23,7 +22,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import tokenizers
@@ -31,6 +29,7 @@ import transformers
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
+from transformers import PreTrainedTokenizerBase
 
 from softprompt.backbones.bundled import cache_folder
 from softprompt.errors import BadInput, CannotWrite
@@ -41,9 +40,9 @@ SWITCH = "SOFTPROMPT_TOKEN_CACHE"
 LIMIT = 2.0
 """Gigabytes."""
 FEW = 2000
-"""Who reads fewer texts writes none: they are tokenised in a tenth of a second."""
+"""A run that reads fewer texts writes none: they are tokenized in a tenth of a second."""
 TOGETHER = 128
-"""Texts a call of the tokenizer: as fast as any number from 16 to 1,024, and little memory."""
+"""Texts per call of the tokenizer: as fast as any number from 16 to 1,024, and little memory."""
 MEMORY = 256_000_000
 """About how many bytes of texts and ids are held in memory."""
 LARGE = 128_000_000
@@ -51,9 +50,9 @@ LARGE = 128_000_000
 
 
 class TextIds:
-    """What `tokenizer` makes of texts, with the special tokens it puts around them or without (`special`)."""
+    """The ids that `tokenizer` gives texts, with the special tokens it puts around them or without (`special`)."""
 
-    def __init__(self, tokenizer: Any, *, special: bool = True) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, *, special: bool = True) -> None:
         self.tokenizer, self.special = tokenizer, special
         self.most = MEMORY
         self._memory: dict[str, bytes] = {}
@@ -71,7 +70,7 @@ class TextIds:
         return ids
 
     def read(self, texts: Iterable[str]) -> None:
-        """Take note of texts that will be asked for: those not known yet are tokenised together."""
+        """Tokenize the texts that are not known yet, together."""
         missing = [text for text in dict.fromkeys(texts) if text not in self._memory]
         if not missing:
             return
@@ -85,7 +84,7 @@ class TextIds:
             known = store.find(list(keys.values()))
             found = {text: known[key] for text, key in keys.items() if key in known}
         asked = [text for text in missing if text not in found]
-        for text, ids in zip(asked, self._tokenised(asked), strict=True):
+        for text, ids in zip(asked, self.tokenize(asked), strict=True):
             found[text] = array("i", ids).tobytes()
             if store:
                 self._new[keys[text]] = found[text]
@@ -94,7 +93,7 @@ class TextIds:
         self._held += sum(len(text) + len(row) + 200 for text, row in found.items())  # 200: what Python adds
 
     def remember(self) -> None:
-        """From now on look for texts on disk, and put there what `keep` finds new. Raises BadInput for a bad SWITCH."""
+        """Look for texts on disk from now on, and let `keep` write new ones there. Raises BadInput for a bad SWITCH."""
         self._remembers = most_bytes() > 0
 
     def keep(self) -> None:
@@ -114,9 +113,10 @@ class TextIds:
             self._store = Store(folder / name) if name and folder else None
         return self._store
 
-    def _tokenised(self, texts: Sequence[str]) -> Iterator[list[int]]:
+    def tokenize(self, texts: Sequence[str]) -> Iterator[list[int]]:
+        """Yield the ids of texts, read by the tokenizer itself."""
         for begin in range(0, len(texts), TOGETHER):
-            # verbose=False: sources over the model's limit are cut and counted by us, not warned about.
+            # verbose=False: sources over the model's limit are cut and counted by `Tokenization`.
             yield from self.tokenizer(
                 list(texts[begin : begin + TOGETHER]), add_special_tokens=self.special, verbose=False,
                 return_attention_mask=False,
@@ -155,7 +155,7 @@ class Store:
         self._open()
 
     def find(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
-        """The rows of those keys that are on disk."""
+        """Find the rows of those keys that are on disk."""
         found: dict[bytes, bytes] = {}
         wanted = np.array(keys, "S16")
         for file in list(self._files.values()):
@@ -204,14 +204,15 @@ class Store:
     def _write(self, rows: dict[bytes, bytes]) -> Path:
         keys = sorted(rows)
         values = [rows[key] for key in keys]
-        tensors: dict[str, NDArray[Any]] = {
-            "key": np.frombuffer(b"".join(keys), np.uint8).reshape(-1, 16),
+        key = np.frombuffer(b"".join(keys), np.uint8).reshape(-1, 16)
+        tensors: dict[str, NDArray[np.uint8] | NDArray[np.int64] | NDArray[np.int32]] = {
+            "key": key,
             "end": np.cumsum([len(row) // 4 for row in values], dtype=np.int64),
             "check": np.array([_check(key, rows[key]) for key in keys], np.int64),
             "ids": np.frombuffer(b"".join(values), np.int32),
         }
         self.folder.mkdir(parents=True, exist_ok=True)
-        path = self.folder / _name(tensors["key"])
+        path = self.folder / _name(key)
         write_with(path, lambda beside: save_file(tensors, beside))
         return path
 
@@ -221,10 +222,10 @@ class Store:
             path.unlink()
 
 
-def tokenizer_fingerprint(tokenizer: Any, special: bool) -> str | None:
-    """Hash of all that decides the ids of a text; None for a tokenizer of which we cannot say what does.
+def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase, special: bool) -> str | None:
+    """Hash all that decides the ids of a text; None where that cannot be known.
 
-    That is one whose work is not wholly in its serialised form (of Python code, or of classes that are not
+    That is a tokenizer whose work is not wholly in its serialized form (of Python code, or of classes that are not
     transformers' own), or that draws at random.
     """
     fast = isinstance(tokenizer, transformers.PreTrainedTokenizerFast)
@@ -233,7 +234,7 @@ def tokenizer_fingerprint(tokenizer: Any, special: bool) -> str | None:
     backend = tokenizer.backend_tokenizer
     if getattr(backend.model, "dropout", None):
         return None
-    # Asked first: a call puts back what earlier calls of others (truncation, padding) left in the serialised form.
+    # Called first: a call resets what earlier calls of others (truncation, padding) left in the serialized form.
     sample = " ".join(["A line:  two blanks, é\n", *tokenizer.all_special_tokens, "end"])
     ids = tokenizer(sample, add_special_tokens=special, verbose=False).input_ids
     told = [
@@ -244,7 +245,7 @@ def tokenizer_fingerprint(tokenizer: Any, special: bool) -> str | None:
 
 
 def tokens_folder() -> Path | None:
-    """Where ids are remembered; None where there is no home for a cache."""
+    """Return where ids are kept; None where there is no home for a cache."""
     try:
         return cache_folder() / "tokens"
     except RuntimeError:
@@ -252,7 +253,7 @@ def tokens_folder() -> Path | None:
 
 
 def most_bytes() -> int:
-    """What SWITCH allows on disk. Raises BadInput."""
+    """Read how many bytes SWITCH allows on disk. Raises BadInput."""
     given = os.environ.get(SWITCH) or str(LIMIT)
     try:
         return int(float(given) * 1e9)
@@ -261,7 +262,7 @@ def most_bytes() -> int:
 
 
 def kept_bytes() -> int:
-    """Bytes that are remembered on disk."""
+    """Count the bytes that are kept on disk."""
     folder = tokens_folder()
     return sum(size for _, size, _ in _aged(folder)) if folder else 0
 
@@ -279,7 +280,7 @@ def trim(folder: Path, most: int) -> None:
 
 
 def _aged(folder: Path) -> list[tuple[float, int, Path]]:
-    """Time, size and path of all files of all tokenizers, the oldest first; also what a killed process left."""
+    """List time, size and path of all files of all tokenizers, the oldest first; also what a killed process left."""
     found = []
     for path in _listed(folder, "*/*.safetensors*"):
         with suppress(OSError):  # another process may have removed it
@@ -296,7 +297,7 @@ def _listed(folder: Path, pattern: str) -> list[Path]:
 
 
 def _mapped(path: Path) -> _File | None:
-    """A file; None when it is damaged. Raises OSError."""
+    """Map a file into memory; None when it is damaged. Raises OSError."""
     try:
         with safe_open(path, "pt") as opened:
             key, end, check, ids = (opened.get_tensor(name).numpy() for name in ("key", "end", "check", "ids"))

@@ -7,7 +7,7 @@ import typer
 
 from softprompt.cli import printing
 from softprompt.cli.app import app, out, print_json
-from softprompt.cli.flags import AsJson, DataDir, Device, Dtype, Label
+from softprompt.cli.flags import AsJson, Device, Dtype, MovedBackbone
 from softprompt.errors import UnknownName
 from softprompt.runs import predict as runs
 from softprompt.tasks import SPLITS
@@ -17,14 +17,17 @@ from softprompt.tasks import SPLITS
 def evaluate(
     run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
     data: Annotated[Path | None, typer.Option(help="Labelled data, with the columns of the training data.")] = None,
-    label: Label = None,
-    task: Annotated[str | None, typer.Option(help="Instead of --data: a published task that asks alike.")] = None,
-    split: Annotated[str, typer.Option(help="Of --task: train, dev or test.")] = "test",
-    data_dir: DataDir = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Most rows of --task, drawn.")] = None,
+    label: Annotated[str | None, typer.Option(help="Label column of --data; found by its name when not given.")] = None,
+    task: Annotated[str | None, typer.Option(help="Published task to score on, instead of --data.")] = None,
+    split: Annotated[str, typer.Option(help="Split of --task: train, dev or test.")] = "test",
+    data_dir: Annotated[
+        Path | None,
+        typer.Option(help="Folder of FAMILY/TASK/SPLIT files for --task; else from the hub."),
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Maximum rows of --task, drawn at random.")] = None,
     generate: Annotated[bool, typer.Option("--generate", help="Score free text, not the likeliest choice.")] = False,
-    predictions: Annotated[Path | None, typer.Option(help="Write a record for each example (JSONL) here.")] = None,
-    backbone: Annotated[str | None, typer.Option(help="Where the run's backbone lies now.")] = None,
+    predictions: Annotated[Path | None, typer.Option(help="File to write one record per example to (JSONL).")] = None,
+    backbone: MovedBackbone = None,
     dtype: Dtype = "float32",
     device: Device = None,
     as_json: AsJson = False,
@@ -44,14 +47,17 @@ def evaluate(
 @app.command()
 def predict(
     run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
-    text: Annotated[list[str] | None, typer.Argument(help="Texts; without any, stdin is read, a text a line.")] = None,
-    data: Annotated[Path | None, typer.Option(help="A file with the template's columns.")] = None,
-    backbone: Annotated[str | None, typer.Option(help="Where the run's backbone lies now.")] = None,
+    text: Annotated[list[str] | None, typer.Argument(help="Texts; without any, lines are read from stdin.")] = None,
+    data: Annotated[Path | None, typer.Option(help="File with the template's columns.")] = None,
+    backbone: MovedBackbone = None,
     dtype: Dtype = "float32",
     device: Device = None,
     as_json: AsJson = False,
 ) -> None:
-    """Answer texts with a tuned prompt. Of several columns, a text is a JSON object."""
+    """Answer texts with a finished run.
+
+    For a template of several columns a text is a JSON object.
+    """
     answers = runs.predict(run, text, data, backbone, dtype, device)
     if as_json:
         print_json([answer.as_json() for answer in answers])

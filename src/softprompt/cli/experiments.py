@@ -1,4 +1,4 @@
-"""Many runs in one go: a paper's table, a comparison of methods."""
+"""The verbs sweep, compare and reproduce."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -7,75 +7,79 @@ import typer
 
 from softprompt.cli import printing
 from softprompt.cli.app import app, err, out, print_json
-from softprompt.cli.flags import (
-    AsJson,
-    Compat,
-    DataDir,
-    Device,
-    Dtype,
-    Limit,
-    Protocol,
-    Ray,
-    Set,
-    Shots,
-    Spread,
-    StartFrom,
-    Together,
-    TokensPerPass,
-    Workers,
-)
-from softprompt.cli.training_flags import Said, parsed, told
+from softprompt.cli.flags import AsJson, Config, PlanFile, RecipeName, Spread
+from softprompt.cli.training_flags import Given, with_flags
 from softprompt.errors import BadInput
-from softprompt.experiments.compare import compare as compare_methods
+from softprompt.experiments.arguments import CompareArguments, SweepArguments
+from softprompt.experiments.compare import run_comparison
 from softprompt.experiments.compare_finished import compare_finished
 from softprompt.experiments.reports.comparison_tables import print_rows
 from softprompt.experiments.reports.published_table import printed_rows
+from softprompt.experiments.reports.sweep_table import HEADS, conclusion, table_rows
 from softprompt.experiments.reproduce import reproduce as reproduce_table
-from softprompt.tasks.published.spec import as_limit
-from softprompt.training import parsing
+from softprompt.experiments.sweep import run_sweep
+from softprompt.recipes.setting import Setting
+from softprompt.runtime.arguments import given_in, parse_model
+from softprompt.tasks.published.spec import TaskSpec, as_limit
+from softprompt.training.config_file import add_plan
 
 
 @app.command(cls=Spread)
+@with_flags(SweepArguments, leave_out=["fsdp"])
+def sweep(
+    given: Given,
+    plan: PlanFile = None,
+    recipe: RecipeName = None,
+    config: Config = None,
+    as_json: AsJson = False,
+) -> None:
+    """Try many settings in the same batches; dev chooses one, and test is scored once."""
+    values = add_plan(given.parse(), plan, config, recipe)
+    if not values.get("output") or not values.get("backbone"):
+        raise BadInput(
+            "sweep needs --data FILE (or --task NAME), --backbone NAME, --grid FIELD=V1,V2 and --output DIR."
+        )
+    found = run_sweep(parse_model(SweepArguments, {**values, "console": err}))
+    if as_json:
+        print_json(found)
+        return
+    printing.print_table(out, f"{found['task']}, {found['backbone']}", HEADS, table_rows(found))
+    out.print(conclusion(found), soft_wrap=True, markup=False)
+
+
+OF_A_TABLE = (
+    "data_dir", "limit", "protocol", "compat", "shots", "settings", "max_source", "dtype", "device", "tokens_per_pass",
+    "start_from", "ray", "workers",
+)  # fmt: skip
+"""Arguments of training that change every run of a paper's table."""
+
+
+@app.command(cls=Spread)
+@with_flags(CompareArguments, only=OF_A_TABLE)
 def reproduce(
-    table: Annotated[str, typer.Argument(help="A table (`softprompt list tables`).")],
-    output: Annotated[Path | None, typer.Option(help="Folder of its runs; given again, it goes on there.")] = None,
-    backbone: Annotated[str | None, typer.Option(help="Frozen model; the table's own when not given.")] = None,
-    tasks: Annotated[list[str] | None, typer.Option(help="Only these tasks: rte,cola or repeat.")] = None,
-    lines: Annotated[list[str] | None, typer.Option(help="Only these lines of it.")] = None,
-    seeds: Annotated[int | None, typer.Option(min=1, help="Runs of each cell.")] = None,
-    data_dir: DataDir = None,
-    limit: Limit = None,
-    protocol: Protocol = None,
-    compat: Compat = None,
-    shots: Shots = None,
-    set_: Set = None,
-    max_source: Annotated[
-        int | None, typer.Option(min=1, help="Source tokens read; the recipe's when not given.")
+    given: Given,
+    table: Annotated[str, typer.Argument(help="Table of a paper (`softprompt list tables`).")],
+    output: Annotated[
+        Path | None, typer.Option(help="Folder of the runs and tables; given again, the experiment goes on there.")
     ] = None,
-    dtype: Dtype = "float32",
-    device: Device = None,
-    tokens_per_pass: TokensPerPass = None,
-    start_from: StartFrom = None,
-    ray: Ray = None,
-    workers: Workers = None,
+    backbone: Annotated[str | None, typer.Option(help="Frozen model; the table's own when not given.")] = None,
+    tasks: Annotated[list[str] | None, typer.Option(help="Tasks to run, of the table's: rte,cola or repeat.")] = None,
+    lines: Annotated[list[str] | None, typer.Option(help="Lines to run, of the table's.")] = None,
+    seeds: Annotated[int | None, typer.Option(min=1, help="Runs of each cell.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Run a paper's table, or go on with it, and print it beside the published one."""
     if output is None:
         raise BadInput(f"reproduce {table} needs --output DIR for its runs.")
-    spec = {"data_dir": data_dir and str(data_dir), "protocol": protocol, "compat": compat, "shots": shots}
-    limits = as_limit(parsing.parse_limit(limit or []))
+    values = parse_model(CompareArguments, {**given.parse(), "output": output})
+    known = given_in(values)
+    spec = {name: value for name, value in known.items() if name in TaskSpec.model_fields}
+    if values.limit is not None:
+        spec["limit"] = as_limit(values.limit)
     found = reproduce_table(
-        table, output=output, backbone=backbone, tasks=tasks, lines=lines, seeds=seeds,
-        spec={name: value for name, value in {**spec, "limit": limits or None}.items() if value is not None},
-        setting={
-            name: value
-            for name, value in {
-                "dtype": dtype, "device": device, "max_source": max_source, "tokens_per_pass": tokens_per_pass
-            }.items()
-            if value is not None
-        },
-        changes=parsing.parse_settings(set_ or []), start_from=start_from, ray=ray, workers=workers, console=err,
+        table, output=output, backbone=backbone, tasks=tasks, lines=lines, seeds=seeds, spec=spec,
+        setting={name: value for name, value in known.items() if name in Setting.model_fields},
+        changes=values.settings, start_from=values.start_from, ray=values.ray, workers=values.workers, console=err,
     )  # fmt: skip
     if as_json:
         print_json(found)
@@ -85,44 +89,35 @@ def reproduce(
 
 
 @app.command(cls=Spread)
-@told
+@with_flags(CompareArguments, leave_out=["fsdp"])
 def compare(
-    said: Said,
+    given: Given,
     runs: Annotated[
         list[Path] | None, typer.Argument(help="Finished runs, or folders with runs in them, instead of new ones.")
     ] = None,
-    task: Annotated[list[str] | None, typer.Option(help="A task (`softprompt list tasks`); repeatable.")] = None,
-    methods: Annotated[str | None, typer.Option(help="Methods: prompt_tuning,dept,superpos.")] = None,
-    output: Annotated[Path | None, typer.Option(help="Folder of it all; given again, it goes on there.")] = None,
-    seeds: Annotated[int, typer.Option(help="Runs of each method at its chosen setting.")] = 3,
-    budget: Annotated[int, typer.Option(help="Settings (learning rates) that each method tries.")] = 3,
-    baseline: Annotated[
-        str | None, typer.Option(help="Method that the others are compared with; prompt_tuning when not given.")
+    output: Annotated[
+        Path | None, typer.Option(help="Folder of the runs and tables; given again, the comparison goes on there.")
     ] = None,
-    max_parallel: Together = None,
-    ray: Ray = None,
-    workers: Workers = None,
     as_json: AsJson = False,
 ) -> None:
-    """Compare methods fairly: the same number of tried settings, steps and seeds for each (docs/compare.md)."""
+    """Compare methods fairly: equal budgets, steps and seeds (docs/compare.md)."""
+    values = given.parse()
     if runs:
-        given = {"--task": task, "--methods": methods, "--ray": ray}
-        given |= {f"--{name}": said[name] for name in ("data", "backbone")}
-        words = ", ".join(name for name, value in given.items() if value)
+        flags = {"tasks": "--task", "methods": "--methods", "ray": "--ray", "data": "--data", "backbone": "--backbone"}
+        words = ", ".join(flag for name, flag in flags.items() if name in values)
         if words:
             raise BadInput(f"compare {runs[0]} ... compares finished runs; {words} would make new ones. Give either.")
-        _show(compare_finished(runs, output=output, baseline=baseline), output, as_json)
+        baseline = values.get("baseline")
+        found = compare_finished(runs, output=output, baseline=None if baseline is None else str(baseline))
+        _show(found, output, as_json)
         return
-    if output is None or not said["backbone"] or methods is None:
+    if output is None or "backbone" not in values or "methods" not in values:
         raise BadInput(
             "compare needs --task NAME (or --data FILE), --methods A,B, --backbone NAME and --output DIR; or the "
             "folders of finished runs."
         )
-    found = compare_methods(
-        task, [name for name in methods.split(",") if name], output=output, seeds=seeds, budget=budget,
-        baseline=baseline, max_parallel=max_parallel, ray=ray, workers=workers, console=err, **parsed(said),
-    )  # fmt: skip
-    _show(found, output, as_json)
+    arguments = parse_model(CompareArguments, {**values, "output": output, "console": err})
+    _show(run_comparison(arguments), output, as_json)
 
 
 def _show(found: dict[str, Any], output: Path | None, as_json: bool) -> None:

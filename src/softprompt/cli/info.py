@@ -1,4 +1,4 @@
-"""Say what there is."""
+"""The verbs show, list and env."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,30 +7,30 @@ import typer
 
 from softprompt.cli import printing
 from softprompt.cli.app import app, out, print_json
-from softprompt.cli.flags import AsJson, Compat, DataDir, Draw, Limit, MaxSource, Protocol, Shots
+from softprompt.cli.flags import AsJson, MovedBackbone
 from softprompt.cli.listing import columns_of, environment, list_rows, show_run, show_task
+from softprompt.cli.training_flags import Given, with_flags
 from softprompt.errors import BadInput
 from softprompt.recipes.plan import as_yaml
 from softprompt.recipes.registry import get_recipe
-from softprompt.training import parsing
+from softprompt.training.arguments import CommonArguments
 
 
 @app.command()
+@with_flags(CommonArguments, only=("data_dir", "limit", "protocol", "compat", "shots", "draw"))
 def show(
+    given: Given,
     run: Annotated[Path, typer.Argument(help="Folder of a finished run; or the word task or recipe.")],
     name: Annotated[str | None, typer.Argument(help="After the word task or recipe: its name.")] = None,
     words: Annotated[int, typer.Option(min=0, help="Nearest words for each prompt row; 0: none.")] = 5,
-    backbone: Annotated[str | None, typer.Option(help="Where the run's backbone lies now.")] = None,
-    data_dir: DataDir = None,
-    limit: Limit = None,
-    protocol: Protocol = None,
-    compat: Compat = None,
-    shots: Shots = None,
-    draw: Draw = None,
-    template: Annotated[str | None, typer.Option(help="Of a task: words or paper.")] = None,
+    backbone: MovedBackbone = None,
+    template: Annotated[str | None, typer.Option(help="Template of a task: words or paper.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say what a run is: method, sizes, scores, nearest words. Or `show task glue/rte`, `show recipe dept/glue-rte`."""
+    """Describe a run, a task or a recipe.
+
+    Of a run: method, sizes, scores, nearest words. `show task glue/rte`, `show recipe dept/glue-rte`.
+    """
     if name is not None and str(run) not in ("task", "recipe"):
         raise BadInput(f"show {run} {name}: expected the folder of one run, or task NAME, or recipe NAME.")
     if name is not None and str(run) == "recipe":
@@ -43,10 +43,7 @@ def show(
         found = show_run(run, words, backbone)
         show_it = printing.print_run
     else:
-        found = show_task(
-            name, data_dir, template, parsing.parse_limit(limit or []),
-            protocol=protocol, compat=compat, shots=shots, draw=draw,
-        )  # fmt: skip
+        found = show_task(name, {**given.parse(), "template": template})
         show_it = printing.print_task
     if as_json:
         print_json(found)
@@ -56,14 +53,14 @@ def show(
 
 @app.command("list")
 def list_(
-    what: Annotated[str, typer.Argument(help="methods, backbones, tasks, recipes or tables.")],
+    what: Annotated[str, typer.Argument(help="What to list: methods, backbones, tasks, recipes or tables.")],
     backbone: Annotated[
-        str | None, typer.Option(help="Of methods: count what they train and store on this one (no weights are read).")
+        str | None, typer.Option(help="Backbone on which to count what methods train and store (no weights are read).")
     ] = None,
-    max_source: MaxSource = 256,
+    max_source: Annotated[int, typer.Option(min=1, help="Maximum source tokens.")] = 256,
     as_json: AsJson = False,
 ) -> None:
-    """List what there is."""
+    """List methods, backbones, tasks, recipes or tables."""
     rows = list_rows(what, backbone, max_source)
     if as_json:
         print_json(rows)
@@ -73,7 +70,7 @@ def list_(
 
 @app.command()
 def env(as_json: AsJson = False) -> None:
-    """Say what softprompt runs on here."""
+    """Print what softprompt runs on here."""
     found = environment()
     if as_json:
         print_json(found)

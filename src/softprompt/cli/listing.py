@@ -1,36 +1,39 @@
-"""What there is, and what a run, a task or this machine is: plain data, for the command line to print."""
+"""List and describe methods, tasks, runs and this machine as plain data, for the command line to print."""
 
 import platform
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias
 
 import torch
 
 from softprompt.backbones import EMBEDDED
 from softprompt.backbones.bundled import cache_folder
+from softprompt.backbones.families import BACKBONE_FAMILIES
 from softprompt.backbones.load import describe, find_device, skeleton
 from softprompt.backbones.token_cache import kept_bytes
 from softprompt.errors import BadInput, UnknownName
 from softprompt.evaluation.nearest_words import nearest_words
 from softprompt.methods.folded import Folded
 from softprompt.methods.parameter_count import count_baseline, count_parameters
-from softprompt.methods.registry import BASELINES, METHODS, Method
+from softprompt.methods.registry import Method, list_methods
 from softprompt.recipes.registry import RECIPES, TABLES, get_recipe
 from softprompt.runs.predict import load_for
 from softprompt.runs.prompt import load_prompt
 from softprompt.runs.run_folder import versions
-from softprompt.tasks import CATALOGUE, Split, Task
+from softprompt.runtime.arguments import parse_model
+from softprompt.tasks import CATALOGUE, Task
 from softprompt.tasks.published.entry import Entry
 from softprompt.tasks.registry import TASKS, get_task, load_task_plugins
-from softprompt.training.arguments import read_task
+from softprompt.training.arguments import CommonArguments
+from softprompt.training.request import read_task
 
 
-def show_run(run: str | Path, words: int = 5, backbone: str | None = None) -> dict[str, Any]:
-    """What a run is; with `words` > 0 also the nearest vocabulary words of each prompt row."""
+def show_run(run: str | Path, words: int = 5, backbone: str | None = None) -> dict[str, object]:
+    """Describe a run; with `words` > 0 also the nearest vocabulary words of each prompt row."""
     prompt = load_prompt(run)
-    found: dict[str, Any] = prompt.card.model_dump()
+    found: dict[str, object] = prompt.card.model_dump()
     found["words"] = []
     if words and isinstance(prompt.form, Folded):  # rows that depend on the input have no words of their own
         frozen = load_for(prompt, backbone, "float32", "cpu")
@@ -41,18 +44,12 @@ def show_run(run: str | Path, words: int = 5, backbone: str | None = None) -> di
     return found
 
 
-def show_task(
-    name: str,
-    data_dir: str | Path | None = None,
-    template: str | None = None,
-    limit: int | Mapping[Split, int] | None = None,
-    **published: Any,
-) -> dict[str, Any]:
-    """What a task is: rows and targets by split, one example, and what its data lacks of the published.
+def show_task(name: str, given: Mapping[str, object]) -> dict[str, object]:
+    """Describe a task: rows and targets by split, one example, and what its data lacks of the published.
 
-    `published` is what else `get_task` takes: protocol, compat, shots, draw.
+    `given` are the arguments of training that say which rows are read, and how they are asked.
     """
-    task = read_task(None, name, template=template, data_dir=data_dir, limit=limit, published=published)
+    task = read_task(parse_model(CommonArguments, given), name)
     first = task.examples["train"][0]
     return {
         "name": task.name, "version": task.version, "metrics": list(task.metrics), "choices": list(task.choices),
@@ -66,6 +63,7 @@ def show_task(
     }  # fmt: skip
 
 
+Rows: TypeAlias = Sequence[Mapping[str, object]]
 COUNTED = ("trainable", "stored")
 LIST_COLUMNS: dict[str, tuple[str, ...]] = {
     "methods": ("name", "kind", "prompt", "offset", "year", "authors", "title"),
@@ -76,8 +74,8 @@ LIST_COLUMNS: dict[str, tuple[str, ...]] = {
 }
 
 
-def list_rows(what: str, backbone: str | None = None, max_source: int = 256) -> list[dict[str, Any]]:
-    """What `softprompt list methods|backbones|tasks|recipes|tables` knows.
+def list_rows(what: str, backbone: str | None = None, max_source: int = 256) -> Rows:
+    """Return the rows of `softprompt list methods|backbones|tasks|recipes|tables`.
 
     Methods, with a `backbone` given, say how many values they train and store there at their default options, for
     `max_source` source tokens.
@@ -88,14 +86,11 @@ def list_rows(what: str, backbone: str | None = None, max_source: int = 256) -> 
         return _method_rows(backbone, max_source)
     if what == "backbones":
         return [
-            *({"name": model.name, "kind": "causal", "about": model.about} for model in EMBEDDED.values()),
-            {"name": "FOLDER or hub id", "kind": "causal", "about": "any decoder-only model of transformers"},
-            {"name": "FOLDER or hub id", "kind": "seq2seq", "about": "any encoder-decoder model of transformers"},
-            {
-                "name": "FOLDER or hub id",
-                "kind": "masked",
-                "about": "any masked model of transformers; choices only",
-            },
+            *({"name": model.name, "kind": model.kind, "about": model.about} for model in EMBEDDED.values()),
+            *(
+                {"name": "FOLDER or hub id", "kind": family.name, "about": family.about()}
+                for family in BACKBONE_FAMILIES.values()
+            ),
         ]
     if what == "tasks":
         load_task_plugins()
@@ -107,20 +102,20 @@ def list_rows(what: str, backbone: str | None = None, max_source: int = 256) -> 
     raise UnknownName("list", what, LIST_COLUMNS)
 
 
-def columns_of(what: str, rows: list[dict[str, Any]]) -> tuple[str, ...]:
-    """What of `rows` a table shows: of methods, their counts where there are any."""
+def columns_of(what: str, rows: Rows) -> tuple[str, ...]:
+    """Return the columns that a table of `rows` shows: of methods, their counts where there are any."""
     columns = LIST_COLUMNS[what]
     counted = tuple(name for name in COUNTED if rows and name in rows[0])
     return (columns[0], *counted, *columns[1:])
 
 
-def _method_rows(backbone: str | None, max_source: int) -> list[dict[str, Any]]:
-    methods = [*METHODS.values(), *BASELINES.values()]
+def _method_rows(backbone: str | None, max_source: int) -> Rows:
+    methods = list_methods()
     if backbone is None:
         return [method.describe() for method in methods]
     d, network = describe(backbone)["d"], skeleton(backbone)
 
-    def counts(method: Method) -> dict[str, Any]:
+    def counts(method: Method) -> dict[str, object]:
         if method.kind != "network":
             return count_parameters(method, method.options(), d=d, positions=max_source)._asdict()
         try:
@@ -131,7 +126,7 @@ def _method_rows(backbone: str | None, max_source: int) -> list[dict[str, Any]]:
     return [{**method.describe(), **counts(method)} for method in methods]
 
 
-def environment() -> dict[str, Any]:
+def environment() -> dict[str, object]:
     """Versions, device, threads, cache, and how much of it are token ids."""
     return {
         **versions(), "platform": platform.platform(), "device": str(find_device()), "threads": torch.get_num_threads(),
@@ -139,22 +134,22 @@ def environment() -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _task_row(name: str, task: Task) -> dict[str, Any]:
+def _task_row(name: str, task: Task) -> dict[str, object]:
     rows = "/".join(str(len(examples)) for examples in task.examples.values())
     about = (TASKS[name].__doc__ or "").strip()
     return {"name": name, "rows": rows, "choices": ", ".join(task.choices), "hub": None, "about": about}
 
 
-def _entry_row(entry: Entry) -> dict[str, Any]:
-    """A published task, without reading it; dev is "-" where it is drawn from train."""
+def _entry_row(entry: Entry) -> dict[str, object]:
+    """Describe a published task without reading it; dev is "-" where it is drawn from train."""
     hub = entry.path if entry.config is None else f"{entry.path} {entry.config}"
     choices = ", ".join(entry.words.words) or None
     return {"name": entry.name, "rows": entry.published_rows(), "choices": choices, "hub": hub, "about": entry.about}
 
 
-def recipe_rows() -> list[dict[str, Any]]:
-    """What `list recipes` shows."""
-    rows = []
+def recipe_rows() -> Rows:
+    """Return what `list recipes` shows."""
+    rows: list[Mapping[str, object]] = []
     for name in RECIPES:
         plan = get_recipe(name)
         recipe = plan.recipe
@@ -168,8 +163,8 @@ def recipe_rows() -> list[dict[str, Any]]:
     return rows
 
 
-def published_rows() -> list[dict[str, Any]]:
-    """What `list tables` shows."""
+def published_rows() -> Rows:
+    """Return what `list tables` shows."""
     return [
         {
             "name": table.name, "tasks": ", ".join(column.heading for column in table.columns),

@@ -1,12 +1,13 @@
-"""TODO."""
+"""Print tables, scores, runs and problems on the terminal."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from softprompt.tasks.metrics import percent
+from softprompt.training.check import CheckReport
 
 
 def print_table(console: Console, title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -20,7 +21,7 @@ def print_table(console: Console, title: str, heads: Sequence[str], rows: Sequen
         console.print("  ".join([first, *others]).rstrip(), soft_wrap=True, markup=False)
 
 
-def print_list(console: Console, columns: Sequence[str], rows: Sequence[dict[str, Any]]) -> None:
+def print_list(console: Console, columns: Sequence[str], rows: Sequence[Mapping[str, object]]) -> None:
     """Aligned columns under their names, never broken: a terminal wraps them, `cut` and `grep` can read them."""
     counts = [name in ("trainable", "stored") for name in columns]
     cells = [list(columns), *([_cell(row[c], n) for c, n in zip(columns, counts, strict=True)] for row in rows)]
@@ -31,11 +32,12 @@ def print_list(console: Console, columns: Sequence[str], rows: Sequence[dict[str
         console.print(text.rstrip(), soft_wrap=True, markup=False)
 
 
-def _cell(value: Any, count: bool) -> str:
+def _cell(value: object, count: bool) -> str:
     return "-" if value is None else f"{value:,}" if count else str(value)
 
 
 def print_scores(console: Console, found: dict[str, Any]) -> None:
+    """Print a run's scores beside the floors."""
     metrics = list(found["metrics"])
     table = Table(box=None, pad_edge=False)
     for column in ("", *metrics):
@@ -49,6 +51,7 @@ def print_scores(console: Console, found: dict[str, Any]) -> None:
 
 
 def print_run(console: Console, found: dict[str, Any]) -> None:
+    """Print what a run is: method, sizes, scores, nearest words."""
     plain = (
         "name", "kind", "method", "start_from", "backbone", "task", "template", "choices", "length", "placement",
         "positions", "zeroed", "trainable", "stored", "seed", "best", "stopped",
@@ -72,17 +75,19 @@ def print_run(console: Console, found: dict[str, Any]) -> None:
             console.print(f"{row:>4}  {shown}", soft_wrap=True, markup=False)
 
 
-def print_check(console: Console, report: dict[str, Any]) -> None:
-    for name, value in report["resolved"].items():
+def print_check(console: Console, report: CheckReport) -> None:
+    """Print what train would do, then its problems."""
+    for name, value in report.resolved.items():
         console.print(
             f"{name:10} {value!r}" if isinstance(value, str) else f"{name:10} {value}", soft_wrap=True, markup=False
         )
-    for problem in report["problems"]:
+    for problem in report.problems:
         console.print(f"[bold red]problem[/]  {problem.replace('[', chr(92) + '[')}", soft_wrap=True)
-    console.print(f"{len(report['problems'])} problems" if report["problems"] else "no problems")
+    console.print(f"{len(report.problems)} problems" if report.problems else "no problems")
 
 
 def print_task(console: Console, found: dict[str, Any]) -> None:
+    """Print what a task is: rows, balance, one example."""
     lines = [f"{found['name']} (version {found['version']}), metrics {', '.join(found['metrics'])}"]
     for split, rows in found["rows"].items():
         balance = ", ".join(f"{target} {count}" for target, count in found["balance"][split].items())

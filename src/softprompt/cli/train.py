@@ -1,73 +1,68 @@
-"""Tune prompts, and look first at what would be tuned."""
+"""The verbs train and check."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from softprompt.cli import printing
 from softprompt.cli.app import app, err, out, print_json
-from softprompt.cli.flags import AsJson, Config, Fsdp, PlanFile, RecipeName, Seed, TaskName, Trackers
-from softprompt.cli.training_flags import Said, parsed, told, with_plan
+from softprompt.cli.flags import AsJson, Config, PlanFile, RecipeName
+from softprompt.cli.training_flags import Given, with_flags
 from softprompt.errors import BadInput
-from softprompt.runtime import distributed
-from softprompt.training import train as training
-from softprompt.training.check import check as check_words
+from softprompt.runtime.arguments import parse_model
+from softprompt.training.arguments import RunArguments, TrainingArguments
 
 
 @app.command()
-@told
+@with_flags(TrainingArguments)
 def train(
-    ctx: typer.Context,
-    said: Said,
+    given: Given,
     plan: PlanFile = None,
-    task: TaskName = None,
-    output: Annotated[Path | None, typer.Option(help="Folder of the run; it must be new.")] = None,
-    method: Annotated[
-        list[str] | None, typer.Option(help="Method (prompt_tuning); repeat it to tune several in the same batches.")
-    ] = None,
     recipe: RecipeName = None,
     config: Config = None,
-    seed: Seed = None,
-    fsdp: Fsdp = False,
-    tracker: Trackers = None,
-    resume: Annotated[list[Path] | None, typer.Option(help="Go on with an interrupted run's folder.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what --output holds.")] = False,
+    resume: Annotated[
+        list[Path] | None, typer.Option(help="Folder of an interrupted run to go on with; repeatable.")
+    ] = None,
 ) -> None:
-    """Tune one prompt, or one a method, and write it to a folder."""
+    """Train a soft prompt (one per --method) and save it to --output."""
+    from softprompt.runtime import distributed
+    from softprompt.training.config_file import add_plan
+    from softprompt.training.train import resume as resume_runs
+    from softprompt.training.train import run_training
+
+    values = given.parse()
     if resume:
-        training.resume(resume, err, tracker)
+        resume_runs(resume, err, values.get("tracker"))
         distributed.leave()
         return
-    said = parsed(said) | {"task": task, "method": method, "seed": seed, "fsdp": fsdp}
-    words = with_plan(ctx, said, plan, config, recipe)
-    if output is None or not words["backbone"]:
+    values = add_plan(values, plan, config, recipe)
+    if not values.get("output") or not values.get("backbone"):
         raise BadInput("train needs --data FILE (or --task NAME), --backbone NAME and --output DIR.")
-    training.train(output=output, overwrite=overwrite, tracker=tracker, console=err, **words)
+    run_training(parse_model(TrainingArguments, {**values, "console": err}))
     distributed.leave()
 
 
 @app.command()
-@told
+@with_flags(RunArguments)
 def check(
-    ctx: typer.Context,
-    said: Said,
+    given: Given,
     plan: PlanFile = None,
-    task: TaskName = None,
     output: Annotated[Path | None, typer.Option(help="Folder of the run.")] = None,
-    method: Annotated[list[str] | None, typer.Option(help="Method; repeatable.")] = None,
     recipe: RecipeName = None,
     config: Config = None,
-    seed: Seed = None,
-    fsdp: Fsdp = False,
     as_json: AsJson = False,
 ) -> None:
     """Resolve everything that train would, load no weights, and report all problems at once."""
-    said |= {"task": task, "method": method, "seed": seed, "fsdp": fsdp}
-    report = check_words(with_plan(ctx, said, plan, config, recipe), output)
+    from softprompt.cli import printing
+    from softprompt.training.check import check as check_arguments
+    from softprompt.training.config_file import add_plan
+
+    values, problems = given.parse_each()
+    values = add_plan(values, plan, config, recipe)
+    report = check_arguments(values, output, problems)
     if as_json:
-        print_json(report)
+        print_json(report.as_json())
     else:
         printing.print_check(out, report)
-    if report["problems"]:
+    if report.problems:
         raise typer.Exit(2)

@@ -1,123 +1,129 @@
-"""The words of `train` that check, sweep and compare take alike: declared once, and gathered into one dictionary."""
+"""Flags made of declared arguments: every field of a model is a flag of the verb that takes it."""
 
 import inspect
-from collections.abc import Callable
+import typing
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
-from typing import Any
+from types import NoneType
+from typing import Annotated
 
 import typer
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
-from softprompt.cli.flags import (
-    BackboneName,
-    Batch,
-    Checkpointing,
-    Compat,
-    Compile,
-    Data,
-    DataDir,
-    DevFile,
-    Device,
-    Draw,
-    Dropout,
-    Dtype,
-    Label,
-    Limit,
-    MaxSource,
-    Placement,
-    Protocol,
-    Set,
-    Shots,
-    SplitSeed,
-    StartFrom,
-    Steps,
-    Template,
-    TestFile,
-    TokensPerPass,
-    TokensPerStep,
-    Words,
-)
 from softprompt.errors import BadInput
-from softprompt.training import parsing
-from softprompt.training.config_file import beside, plan_words
-
-Said = dict[str, Any]
+from softprompt.runtime.arguments import flag_of
 
 
-def gather(
-    data: Data = None,
-    backbone: BackboneName = "",
-    steps: Steps = None,
-    batch: Batch = None,
-    tokens_per_step: TokensPerStep = None,
-    split_seed: SplitSeed = 0,
-    data_dir: DataDir = None,
-    limit: Limit = None,
-    protocol: Protocol = None,
-    compat: Compat = None,
-    shots: Shots = None,
-    draw: Draw = None,
-    template: Template = None,
-    label: Label = None,
-    word: Words = None,
-    dev: DevFile = None,
-    test: TestFile = None,
-    set_: Set = None,
-    start_from: StartFrom = None,
-    max_source: MaxSource = 256,
-    placement: Placement = "front",
-    dtype: Dtype = "float32",
-    device: Device = None,
-    dropout: Dropout = False,
-    tokens_per_pass: TokensPerPass = None,
-    gradient_checkpointing: Checkpointing = False,
-    compile_: Compile = False,
-) -> Said:
-    """The words, as they were typed, under the names that `softprompt.train` has for them."""
-    return {
-        "data": data, "backbone": backbone, "steps": steps, "batch": batch, "tokens_per_step": tokens_per_step,
-        "split_seed": split_seed, "data_dir": data_dir, "limit": limit, "protocol": protocol, "compat": compat,
-        "shots": shots, "draw": draw, "template": template and parsing.unescaped(template), "label": label,
-        "words": word, "dev": dev, "test": test, "settings": set_, "start_from": start_from, "max_source": max_source,
-        "placement": placement, "dtype": dtype, "device": device, "dropout": dropout,
-        "tokens_per_pass": tokens_per_pass, "gradient_checkpointing": gradient_checkpointing, "compile": compile_,
-    }  # fmt: skip
+@dataclass(frozen=True)
+class Given:
+    """The arguments that stand on a command line, as they were typed."""
+
+    texts: Mapping[str, object]
+    """By the name of the field; what was not typed is not here."""
+    parsers: Mapping[str, Callable[..., object]]
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.texts
+
+    def parse(self) -> dict[str, object]:
+        """Return the values by name. Raises BadInput for a text that is not one."""
+        return {name: self._parse(name) for name in self.texts}
+
+    def parse_each(self) -> tuple[dict[str, object], list[str]]:
+        """Return the values by name, and what is wrong with the texts that are none."""
+        values: dict[str, object] = {}
+        problems: list[str] = []
+        for name in self.texts:
+            try:
+                values[name] = self._parse(name)
+            except BadInput as error:
+                problems.append(str(error))
+        return values, problems
+
+    def _parse(self, name: str) -> object:
+        text = self.texts[name]
+        return self.parsers[name](text) if name in self.parsers else text
 
 
-def parsed(said: Said) -> Said:
-    """`said` with LABEL=WORD, NAME=VALUE and SPLIT=N read. Raises BadInput for what is none of them."""
-    return said | {
-        "words": parsing.parse_words(said["words"] or []),
-        "limit": parsing.parse_limit(said["limit"] or []),
-        "settings": parsing.parse_settings(said["settings"] or []),
-    }
+def with_flags(
+    model: type[BaseModel], *, only: Iterable[str] | None = None, leave_out: Iterable[str] = ()
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a verb the flags of `model` after its own, in place of its parameter `given` (a Given).
+
+    `only` names the fields that become flags (None: all but those in `leave_out` and those the verb declares itself).
+    """
+
+    def decorate(verb: Callable[..., None]) -> Callable[..., None]:
+        own = inspect.signature(verb).parameters
+        fields = {
+            name: field for name, field in _in_order(model)
+            if name not in {*own, *leave_out} and (only is None or name in only) and not flag_of(field).hidden
+        }  # fmt: skip
+        parsers = {name: parse for name, field in fields.items() if (parse := flag_of(field).parse)}
+
+        @wraps(verb)
+        def run(**values: object) -> None:
+            typed = {name: values.pop(name) for name in fields}
+            texts = {name: value for name, value in typed.items() if value is not None and value != []}
+            verb(given=Given(texts, parsers), **values)
+
+        shared = [_parameter(name, field) for name, field in fields.items()]
+        keywords = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in own.values() if one.name != "given"]
+        run.__signature__ = inspect.Signature([*keywords, *shared])  # type: ignore[attr-defined]  # what typer reads
+        return run
+
+    return decorate
 
 
-def told(verb: Callable[..., None]) -> Callable[..., None]:
-    """`verb` with the flags of `gather` behind its own, in place of its parameter `said`."""
-    own, shared = inspect.signature(verb).parameters, inspect.signature(gather).parameters
-
-    @wraps(verb)
-    def made(**given: Any) -> None:
-        said = gather(**{name: given.pop(name) for name in shared})
-        verb(said=said, **given)
-
-    flags = [*(own[name] for name in own if name != "said"), *shared.values()]
-    keywords = [flag.replace(kind=inspect.Parameter.KEYWORD_ONLY) for flag in flags]
-    made.__signature__ = inspect.Signature(keywords)  # type: ignore[attr-defined]  # what typer reads
-    return made
+def _in_order(model: type[BaseModel]) -> Iterable[tuple[str, FieldInfo]]:
+    """Yield the fields of `model`, a verb's own before those that it shares with others."""
+    seen: set[str] = set()
+    for owner in model.__mro__:
+        for name in getattr(owner, "__annotations__", {}):
+            if name in model.model_fields and name not in seen:
+                seen.add(name)
+                yield name, model.model_fields[name]
 
 
-def with_plan(ctx: typer.Context, said: Said, plan: Path | None, config: Path | None, recipe: str | None) -> Said:
-    """The words of `train`: those of a plan, and before them those of the command line."""
-    if plan is not None and config is not None:
-        raise BadInput(f"{plan} and --config {config}: give one of them.")
-    planned = beside(plan_words(plan or config, recipe), data=said["data"], task=said["task"])
-    return said | {k: v for k, v in planned.items() if not _was_given(ctx, k)}
+def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
+    flag, kind = flag_of(field), _type_of(field)
+    typed = f"--{name.replace('_', '-')}"
+    words = flag.name.split() if flag.name else [f"{typed}/--no-{typed[2:]}" if kind is bool else typed]
+    option = typer.Option(
+        *words,
+        help=(field.description or "") + _shown_default(field, kind),
+        metavar=flag.metavar,
+    )
+    annotation = Annotated[(list[str] if flag.repeatable else kind) | None, option]  # type: ignore[valid-type]
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 
 
-def _was_given(ctx: typer.Context, word: str) -> bool:
-    """Whether a word of `train` stands on the command line."""
-    name = {"settings": "set_", "words": "word", "compile": "compile_", "recipe": ""}.get(word, word)
-    source = ctx.get_parameter_source(name)
-    return source is not None and source.name == "COMMANDLINE"
+def _shown_default(field: FieldInfo, kind: type) -> str:
+    """Return what help says of a default; the flag itself has none, so that only what is typed counts as given."""
+    default = None if field.is_required() else field.get_default(call_default_factory=True)
+    return f" [default: {default}]" if default not in (None, "", ()) and default and kind is not bool else ""
+
+
+def _type_of(field: FieldInfo) -> type:
+    """Return what typer reads a flag's text as."""
+    if flag_of(field).parse is not None:
+        return str
+    kinds = [one for one in _members(field.annotation) if one is not NoneType]
+    for kind in (bool, Path, int, float):
+        if kind in kinds:
+            return kind
+    return str
+
+
+def _members(annotation: object) -> Iterable[object]:
+    """Yield the types that a union is made of, without their metadata."""
+    if typing.get_origin(annotation) is Annotated:
+        yield from _members(typing.get_args(annotation)[0])
+    elif typing.get_origin(annotation) in (typing.Union, type(int | str)):
+        for one in typing.get_args(annotation):
+            yield from _members(one)
+    else:
+        yield annotation

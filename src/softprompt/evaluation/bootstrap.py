@@ -1,4 +1,4 @@
-"""How sure a score is: bootstrap intervals over seeds and test examples."""
+"""Compute how sure a score is: bootstrap intervals over seeds and test examples."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -8,6 +8,7 @@ import numpy as np
 from softprompt.tasks.metrics import References, get_metric, measure
 
 RESAMPLES = 1000
+"""How often examples and runs are drawn."""
 
 
 def bootstrap(
@@ -20,11 +21,22 @@ def bootstrap(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """Percentile interval of the mean over runs of the mean of `metrics` (Efron & Tibshirani 1993, chapters 8 and 13).
+    """Compute a percentile interval of the mean score of some runs (Efron & Tibshirani 1993, chapters 8 and 13).
 
-    `predictions` holds each run's answers to the same n examples. Both levels are drawn with replacement: the
-    runs, then the examples, those of one group together (the answers to one question of MultiRC). With few
-    runs the part that comes from the runs is underestimated; three is few.
+    Both levels are drawn with replacement: the runs, then the examples. With few runs the part of the variance that
+    comes from the runs is underestimated; three is few.
+
+    Args:
+        metrics: A run's score is their mean.
+        predictions: Each run's answers to the same n examples.
+        references: (n,), the right answers of each example.
+        groups: (n,), examples that are drawn together (the answers to one question of MultiRC); "": its own.
+        level: Of confidence.
+        resamples: How often is drawn.
+        seed: Of the draws.
+
+    Returns:
+        The low and the high end.
     """
     units = _units(len(references), groups)
     values = [_values(metrics, answers, references) for answers in predictions]
@@ -40,7 +52,7 @@ def bootstrap(
 
 
 class Difference(NamedTuple):
-    """Of the mean score of some runs to that of the baseline's, with its interval."""
+    """The mean score of some runs less that of the baseline's runs, with its interval."""
 
     mean: float
     low: float
@@ -48,7 +60,7 @@ class Difference(NamedTuple):
 
     @property
     def verdict(self) -> str:
-        """better or worse than the baseline, or tie where the interval contains 0."""
+        """Better or worse than the baseline, or tie where the interval contains 0."""
         return "better" if self.low > 0 else "worse" if self.high < 0 else "tie"
 
 
@@ -64,13 +76,23 @@ def differences(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> dict[str, Difference]:
-    """How each entry's mean of `metrics` differs from the baseline's: percentile intervals of a paired bootstrap.
+    """Compute how each entry's mean score differs from the baseline's: percentile intervals of a paired bootstrap.
 
-    `predictions` holds each entry's runs, and each run's answers to the same n examples. A resample draws the
-    examples once for all, and runs: with `paired` the same ones of both entries (run i of each has the same seed and
-    saw the same data), where both have as many. Of m runs m - 1 are drawn, with replacement, so that the part of the
-    variance which comes from few runs is not too small by (m - 1) / m (Rao & Wu 1988, JASA 83:231); a single run is
-    taken as it is, and then the interval says nothing of seeds.
+    A resample draws the examples once for all entries, and runs. Of m runs m - 1 are drawn, with replacement, so that
+    the part of the variance which comes from few runs is not too small by (m - 1) / m (Rao & Wu 1988, JASA 83:231); a
+    single run is taken as it is, and then the interval says nothing about seeds.
+
+    Args:
+        metrics: A run's score is their mean.
+        predictions: Each entry's runs, and each run's answers to the same n examples.
+        baseline: The name of the entry that the others are compared with.
+        references: (n,), the right answers of each example.
+        groups: (n,), examples that are drawn together; "": its own.
+        paired: Draw the same runs of both entries (run i of each has the same seed and saw the same data), where both
+            have equally many.
+        level: Of confidence.
+        resamples: How often is drawn.
+        seed: Of the draws.
     """
     units = _units(len(references), groups)
     values = {name: [_values(metrics, run, references) for run in runs] for name, runs in predictions.items()}
@@ -99,7 +121,7 @@ def differences(
 
 
 def _drawn(units: list[np.ndarray], count: int, generator: np.random.Generator) -> tuple[np.ndarray, list[str] | None]:
-    """Examples drawn with replacement, and the groups they are scored in (None: each is its own)."""
+    """Draw examples with replacement; also returns the groups they are scored in (None: each is its own)."""
     drawn = generator.integers(len(units), size=len(units))
     if len(units) == count:  # each example is its own
         return drawn, None
@@ -109,7 +131,7 @@ def _drawn(units: list[np.ndarray], count: int, generator: np.random.Generator) 
 
 
 def _values(metrics: Sequence[str], predictions: Sequence[str], references: References) -> dict[str, np.ndarray]:
-    """The value of each example under each metric that is their mean: looked up, not measured a thousand times."""
+    """Measure each example under each metric that is a mean over examples: once, not in every resample."""
     pairs = list(zip(predictions, references, strict=True))
     means = [metric for metric in map(get_metric, metrics) if metric.is_mean]
     return {metric.name: np.array([metric([p], [golds]) for p, golds in pairs]) for metric in means}
@@ -123,7 +145,7 @@ def _score(
     chosen: np.ndarray,
     groups: Sequence[str] | None,
 ) -> float:
-    """The mean of `metrics` over the examples that were chosen."""
+    """Compute the mean of `metrics` over the examples that were chosen."""
     rest = [name for name in metrics if name not in values]
     found = [float(values[name][chosen].mean()) for name in values]
     if rest:
@@ -133,7 +155,7 @@ def _score(
 
 
 def _units(count: int, groups: Sequence[str] | None) -> list[np.ndarray]:
-    """Indices that are drawn together."""
+    """List the indices that are drawn together."""
     if groups is None or not any(groups):
         return [np.array([i]) for i in range(count)]
     found: dict[str | int, list[int]] = {}

@@ -1,9 +1,8 @@
-"""Evaluation: a record for each example first, scores from the records."""
+"""Evaluate: a record for each example first, then scores from the records."""
 
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import torch
 
@@ -13,12 +12,10 @@ from softprompt.tasks import Example, Task
 from softprompt.tasks.metrics import measure
 from softprompt.tasks.task import Scoring, Split
 
-PASS_TOKENS = {True: 2048, False: 32768}  # on a CPU, on an accelerator
-
 
 @dataclass(frozen=True)
 class Record:
-    """What happened to one example."""
+    """The answer to one example."""
 
     id: str
     source: str
@@ -37,24 +34,29 @@ class Record:
     references: tuple[str, ...] = ()
     group: str = ""
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, object]:
+        """Return what is not empty, as predictions-*.jsonl holds it."""
         hidden = {"references"} if self.group else {"references", "group"}
         return {key: value for key, value in asdict(self).items() if value is not None and key not in hidden}
 
 
 @dataclass(frozen=True)
 class Scores:
+    """Scores by metric name, and what was counted beside them."""
+
     metrics: dict[str, float]
     n: int
+    """Examples."""
     truncated: int = 0
     empty: int = 0
     unparsable: int = 0
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, object]:
+        """Return scores and counts by name, as run.json and prompt.json hold them."""
         return asdict(self)
 
     def notes(self) -> str:
-        """What was counted beside the score, in words; "" when nothing was."""
+        """Write the counts beside the scores in words; "" when all are 0."""
         counts = {"truncated": self.truncated, "empty": self.empty, "unparsable": self.unparsable}
         return ", ".join(f"{count} {what}" for what, count in counts.items() if count)
 
@@ -67,20 +69,30 @@ def evaluate_examples(
     generate: bool = False,
     max_new_tokens: int = 20,
 ) -> list[Record]:
-    """Ask `backbone` every example with prompt `prompt` of the bank it is using (-1: with none).
+    """Answer every example with prompt `prompt` of the active bank, and return the records in the same order.
 
-    Examples with choices are ranked (the answer is the likeliest choice) unless `generate`; others are
-    generated, greedily, at most `max_new_tokens`. Where there are choices no more tokens are generated than the
-    longest has, and one to end it. Records come in the order of the examples; of several processes each asks a share.
+    Examples with choices are ranked (the answer is the likeliest choice) unless `generate`; other answers are
+    generated, greedily. Where there are choices no more tokens are generated than the longest has, and one to end it.
+    With several processes, each answers a share.
+
+    Args:
+        backbone: With a bank in use (`Backbone.using`).
+        examples: All with choices, or all without.
+        prompt: Index in the bank; -1: no prompt.
+        generate: Generate although there are choices.
+        max_new_tokens: Most tokens of a generated answer.
+
+    Raises:
+        BadInput: The backbone cannot answer such examples.
     """
     if examples:
-        backbone.check_supported(examples[0], "generated" if generate else "ranked")
+        backbone.check_example(examples[0], "generated" if generate else "ranked")
     mine = distributed.share(len(examples))
     if backbone.sharded and examples:
         mine = mine or [0]  # every process must call the layers
     own = [examples[i] for i in mine]
     records: dict[int, Record] = {}
-    limit = PASS_TOKENS[backbone.device.type == "cpu"]
+    limit = pass_tokens(backbone.device)
     if examples and examples[0].choices and not generate:
         limit //= backbone.ranking_rows(examples[0].choices)
     with backbone.frozen_prompts():
@@ -99,10 +111,15 @@ def evaluate_examples(
     return [records[i] for i in range(len(examples))]
 
 
-def score(records: Sequence[Record], metrics: Sequence[str], *, strict: bool = False) -> Scores:
-    """Scores of records by metric name, with the counts that must stand beside them.
+def pass_tokens(device: torch.device) -> int:
+    """Return the most tokens of a pass without gradients."""
+    return 2_048 if device.type == "cpu" else 32_768
 
-    With `strict`, one answer that is none of the choices makes every score 0.
+
+def score(records: Sequence[Record], metrics: Sequence[str], *, strict: bool = False) -> Scores:
+    """Score records by metric name, with the counts that must stand beside the scores.
+
+    With `strict`, a single answer that is not among the choices makes every score 0.
     """
     predictions = [record.prediction for record in records]
     references = [record.references for record in records]
@@ -119,7 +136,7 @@ def score(records: Sequence[Record], metrics: Sequence[str], *, strict: bool = F
 
 
 def mean_loss(records: Sequence[Record]) -> float:
-    """Mean negative log-probability of the right choice among the choices, in nats; nan without ranking."""
+    """Compute the mean negative log-probability of the right choice among the choices, in nats; nan without ranking."""
     losses = []
     for record in records:
         if record.scores is None:
@@ -133,21 +150,37 @@ def mean_loss(records: Sequence[Record]) -> float:
 def score_task(
     backbone: Backbone, task: Task, split: Split, prompt: int = -1, *, scoring: Scoring | None = None
 ) -> tuple[Scores, list[Record]]:
-    """Score a split of `task` as its protocol reads answers, or as `scoring` says."""
+    """Score a split of a task.
+
+    Args:
+        backbone: With a bank in use (`Backbone.using`).
+        task: It says how answers are read, and by which metrics they are scored.
+        split: The examples to score.
+        prompt: Index in the bank; -1: no prompt.
+        scoring: Read answers this way instead.
+    """
     return score_examples(backbone, task, task.examples[split], prompt, scoring=scoring)
 
 
 def score_examples(
     backbone: Backbone, task: Task, examples: Sequence[Example], prompt: int = -1, *, scoring: Scoring | None = None
 ) -> tuple[Scores, list[Record]]:
-    """As `score_task`, for some examples of the task."""
+    """Score some examples of a task.
+
+    Args:
+        backbone: With a bank in use (`Backbone.using`).
+        task: It says how answers are read, and by which metrics they are scored.
+        examples: The examples to score.
+        prompt: Index in the bank; -1: no prompt.
+        scoring: Read answers this way instead.
+    """
     generate = (scoring or task.scoring) == "generated"
     records = evaluate_examples(backbone, examples, prompt, generate=generate, max_new_tokens=task.answer_tokens)
     return score(records, task.metrics, strict=task.strict), records
 
 
 def majority(task: Task, examples: Sequence[Example]) -> Scores:
-    """The floor that needs no model: always the commonest target of train."""
+    """Score the floor that needs no model: always the commonest target of train."""
     commonest = Counter(example.target for example in task.examples["train"]).most_common(1)[0][0]
     predictions = [commonest] * len(examples)
     references = [example.golds() for example in examples]
@@ -173,18 +206,18 @@ def _ranked(backbone: Backbone, examples: Sequence[Example], prompt: int) -> lis
 
 def _generated(backbone: Backbone, examples: Sequence[Example], prompt: int, max_new_tokens: int) -> list[_Answer]:
     if examples[0].choices:
-        max_new_tokens = max(len(ids) for e in examples for ids in backbone.choice_ids(e.choices)) + 1
+        max_new_tokens = max(len(ids) for e in examples for ids in backbone.tokens.choice_ids(e.choices)) + 1
     texts = backbone.answer(examples, [prompt] * len(examples), max_new_tokens=max_new_tokens)
     return [
-        _read(example, text, ends=backbone.kind == "seq2seq") for example, text in zip(examples, texts, strict=True)
+        _read(example, text, ends=backbone.family.ends_choices) for example, text in zip(examples, texts, strict=True)
     ]
 
 
 def _read(example: Example, text: str, *, ends: bool) -> _Answer:
-    """The choice that a generated text names: all of its first line, or what begins it.
+    """Find the choice that a generated text names: all of its first line, or what begins it.
 
-    A decoder-only model learns a choice without an end-of-sequence token (`Causal.target_ids`), so it goes on
-    behind it; unless `ends`, the longest choice with which the line begins is the answer.
+    A decoder-only model learns a choice without an end-of-sequence token (`CausalTokenization.target_ids`), so it goes
+    on after it; unless `ends`, the longest choice with which the line begins is the answer.
     """
     if not example.choices:
         return _Answer(text, text=text)

@@ -1,4 +1,4 @@
-"""Which words of the vocabulary a prompt's rows lie nearest to."""
+"""Find the words of the vocabulary that a prompt's rows lie nearest to."""
 
 import torch
 from jaxtyping import Float
@@ -6,11 +6,12 @@ from torch import Tensor
 
 from softprompt.backbones import Backbone
 
-CHUNK = 16384  # tokens whose embeddings are looked at together: all of them may be gigabytes
+CHUNK = 16_384
+"""Tokens whose embeddings are compared at a time: all of them may be gigabytes."""
 
 
 def nearest_words(backbone: Backbone, rows: Float[Tensor, "l d"], count: int = 5) -> list[list[tuple[str, float]]]:
-    """For each row the `count` tokens of largest cosine with it, as (token, cosine), best first."""
+    """Find, for each row, the `count` tokens of largest cosine with it, as (token, cosine), best first."""
     ids = backbone.ordinary_ids()
     unit = torch.nn.functional.normalize
     own = unit(rows.float(), dim=1)

@@ -17,6 +17,7 @@ from rich.console import Console
 
 from softprompt.backbones import Backbone
 from softprompt.errors import BadInput, UnknownName
+from softprompt.experiments.arguments import CompareArguments
 from softprompt.experiments.cluster.driver import runner
 from softprompt.experiments.costs import measure_costs
 from softprompt.experiments.jobs import Job, JobSpec, RunJobs, Watch, check_spec, floors_of, run_jobs
@@ -25,17 +26,19 @@ from softprompt.experiments.reports.comparison_tables import as_csv, as_latex, a
 from softprompt.experiments.reports.html_page import as_page
 from softprompt.experiments.reports.svg_figure import as_picture
 from softprompt.experiments.standings import floors_in, read_finished, standings
-from softprompt.methods.registry import get_method
+from softprompt.methods.registry import canonical_name, get_method, spellings
 from softprompt.recipes import Recipe, Setting
 from softprompt.recipes.override import check_names, taken
 from softprompt.runs.run_folder import versions
 from softprompt.runs.start_from import Predecessor, read_predecessor
+from softprompt.runtime.arguments import accepts, given_in, parse_model
 from softprompt.runtime.files import make_folder, write_json, write_text
 from softprompt.runtime.interrupts import interruptible
 from softprompt.tasks import Task
 from softprompt.tasks.registry import is_published
-from softprompt.training.arguments import OF_PUBLISHED, TrainingRequest, make_recipes, parse_arguments
+from softprompt.training.arguments import CommonArguments
 from softprompt.training.finish import measure_test
+from softprompt.training.request import FOR_PUBLISHED, TrainingRequest, make_recipes, parse_common
 from softprompt.training.run import open_backbone
 
 FORMAT = 1
@@ -71,6 +74,9 @@ def make_entrants(
 
     METHOD.start_from is the run that this method starts from. Raises BadInput and UnknownName.
     """
+    methods = [canonical_name(name) for name in methods]
+    heads = {name: name.partition(".")[0] for name in settings}
+    settings = {name.replace(head, canonical_name(head), 1): settings[name] for name, head in heads.items()}
     if len(set(methods)) != len(methods):
         raise BadInput(f"--methods names {', '.join(methods)}: each method once.")
     for name in methods:
@@ -135,13 +141,18 @@ class Comparison:
         recipe = entrant.recipe.model_copy(
             update={"rate_factor": entrant.recipe.rate_factor * factor, "seed": seed}
         )  # fmt: skip
-        folder = self._folder(task) / entrant.name / f"rates-x{factor:g}" / f"seed-{seed}"
+        folder = self._method_folder(task, entrant) / f"rates-x{factor:g}" / f"seed-{seed}"
         asked = JobSpec(task=dict(task.origin), setting=self.setting, recipe=recipe)
         name = f"{entrant.name}-{task.name}-x{factor:g}-seed{seed}"
         return Job(name, folder, asked, task, entrant.predecessor, test)
 
     def _folder(self, task: Task) -> Path:
         return self.output / task.name.replace("/", "-")
+
+    def _method_folder(self, task: Task, entrant: Entrant) -> Path:
+        """The folder of a method's runs, which another version may have named by an alias."""
+        folders = [self._folder(task) / name for name in spellings(entrant.name)]
+        return next((folder for folder in folders if folder.is_dir()), folders[0])
 
     def run(
         self,
@@ -233,7 +244,8 @@ class Comparison:
     def _costs(self, backbone: Backbone, task: Task) -> dict[str, Any]:
         """What a step of each method costs, measured now where it was not yet."""
         path = self._folder(task) / "costs.json"
-        known: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        read: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        known = {canonical_name(name): costs for name, costs in read.items()}
         if any(entrant.name not in known for entrant in self.entrants):
             recipes = {e.name: (self._final(task, e)[0].recipe, e.predecessor) for e in self.entrants}
             found = measure_costs(backbone, task, recipes, self.setting.tokens_per_pass)
@@ -303,46 +315,27 @@ def write_comparison(output: Path, found: Mapping[str, Any]) -> None:
     write_text(output / "scores.svg", as_picture(found))
 
 
-def _said_of(task: str | Task | None, tasks: Sequence[str | Task | None], words: Mapping[str, Any]) -> dict[str, Any]:
-    """The words about `task`: beside published tasks, a shipped one is not asked for what only those take."""
-    published = [isinstance(one, str) and is_published(one) for one in (task, *tasks)]
-    dropped = OF_PUBLISHED if any(published) and not published[0] else ()
-    return {name: value for name, value in words.items() if name not in dropped}
-
-
-def compare(
-    tasks: str | Task | Sequence[str | Task] | None = None,
-    methods: Sequence[str] = (),
-    *,
-    output: str | Path,
-    seeds: int = 3,
-    budget: int = 3,
-    baseline: str | None = None,
-    max_parallel: int | None = None,
-    ray: str | None = None,
-    workers: int | None = None,
-    console: Console | None = None,
-    **words: Any,
-) -> dict[str, Any]:
+def run_comparison(arguments: CompareArguments) -> dict[str, Any]:
     """Compare methods on tasks with equal budgets, or go on with it; returns what `output`/table.json holds.
 
-    The baseline is prompt_tuning, where it is among the methods, or the first of them. `words` are those of `train`
-    about data, backbone, steps and batch; `settings` may say METHOD.NAME for one method alone. With `ray` ("auto" or
-    an address) the runs go to `workers` processes of a Ray cluster (softprompt.experiments.cluster.driver).
-    Nothing is loaded or written before all of it is checked.
+    The baseline is prompt_tuning, where it is among the methods, or the first of them. Nothing is loaded or written
+    before all of it is checked.
     """
-    console = console or Console(stderr=True, highlight=False)
+    console = arguments.console or Console(stderr=True, highlight=False)
+    methods, seeds, budget = list(arguments.methods), arguments.seeds, arguments.budget
     if seeds < 1 or budget < 1:
         raise BadInput(f"--seeds {seeds} --budget {budget}: expected at least one seed and one setting of each method.")
     if len(methods) < 2:
         raise BadInput(f"--methods {','.join(methods)}: expected two or more to compare.")
-    several = [tasks] if tasks is None or isinstance(tasks, str | Task) else list(tasks)
-    told: list[TrainingRequest] = [parse_arguments(task=task, **_said_of(task, several, words)) for task in several]
-    entrants = make_entrants(list(methods), told[0].given, told[0].setting.max_source, told[0].predecessor)
-    baseline = baseline or ("prompt_tuning" if "prompt_tuning" in methods else methods[0])
+    methods = [canonical_name(name) for name in methods]
+    requests = parse_each_task(arguments)
+    first = requests[0]
+    entrants = make_entrants(methods, first.given, first.setting.max_source, first.predecessor)
+    default = "prompt_tuning" if "prompt_tuning" in methods else methods[0]
+    baseline = canonical_name(arguments.baseline) if arguments.baseline else default
     made = Comparison(
-        Path(output), [one.task for one in told], told[0].setting, entrants, seeds=seeds, budget=budget,
-        baseline=baseline, max_parallel=max_parallel,
+        Path(arguments.output), [one.task for one in requests], first.setting, entrants, seeds=seeds, budget=budget,
+        baseline=baseline, max_parallel=arguments.max_parallel,
     )  # fmt: skip
 
     def say(text: str) -> None:
@@ -351,5 +344,23 @@ def compare(
     def notice() -> None:
         say("Ctrl-C: ending after this step, then saving. Press again to end at once.")
 
-    with interruptible(notice) as interrupted, runner(ray, workers, say) as run_jobs:
+    cluster = runner(arguments.ray, arguments.workers, say)
+    with interruptible(notice) as interrupted, cluster as run_jobs:
         return made.run(say, partial(watch, console), interrupted, run_jobs)
+
+
+compare = accepts(CompareArguments, "compare")(run_comparison)
+
+
+def parse_each_task(arguments: CompareArguments) -> list[TrainingRequest]:
+    """Resolve the arguments once for each task: beside published tasks, a shipped one takes none of their own."""
+    given = arguments.tasks
+    tasks = [given] if given is None or isinstance(given, str | Task) else list(given)
+    published = [isinstance(one, str) and is_published(one) for one in tasks]
+    common = {name: value for name, value in given_in(arguments).items() if name in CommonArguments.model_fields}
+    requests = []
+    for task, from_hub in zip(tasks, published, strict=True):
+        dropped = FOR_PUBLISHED if any(published) and not from_hub else set()
+        own = {name: value for name, value in common.items() if name not in dropped}
+        requests.append(parse_common(parse_model(CommonArguments, own), task))
+    return requests

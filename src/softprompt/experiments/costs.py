@@ -90,7 +90,7 @@ def _measured(
 
 def _step(backbone: Backbone, gradients: Gradients, candidate: Candidate) -> tuple[float, int]:
     """Take a step; returns its seconds and its real tokens."""
-    tokens = sum(backbone.size(example, targets=True) for example in candidate.next_examples())
+    tokens = sum(backbone.tokens.size(example, targets=True) for example in candidate.next_examples())
     with backbone.using(Bank({candidate.name: candidate.prompt}).train()):
         _wait(backbone.device)
         began = time.perf_counter()

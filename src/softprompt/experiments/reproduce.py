@@ -33,7 +33,7 @@ from softprompt.tasks import Task
 from softprompt.tasks.published.catalogue import find, load_task
 from softprompt.tasks.published.protocols import get_protocol
 from softprompt.tasks.published.spec import TaskSpec, parse_spec
-from softprompt.training.arguments import make_recipes
+from softprompt.training.request import make_recipes
 from softprompt.training.run import open_backbone
 
 

@@ -4,42 +4,40 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from softprompt.errors import BadInput, UnknownName
-from softprompt.methods.registry import Options, get_method, parse_options
+from softprompt.methods.registry import Options, canonical_name, get_method, parse_options
+from softprompt.recipes.budget import Seeded, StepBudget
 
 
-class Recipe(BaseModel):
+class Recipe(StepBudget, Seeded):
     """How one prompt is tuned; `resolved` fills in what is left open."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     method: str = "prompt_tuning"
-    options: dict[str, Any] = Field(default_factory=dict, description="the method's own options")
-    steps: int = Field(300, ge=1, description="optimizer steps")
-    epochs: int | None = Field(None, ge=1, description="instead of steps: passes over the training examples")
-    batch: int = Field(16, ge=1, description="examples a step")
-    tokens_per_step: int | None = Field(
-        None, ge=1, description="instead of batch: as many examples a step as hold this many source and target tokens"
-    )
-    rates: dict[str, float] = Field(default_factory=dict, description="learning rate by group; else the method's rule")
-    rate_factor: float = Field(1.0, gt=0, description="multiplies every learning rate, a method's rule as well")
-    decay: dict[str, float] = Field(default_factory=dict, description="AdamW weight decay by group")
-    warmup: int | None = Field(None, ge=0, description="steps of linear warm-up; null: 6 % of all")
+    options: dict[str, Any] = Field(default_factory=dict, description="Options of the method.")
+    rates: dict[str, float] = Field(default_factory=dict, description="Learning rate by group; else the method's rule.")
+    rate_factor: float = Field(1.0, gt=0, description="Factor on every learning rate, a method's rule as well.")
+    decay: dict[str, float] = Field(default_factory=dict, description="Weight decay of AdamW by group.")
+    warmup: int | None = Field(None, ge=0, description="Steps of linear warm-up; null: 6 % of all.")
     schedule: Literal["linear", "cosine", "constant"] = Field(
-        "linear", description="after the warm-up: down to 0, or level"
+        "linear", description="Schedule after the warm-up: linear or cosine down to 0, or constant."
     )
-    clip: float | None = Field(1.0, gt=0, description="most the gradient norm of this prompt may be; null: no clipping")
+    clip: float | None = Field(1.0, gt=0, description="Maximum gradient norm of this prompt; null: no clipping.")
     optimizer: Literal["adamw", "adafactor"] = Field(
-        "adamw", description="adafactor as Lester et al. 2021 use it: the rate as given, no scaling by the parameter"
+        "adamw",
+        description="Optimizer: adamw, or adafactor as in Lester et al. 2021 (rates as given, no parameter scaling).",
     )
-    betas: tuple[float, float] = Field((0.9, 0.999), description="AdamW's betas")
-    epsilon: float = Field(1e-8, gt=0, description="AdamW's epsilon")
-    evaluate_every: int | Literal["epoch"] = Field(50, description="steps between evaluations on dev, or epoch")
-    patience: int | None = Field(None, ge=1, description="stop after this many evaluations without a better one")
-    dev_limit: int | None = Field(200, ge=1, description="dev examples used to choose a checkpoint; null: all")
-    seed: int = Field(0, ge=0, description="of the start and of the order of examples")
+    betas: tuple[float, float] = Field((0.9, 0.999), description="Betas of AdamW.")
+    epsilon: float = Field(1e-8, gt=0, description="Epsilon of AdamW.")
+    evaluate_every: int | Literal["epoch"] = Field(50, description="Steps between evaluations on dev, or epoch.")
+    patience: int | None = Field(None, ge=1, description="Evaluations without a better one after which the run stops.")
+    dev_limit: int | None = Field(200, ge=1, description="Dev examples that choose the checkpoint; null: all.")
+
+    @field_validator("method")
+    @classmethod
+    def _named_as_today(cls, value: str) -> str:
+        return canonical_name(value)
 
     @field_validator("evaluate_every")
     @classmethod

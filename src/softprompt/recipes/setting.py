@@ -1,10 +1,11 @@
 """Setting: the backbone that prompts are trained on, and how it runs; shared by all prompts of one call."""
 
 from collections.abc import Mapping
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from softprompt.backbones.placement import Placement
+from softprompt.backbones.placement import Placement, check_placement
 from softprompt.errors import BadInput, UnknownName
 
 
@@ -13,16 +14,25 @@ class Setting(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    backbone: str = Field("", description="embedded name, folder or hub id")
-    dtype: str = "float32"
-    device: str | None = None
-    max_source: int = Field(256, ge=1, description="source tokens read")
-    dropout: bool = Field(False, description="leave the frozen model's own dropout on")
-    gradient_checkpointing: bool = False
-    compile: bool = False
-    fsdp: bool = Field(False, description="shard the layers over the processes of the run")
-    tokens_per_pass: int | None = Field(None, ge=1)
-    placement: Placement = Field("front", description="where prompts stand: front, after_bos, after_source")
+    backbone: str = Field("", description="Frozen model: smollm2-135m, a folder, or a hub id.")
+    dtype: str = Field(
+        "float32",
+        description="Data type of the frozen model: float32, bfloat16, float16, or auto (bfloat16 where it is fast).",
+    )
+    device: str | None = Field(None, description="Device: cpu, cuda, mps, ...; the best there is when not given.")
+    max_source: int = Field(256, ge=1, description="Maximum source tokens; longer sources are cut, and counted.")
+    dropout: bool = Field(False, description="Leave the frozen model's own dropout on.")
+    gradient_checkpointing: bool = Field(
+        False, description="Compute layers twice instead of keeping them: less memory."
+    )
+    compile: bool = Field(False, description="Compile the layers (torch.compile): starts slowly.")
+    fsdp: bool = Field(False, description="Shard the backbone over the processes of this run (docs/scale.md).")
+    tokens_per_pass: int | None = Field(
+        None, ge=1, description="Maximum tokens in memory at a time; a larger step is accumulated, exactly."
+    )
+    placement: Annotated[Placement, BeforeValidator(check_placement)] = Field(
+        "front", description="Position of the prompt: front, after_bos, or after_source (before the answer)."
+    )
 
 
 def parse_setting(given: Mapping[str, object]) -> Setting:

@@ -7,6 +7,7 @@ from pathlib import Path
 from rich.console import Console
 
 from softprompt.backbones import Backbone, load_backbone
+from softprompt.backbones.families import get_family
 from softprompt.backbones.load import describe
 from softprompt.errors import BadInput, PromptMismatch
 from softprompt.runs.external import save_unscored, unscored_card
@@ -162,8 +163,8 @@ def _check_fit(adapter: Adapter, found: Imported, backbone: BackboneFacts | Back
         )
     if found.backbone_kind not in (None, backbone.kind):
         raise PromptMismatch(
-            f"{adapter.folder} is for {KIND_NAMES[found.backbone_kind]} ({adapter.config['task_type']}), and "
-            f"{backbone.name} is {KIND_NAMES[backbone.kind]}."
+            f"{adapter.folder} is for {get_family(found.backbone_kind).title} ({adapter.config['task_type']}), and "
+            f"{backbone.name} is {get_family(backbone.kind).title}."
         )
 
 

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from softprompt.backbones import Backbone
-from softprompt.backbones.cloze import check_supported
 from softprompt.methods.registry import InitContext, get_method, make, parse_options
 from softprompt.methods.soft_prompt import SoftPrompt
 from softprompt.runs.fingerprint import fingerprint
@@ -88,9 +87,9 @@ def unscored_card(
     """
     folded = prompt.eval().fold()
     form = Template(template)
-    check_supported(backbone.kind, backbone.name, choices=tuple(choices), mask=form.has_mask)
+    backbone.family.check_examples(backbone.name, choices=tuple(choices), mask=form.has_mask)
     if choices:
-        backbone.choice_ids(choices)
+        backbone.tokens.choice_ids(choices)
     backbone.room(prompt.length, 0)
     return PromptCard(
         name=name,

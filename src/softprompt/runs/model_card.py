@@ -24,7 +24,6 @@ def write_model_card(folder: Path, card: PromptCard) -> None:
     ]  # fmt: skip
     template = card.template.replace("`", "'")
     curve = f"\n![Learning curve]({CURVE})\n" if (folder / CURVE).is_file() else ""
-    origin = f"{method.paper}, {method.year}" + (f", {method.url}" if method.url else "")
     start = "" if card.start_from is None else f", starting from the prompt of `{card.start_from}`"
     tags = ", ".join(["soft-prompt"] * (card.kind != "network") + [card.method.replace("_", "-").replace(":", "-")])
     write_text(
@@ -37,7 +36,7 @@ tags: [{tags}]
 
 # {card.name}
 
-{_describe(card, f"{method.title} ({origin}){start}")}
+{_describe(card, f"{method.title} ({method.citation}){start}")}
 
 | | {" | ".join(card.metrics)} |
 |---|{"---|" * len(card.metrics)}

@@ -120,7 +120,7 @@ def evaluate(
         loaded = task_like(task, card.template, tuple(card.choices), data_dir, {split: limit} if limit else None)
         examples, longest = list(loaded.examples[split]), loaded.answer_tokens
     frozen = load_for(prompt, backbone, dtype, device)
-    frozen.remember()
+    frozen.tokens.remember()
     with frozen.using(Bank({card.name: prompt.soft_prompt()}).to(frozen.device)):
         records = evaluate_examples(frozen, examples, 0, generate=generate, max_new_tokens=longest)
     without = score(evaluate_examples(frozen, examples, generate=generate, max_new_tokens=longest), card.metrics)

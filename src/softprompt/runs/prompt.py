@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
@@ -35,9 +35,10 @@ from softprompt.methods.folded import (
     stored,
     stored_tensors,
 )
-from softprompt.methods.offsets import PositionTable, TokenNetwork
-from softprompt.methods.prompts import Free
-from softprompt.methods.registry import blank, get_method, parse_options
+from softprompt.methods.offsets.position_table import PositionTable
+from softprompt.methods.offsets.token_network import TokenNetwork
+from softprompt.methods.prompts.free import Free
+from softprompt.methods.registry import blank, canonical_name, get_method, parse_options
 from softprompt.methods.soft_prompt import SoftPrompt
 from softprompt.runs.fingerprint import Fingerprint, fingerprint
 from softprompt.runtime.files import JsonObject, write_json, write_tensors
@@ -87,6 +88,11 @@ class PromptCard(BaseModel):
     """Step, metric and value of the checkpoint that was selected."""
     stopped: str | None
     versions: dict[str, str]
+
+    @field_validator("method")
+    @classmethod
+    def _named_as_today(cls, value: str) -> str:
+        return canonical_name(value)
 
 
 @dataclass(frozen=True)

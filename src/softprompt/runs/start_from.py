@@ -4,7 +4,7 @@ DePT's few-shot setting: prompt, A and B of a source task start those of the tar
 2024; `--peft_model_id` of their code). Here it works for every method, part by part:
 
     the same prompt part    from that part's own tensors
-    a part that accepts rows from the folded rows of any run (free rows; multitask)
+    a part that accepts rows from the folded rows of any run (free rows; mpt)
     an offset part          from that part's own tensors; from its initialization when the predecessor has none
 
 So the new run starts as the same function that its predecessor ended as: the same rows and, at every position or
@@ -105,7 +105,7 @@ class Predecessor:
 
         Raises BadArtefact when method.safetensors is not this run's.
         """
-        if method.prompt == self.method.prompt and self.unfolded:
+        if method.prompt_part == self.method.prompt_part and self.unfolded:
             prompt.prompt.load_state_dict(self._tensors("prompt.", prompt.prompt))
         else:
             prompt.prompt.set_rows(self.prompt.folded.prompt)
@@ -128,13 +128,13 @@ class Predecessor:
             return "a baseline changes the network itself, so it starts from the network and nothing starts from it"
         if was.offset is not None and method.offset is None:
             return "its offset cannot be kept, and its rows without their offset are another prompt"
-        if was.offset is not None and method.offset != was.offset:
-            return f"its offset ({was.offset}) is not made as this one's is ({method.offset})"
-        if was.kind == "input" and method.prompt != was.prompt:
+        if was.offset is not None and method.offset_part != was.offset_part:
+            return f"its offset ({was.offset_part}) is not made as this one's is ({method.offset_part})"
+        if was.kind == "input" and method.prompt_part != was.prompt_part:
             return "its rows depend on the input, so there are none to start from"
         accepts_rows = method.options.accepts_rows
-        if not accepts_rows and method.prompt != was.prompt:
-            return f"rows made by {method.prompt} cannot be set to given values, as free rows can"
+        if not accepts_rows and method.prompt_part != was.prompt_part:
+            return f"rows made by {method.prompt_part} cannot be set to given values, as free rows can"
         if not self.unfolded and (not accepts_rows or was.offset is not None):
             return f"{UNFOLDED}, with the tensors to continue training, is missing there"
         return None
@@ -142,9 +142,9 @@ class Predecessor:
     def _carried(self, method: Method) -> list[str]:
         """List the options of `method` that the tensors taken from this run depend on."""
         names = {"length": None}
-        if method.prompt == self.method.prompt:
+        if method.prompt_part == self.method.prompt_part:
             names |= dict.fromkeys(method.options.of_prompt)
-        if method.offset == self.method.offset:
+        if method.offset_part == self.method.offset_part:
             names |= dict.fromkeys(method.options.of_offset)
         return list(names)
 

@@ -14,16 +14,13 @@ from typing import TypeVar
 import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast, broadcast_object_list, gather_object, parse_flag_from_env, reduce
-from accelerate.utils.environment import get_cpu_distributed_information
 from torch import Tensor
 
 from softprompt.errors import BadInput
+from softprompt.runtime.launch import place
 
 Key = TypeVar("Key")
 Value = TypeVar("Value")
-
-STARTED = ("LOCAL_RANK", "MPI_LOCALRANKID", "OMPI_COMM_WORLD_LOCAL_RANK", "MV2_COMM_WORLD_LOCAL_RANK")
-"""Variables that a launcher sets in each process. WORLD_SIZE alone is not enough: clusters set it in every shell."""
 
 TOGETHER = 1 << 24
 """Values of gradients that are summed in one message."""
@@ -32,26 +29,20 @@ _state: PartialState | None = None
 """None before `join` and in one process: then all functions do nothing."""
 
 
-def place() -> tuple[int, int, int]:
-    """Read from a launcher's variables: this process's rank, its rank on its machine, and the number of processes."""
-    if not any(name in os.environ for name in STARTED):
-        return 0, 0, 1
-    found = get_cpu_distributed_information()
-    return found.rank, found.local_rank, found.world_size
-
-
 def join(device: str | None) -> str | None:
     """Join the other processes of this run; return the device that this one uses.
 
     `device` is what the user gave. Raises BadInput for one that all processes would share.
     """
     global _state
-    if place()[2] == 1:
+    if place().processes == 1:
         return device
     if parse_flag_from_env("ACCELERATE_USE_DEEPSPEED"):
         raise BadInput("DeepSpeed is configured; expected data parallel or FSDP. Choose one with `accelerate config`.")
     if device is not None and ":" in device:
-        raise BadInput(f"--device {device} is one device, and there are {place()[2]} processes; give its kind alone.")
+        raise BadInput(
+            f"--device {device} is one device, and there are {place().processes} processes; give its kind alone."
+        )
     if _state is None:
         # Without it transformers 5.23.0 loads weights only in the first process; here each loads all, then shards.
         os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"
@@ -63,22 +54,16 @@ def join(device: str | None) -> str | None:
 
 def shards() -> bool:
     """Return whether the launcher asks for sharding (`accelerate launch --use_fsdp`, or accelerate's config file)."""
-    return place()[2] > 1 and parse_flag_from_env("ACCELERATE_USE_FSDP")
+    return place().processes > 1 and parse_flag_from_env("ACCELERATE_USE_FSDP")
 
 
 def check_sharding(requested: bool) -> None:
     """Raise BadInput when `requested` in one process, which has nothing to shard a backbone over."""
-    if requested and place()[2] == 1:
+    if requested and place().processes == 1:
         raise BadInput(
             "--fsdp shards the backbone over the processes of a run, and this is one process; start it with "
             "accelerate launch --multi_gpu --num_processes N -m softprompt.cli train ..., or leave --fsdp out."
         )
-
-
-def only_one(what: str) -> None:
-    """Raise BadInput when a launcher has started several processes of a command that runs in one."""
-    if place()[2] > 1:
-        raise BadInput(f"{what} runs in one process; only train is shared by several. Start it without a launcher.")
 
 
 def leave() -> None:

@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from types import FrameType
 
 from softprompt.errors import Interrupted
-from softprompt.runtime import distributed
 
 FORWARDED = 5.0
 """Seconds in which a launcher repeats a Ctrl-C."""
@@ -27,6 +26,8 @@ def interruptible(notice: Callable[[], None]) -> Iterator[Callable[[], bool]]:
 
     `notice` is called at the first one.
     """
+    from softprompt.runtime import distributed  # torch is loaded by then
+
     since: float | None = None
     patience = FORWARDED if distributed.process_count() > 1 else 0.0
 

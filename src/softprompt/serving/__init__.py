@@ -1,1 +1,1 @@
-"""Serving named soft prompts of one frozen model: the engine, its batches, the bank of prompts, and HTTP over them."""
+"""Serve named soft prompts of one frozen model: the engine, the store of prompts, and HTTP over them."""

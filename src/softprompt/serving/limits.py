@@ -1,4 +1,4 @@
-"""How much a client may ask for."""
+"""Request limits: body size, tokens, texts, concurrency per key."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -6,36 +6,40 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Limits:
+    """Bound what one request, and one key, may take."""
+
     body: int = 1_000_000
-    """Bytes of a request."""
+    """Bytes of a request body."""
     prompt_body: int = 64_000_000
-    """Bytes of a request that brings a prompt."""
+    """Bytes of a request body that uploads a prompt."""
     input_tokens: int = 4096
-    """Of each text."""
+    """Tokens per text."""
     output_tokens: int = 1024
+    """Tokens per answer."""
     texts: int = 128
-    """Texts of a request."""
+    """Texts per request."""
     choices: int = 256
-    stops: int = 8
+    """Choices per request."""
     concurrent: int = 64
-    """Requests that one key has under way at once."""
+    """Requests in progress per key."""
 
 
 class Concurrency:
-    """Counts the requests under way of each key. One event loop uses it."""
+    """Count the requests in progress per key. One event loop uses it."""
 
     def __init__(self, most: int) -> None:
         self.most = most
-        self._under_way: Counter[str] = Counter()
+        self._in_progress: Counter[str] = Counter()
 
     def enter(self, key: str) -> bool:
-        """Count a request; False, and nothing is counted, when the key has as many as it may."""
-        if self._under_way[key] >= self.most:
+        """Count a request; return False, and count nothing, when the key has as many as it may."""
+        if self._in_progress[key] >= self.most:
             return False
-        self._under_way[key] += 1
+        self._in_progress[key] += 1
         return True
 
     def leave(self, key: str) -> None:
-        self._under_way[key] -= 1
-        if not self._under_way[key]:
-            del self._under_way[key]
+        """Count a request as ended."""
+        self._in_progress[key] -= 1
+        if not self._in_progress[key]:
+            del self._in_progress[key]

@@ -1,17 +1,20 @@
-"""Load a backbone, open a folder of prompts, and serve until told to end."""
+"""Load a backbone, open a folder of prompts, and serve until a signal ends it."""
 
 import asyncio
 import contextlib
 import signal
-from collections.abc import Callable, Iterator, Sequence
+import socket
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from types import FrameType
 
 from fastapi import FastAPI
 
 from softprompt.backbones import load_backbone
 from softprompt.errors import BadInput, RunFailed
-from softprompt.serving.engine.engine import Batching, Engine
+from softprompt.serving.engine.batching import Batching, BatchingSettings
+from softprompt.serving.engine.engine import Engine
 from softprompt.serving.http.app import make_app
 from softprompt.serving.http.auth import Keys
 from softprompt.serving.http.metrics import Metrics
@@ -23,45 +26,63 @@ KEEP_ALIVE = 75
 closed here just as a request comes."""
 
 
-def build(
-    backbone: str,
-    prompts: str | Path,
-    *,
-    dtype: str = "float32",
-    device: str | None = None,
-    keys: Keys | None = None,
-    limits: Limits | None = None,
-    batching: dict[str, Any] | None = None,
-    memory: int = 1_000_000_000,
-    grace: float = 30.0,
-    metrics: Metrics | None = None,
-) -> FastAPI:
-    """The application that serves the prompts of a folder. `batching`: fields of `Batching` to set."""
-    if not Path(prompts).is_dir():
-        raise BadInput(f"{prompts} is no folder; expected a folder of run folders, like runs/ after training.")
-    frozen = load_backbone(backbone, dtype=dtype, device=device)
+@dataclass(frozen=True)
+class ServerSettings:
+    """Arguments of a server, which each replica gets, too."""
+
+    backbone: str
+    """Name, folder or hub id of the model."""
+    prompts: str | Path
+    """A folder of run folders."""
+    dtype: str = "float32"
+    device: str | None = None
+    keys: Keys = field(default_factory=Keys)
+    limits: Limits = field(default_factory=Limits)
+    batching: BatchingSettings = field(default_factory=BatchingSettings)
+    memory: int = 1_000_000_000
+    """Bytes of prompts that are kept in memory."""
+    grace: float = 30.0
+    """Seconds to finish what runs at the end."""
+
+
+def build(settings: ServerSettings, metrics: Metrics | None = None) -> FastAPI:
+    """Load the model and make the application that serves the prompts of a folder."""
+    if not Path(settings.prompts).is_dir():
+        raise BadInput(
+            f"{settings.prompts} is not a folder; expected a folder of run folders, like runs/ after training."
+        )
+    backbone = load_backbone(settings.backbone, dtype=settings.dtype, device=settings.device)
     metrics = metrics or Metrics()
-    engine = Engine(frozen, Batching.on(frozen.device, **(batching or {})), metrics)
-    bank = PromptStore(prompts, frozen, memory)
-    return make_app(engine, bank, keys=keys, limits=limits, metrics=metrics, grace=grace)
+    engine = Engine(backbone, Batching.on(backbone.device, **settings.batching), metrics)
+    store = PromptStore(settings.prompts, backbone, settings.memory)
+    return make_app(engine, store, keys=settings.keys, limits=settings.limits, metrics=metrics, grace=settings.grace)
 
 
 def serve(app: FastAPI, host: str, port: int, *, grace: float = 30.0, ready: Callable[[str], None] = print) -> None:
     """Serve `app` until SIGINT or SIGTERM, then finish what runs within `grace` seconds; a second one ends at once.
 
-    `ready` is told the address when requests are taken. Raises RunFailed when the address cannot be had.
+    Args:
+        app: Made by `build`.
+        host: Address to listen at.
+        port: 0: any free one.
+        grace: Seconds to finish what runs.
+        ready: Called with the address when requests are taken.
+
+    Raises:
+        RunFailed: The address cannot be used.
     """
     import uvicorn
 
-    class Told(uvicorn.Server):
-        """uvicorn's server, without its own signal handling: that kills the process again after all is done."""
+    class Server(uvicorn.Server):
+        """uvicorn's server without its own signal handling, and with a call when it is ready."""
 
+        # uvicorn (read in 0.54) sends the signal to the process again after all is done: it would not exit with 0.
         @contextlib.contextmanager
         def capture_signals(self) -> Iterator[None]:
             yield
 
-        async def startup(self, sockets: Sequence[Any] | None = None) -> None:
-            await super().startup(sockets)  # type: ignore[arg-type]
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
             for server in self.servers if self.started else ():
                 ready("http://{}:{}".format(*server.sockets[0].getsockname()[:2]))
 
@@ -69,16 +90,16 @@ def serve(app: FastAPI, host: str, port: int, *, grace: float = 30.0, ready: Cal
         app, host=host, port=port, log_level="warning", access_log=False, server_header=False,
         timeout_graceful_shutdown=max(int(grace), 1), timeout_keep_alive=KEEP_ALIVE,
     )  # fmt: skip
-    server = Told(config)
+    server = Server(config)
 
-    def end(*_: Any) -> None:
+    def end(number: int, frame: FrameType | None) -> None:
         server.force_exit = server.should_exit
         server.should_exit = True
 
     before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         asyncio.run(server.serve())
-    except SystemExit:  # uvicorn has said why
+    except SystemExit:  # uvicorn has logged why
         raise RunFailed(f"Nothing can be served at {host}:{port}. Choose another --port.") from None
     finally:
         for number, handler in before.items():

@@ -1,23 +1,228 @@
-"""What stands in a folder of prompts: names and versions, what was put half, and when a prompt is another one."""
+"""The folder of prompts on disk: names, versions and the renames that change them. It opens no card and no tensors.
 
+    DIR/NAME/          the folder of a run, version 1
+    DIR/NAME@VERSION/  a prompt that a client sent; the highest version is served
+    DIR/.incoming-*    an upload in progress; what a killed process left is removed at the next start
+    DIR/.replaced/     run folders whose prompt a client replaced or removed: nobody's training is deleted
+
+A folder appears and disappears by one rename, so an upload is there or is not. Other processes may change the folder
+too (`serve --ray` has several that do): each look-up compares the modification times of the folder and of the card,
+two calls of stat, so a request is answered with whatever was stored before it came.
+"""
+
+import errno
 import os
 import re
+import shutil
 import socket
 import time
+import uuid
+from collections.abc import Callable, Hashable
 from contextlib import suppress
+from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
+from typing import NamedTuple
 
 from softprompt.errors import BadInput
 
 BASE = "base"
 """The name under which the backbone answers without a prompt."""
+CARD = "prompt.json"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+VERSION = re.compile(r"[1-9][0-9]{0,8}")
 INCOMING, REMOVED, REPLACED = ".incoming-", ".removed-", ".replaced"
-LEFT_OVER = 24 * 3600  # seconds after which another machine's unfinished folder is taken for left over
+LEFT_OVER = 24 * 3600
+"""Seconds after which another machine's unfinished folder counts as left over."""
+TICK = 50_000_000
+"""Nanoseconds: two changes within this time may leave a folder with the same modification time."""
+
+
+class UnknownPrompt(BadInput):
+    """No prompt of this name, or of this version, is in the folder."""
+
+
+class Stamp(NamedTuple):
+    """Identify the content of a card file: another stamp means another prompt."""
+
+    modified: int
+    """Nanoseconds since 1970."""
+    size: int
+    inode: int
+
+
+@dataclass(frozen=True)
+class StoreEntry:
+    """A prompt as the folder's listing knows it."""
+
+    name: str
+    version: int
+    folder: Path
+    stamp: Stamp
+    """That of its card."""
+    serial: int
+    """Different for each entry that this process ever had."""
+
+    @property
+    def key(self) -> Hashable:
+        return (self.name, self.version, self.serial)
+
+    @property
+    def modified(self) -> int:
+        """Seconds since 1970."""
+        return self.stamp.modified // 1_000_000_000
+
+
+class StoreFolder:
+    """List, add and remove the prompts of a folder. Calls must not overlap: `PromptStore` holds a lock around each.
+
+    Args:
+        path: An existing folder. What killed processes left there is removed.
+        on_forget: Called with each entry that is no longer current.
+    """
+
+    def __init__(self, path: Path, on_forget: Callable[[StoreEntry], None]) -> None:
+        if not path.is_dir():
+            raise BadInput(f"{path} is not a folder; expected a folder of run folders, like runs/ after training.")
+        self.path, self._on_forget = path, on_forget
+        self._entries: dict[str, StoreEntry] = {}
+        self._names: list[str] | None = None
+        self._serial = count(1)
+        self._modified = self._listed_at = 0  # nanoseconds: the folder's own time when it was listed, and when that was
+        self._sweep()
+        self._refresh()
+
+    def __len__(self) -> int:
+        self._refresh()
+        return len(self._entries)
+
+    def names(self) -> list[str]:
+        """List all names, sorted."""
+        self._refresh()
+        if self._names is None:
+            self._names = sorted(self._entries)
+        return self._names
+
+    def entry(self, name: str) -> StoreEntry:
+        """Find the prompt that `name`, or `name@version`, is now. Raises UnknownPrompt."""
+        plain, _, version = name.partition("@")
+        self._refresh()
+        found = self._current(plain)
+        if found is None or (version and version != str(found.version)):
+            there = f"; version {found.version} of it is served" if found else ""
+            raise UnknownPrompt(f"There is no prompt {name!r} here{there}. GET /v1/models lists what there is.")
+        return found
+
+    def incoming(self) -> Path:
+        """Name a new folder for an upload; `add` takes it in."""
+        return self.path / f"{INCOMING}{_process_tag()}"
+
+    def add(self, incoming: Path, name: str) -> StoreEntry:
+        """Serve the complete folder `incoming` as the next version of `name`, and discard the older ones."""
+        stamp = stamp_of(incoming) or Stamp(0, 0, 0)
+        version = self._rename_to_next_version(incoming, name)
+        self._discard(name, keep_newest=True)
+        self._refresh(force=True)
+        return StoreEntry(name, version, self.path / f"{name}@{version}", stamp, next(self._serial))
+
+    def remove(self, name: str) -> None:
+        """Discard all versions of a name."""
+        self._discard(name, keep_newest=False)
+        self._refresh(force=True)
+
+    # Listing
+
+    def _refresh(self, *, force: bool = False) -> None:
+        """List the folder again if it has changed since."""
+        modified = self.path.stat().st_mtime_ns
+        unchanged = modified == self._modified and modified + TICK < self._listed_at
+        if force or not unchanged:
+            while not self._list():
+                pass
+
+    def _list(self) -> bool:
+        """List the folder; False when it changed meanwhile: a renamed prompt may have been missed in both places."""
+        modified = self.path.stat().st_mtime_ns
+        self._modified, self._listed_at = modified, time.time_ns()
+        newest: dict[str, tuple[int, str]] = {}
+        with os.scandir(self.path) as listing:
+            for item in listing:
+                name, version = parse_folder_name(item.name)
+                if version and version > newest.get(name, (0, ""))[0]:
+                    newest[name] = version, item.name
+        for name in [name for name in self._entries if name not in newest]:
+            self._forget(name)
+        there = True
+        for name, (version, folder) in newest.items():
+            known = self._entries.get(name)
+            if known is None or known.version != version:
+                self._enter(name, version, self.path / folder)
+                there = there and (name in self._entries or (self.path / folder).exists())
+        return there and self.path.stat().st_mtime_ns == modified
+
+    def _current(self, name: str) -> StoreEntry | None:
+        """Look up a name; its entry is renewed if its card on disk is another one than it was."""
+        while (known := self._entries.get(name)) is not None:
+            stamp = stamp_of(known.folder)
+            if stamp == known.stamp:
+                return known
+            if stamp is None and not known.folder.exists():  # replaced or removed since the folder was listed
+                self._refresh(force=True)
+            else:
+                self._enter(name, known.version, known.folder)
+        return None
+
+    def _enter(self, name: str, version: int, folder: Path) -> None:
+        self._forget(name)
+        if stamp := stamp_of(folder):
+            self._entries[name] = StoreEntry(name, version, folder, stamp, next(self._serial))
+
+    def _forget(self, name: str) -> None:
+        self._names = None
+        if entry := self._entries.pop(name, None):
+            self._on_forget(entry)
+
+    # Renaming
+
+    def _rename_to_next_version(self, incoming: Path, name: str) -> int:
+        while True:
+            version = 1 + max((v for n, v in map(parse_folder_name, os.listdir(self.path)) if n == name), default=0)
+            try:
+                self._rename(incoming, self.path / f"{name}@{version}")
+                return version
+            except OSError as error:  # another process took that version first
+                if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+                    raise
+
+    def _discard(self, name: str, *, keep_newest: bool) -> None:
+        """Take away the folders of a name, oldest first: a kill in between leaves the newest, or none, served."""
+        found = sorted(
+            (v, item) for item in os.listdir(self.path) for n, v in [parse_folder_name(item)] if n == name and v
+        )
+        for version, item in found[: len(found) - keep_newest]:
+            away = self.path / f"{REMOVED}{_process_tag()}"
+            if "@" not in item:
+                (self.path / REPLACED).mkdir(exist_ok=True)
+                now = time.strftime("%Y%m%d-%H%M%S")
+                away = self.path / REPLACED / f"{name}@{version}-{now}-{uuid.uuid4().hex[:6]}"
+            with suppress(FileNotFoundError):  # another process was quicker
+                self._rename(self.path / item, away)
+            if "@" in item:
+                shutil.rmtree(away, ignore_errors=True)
+
+    def _rename(self, source: Path, target: Path) -> None:
+        os.rename(source, target)
+        sync(self.path)
+
+    def _sweep(self) -> None:
+        """Remove what killed processes left."""
+        for item in os.listdir(self.path):
+            if item.startswith((INCOMING, REMOVED)) and is_left_over(self.path / item):
+                shutil.rmtree(self.path / item, ignore_errors=True)
 
 
 def check_name(name: str) -> None:
-    """Raise BadInput for what may not be a prompt's name: it becomes a folder's."""
+    """Raise BadInput for what cannot be a prompt's name: it becomes a folder's."""
     if not NAME.fullmatch(name) or name == BASE:
         raise BadInput(
             f"{name[:120]!r} cannot be a prompt's name: expected 1 to 100 letters, digits, dots, dashes or "
@@ -26,23 +231,24 @@ def check_name(name: str) -> None:
 
 
 def parse_folder_name(item: str) -> tuple[str, int]:
-    """Name and version of a folder; version 0 for what is no prompt's."""
+    """Split a folder's name into name and version; version 0 for a folder that holds no prompt."""
     name, at, version = item.partition("@")
-    if not NAME.fullmatch(name) or name == BASE or (at and not re.fullmatch(r"[1-9][0-9]{0,8}", version)):
+    if not NAME.fullmatch(name) or name == BASE or (at and not VERSION.fullmatch(version)):
         return name, 0
     return name, int(version) if at else 1
 
 
-def stamp_of(folder: Path) -> tuple[int, int, int] | None:
-    """None where there is no finished run."""
+def stamp_of(folder: Path) -> Stamp | None:
+    """Read the stamp of a run folder's card; None where there is no finished run."""
     try:
-        told = (folder / "prompt.json").stat()
+        status = (folder / CARD).stat()
     except OSError:
         return None
-    return told.st_mtime_ns, told.st_size, told.st_ino
+    return Stamp(status.st_mtime_ns, status.st_size, status.st_ino)
 
 
-def write_synced(folder: Path, files: dict[str, bytes]) -> None:
+def write_and_sync(folder: Path, files: dict[str, bytes]) -> None:
+    """Make a folder of files that survives a power cut once this returns."""
     folder.mkdir()
     for name, content in files.items():
         with (folder / name).open("wb") as file:
@@ -53,6 +259,7 @@ def write_synced(folder: Path, files: dict[str, bytes]) -> None:
 
 
 def sync(folder: Path) -> None:
+    """Flush a folder's own entries to disk."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -60,13 +267,13 @@ def sync(folder: Path) -> None:
         os.close(handle)
 
 
-def left_over(path: Path) -> bool:
-    """Whether the process that made a folder is no more, as far as can be known."""
-    told = path.name.removeprefix(INCOMING).removeprefix(REMOVED)  # MACHINE-PROCESS-RANDOM
-    machine, _, rest = told.rpartition("-")[0].rpartition("-")
-    if machine == socket.gethostname() and rest.isdigit() and int(rest) != os.getpid():
+def is_left_over(path: Path) -> bool:
+    """Check whether the process that wrote an unfinished folder has ended, as far as can be known."""
+    tag = path.name.removeprefix(INCOMING).removeprefix(REMOVED)
+    machine, _, process = tag.rpartition("-")[0].rpartition("-")
+    if machine == socket.gethostname() and process.isdigit() and int(process) != os.getpid():
         try:
-            os.kill(int(rest), 0)
+            os.kill(int(process), 0)
         except ProcessLookupError:
             return True
         except OSError:
@@ -75,3 +282,8 @@ def left_over(path: Path) -> bool:
     with suppress(OSError):
         return time.time() - path.stat().st_mtime > LEFT_OVER
     return False
+
+
+def _process_tag() -> str:
+    """Make a unique MACHINE-PROCESS-RANDOM name, which `is_left_over` reads."""
+    return f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex}"

@@ -1,4 +1,4 @@
-"""One soft prompt in training: its own optimizer, schedule, order of examples, best state and history."""
+"""Candidate: one soft prompt in training, with its own optimizer, schedule, data order, best state and history."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -19,7 +19,7 @@ from softprompt.training.order import ExampleOrder
 
 
 class Candidate:
-    """A soft prompt, and everything that a separate run of it would have for itself.
+    """A soft prompt in training, with everything that a separate run of it would have for itself.
 
     `size_of` gives the tokens of an example; it is asked only by recipes that count a step in tokens.
     """
@@ -62,7 +62,7 @@ class Candidate:
 
     @property
     def due(self) -> bool:
-        """Whether dev is to be evaluated after the present step."""
+        """Whether dev is evaluated after the current step."""
         every = self.recipe.evaluate_every
         assert every != "epoch", "the recipe is not resolved"
         return self.done or self.step % every == 0
@@ -72,7 +72,7 @@ class Candidate:
         return [train[i] for i in self.order.indices(self.step)]
 
     def dev_examples(self) -> Sequence[Example]:
-        """The dev examples that choose the checkpoint: all, or a fixed draw of `dev_limit`."""
+        """Return the dev examples that choose the checkpoint: all, or a fixed draw of `dev_limit`."""
         dev, limit = self.task.examples["dev"], self.recipe.dev_limit
         if limit is None or len(dev) <= limit:
             return dev
@@ -104,8 +104,8 @@ class Candidate:
         self.stopped, self.failed = why, True
         self.optimizer.zero_grad()
 
-    def evaluated(self, metric: str, scores: dict[str, float], loss: float) -> None:
-        """Take note of a dev evaluation: keep the state when it is the best, stop when patience is out."""
+    def record_evaluation(self, metric: str, scores: dict[str, float], loss: float) -> None:
+        """Add a dev evaluation to the history: keep the state when it is the best, stop when patience is out."""
         self.history.append({"step": self.step, "dev": scores, "dev_loss": None if math.isnan(loss) else loss})
         if self.task.choices and self.task.scoring == "ranked" and not math.isfinite(loss):
             self.fail(f"the dev loss was {loss} after step {self.step}")
@@ -128,7 +128,7 @@ class Candidate:
 
 
 def make_optimizer(recipe: Recipe, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
-    """The recipe's optimizer, a learning rate and a weight decay for each group."""
+    """Make the recipe's optimizer, with a learning rate and a weight decay for each group."""
     if recipe.optimizer == "adafactor":
         # google-research/prompt-tuning, train/configs: no scaling by the parameter, decay rate 0.8, no momentum.
         made: torch.optim.Optimizer = Adafactor(
@@ -150,11 +150,18 @@ def make_candidate(
     predecessor: Predecessor | None = None,
     sources: Sequence[Predecessor] | None = None,
 ) -> Candidate:
-    """A candidate at its start: the method's own or, where it is given, the end of the run `predecessor`.
+    """Make a candidate with an initialized prompt.
 
-    `sources` are the runs whose prompts the method reads: those that its options name when not given, and [] when a
-    checkpoint will bring what they held. Raises BadInput when its prompt and targets leave the source no room;
-    PromptMismatch or BadArtefact when `predecessor` or a source cannot be used here.
+    Args:
+      name: Name of the run.
+      recipe: How the prompt is trained; what it leaves open is filled in.
+      backbone: Frozen model on which it is trained.
+      task: Examples of the run.
+      predecessor: Run whose final prompt is the start; None: the method's own initialization.
+      sources: Runs whose prompts the method reads; None: those that its options name; []: a checkpoint holds them.
+    Raises:
+      BadInput: The prompt and the targets leave no room for the source, or nothing is trainable.
+      PromptMismatch, BadArtefact: `predecessor` or a source does not fit this backbone, or is damaged.
     """
     if predecessor is not None:
         predecessor.prompt.check(backbone)
@@ -164,9 +171,9 @@ def make_candidate(
     rows = source_rows(sources, backbone)
     if rows is None and options.runs():
         rows = torch.zeros(len(options.runs()), options.length, backbone.d)
-    site = InitContext(backbone, backbone.max_source, task.choices, recipe.seed, rows, backbone.model)
+    context = InitContext(backbone, backbone.max_source, task.choices, recipe.seed, rows, backbone.model)
     method = get_method(recipe.method)
-    prompt = make(method, options, site)
+    prompt = make(method, options, context)
     if predecessor is not None:
         predecessor.start(method, prompt)
     prompt = prompt.to(backbone.device)
@@ -175,17 +182,17 @@ def make_candidate(
             f"{recipe.method} with length {options.length} has nothing to train; give it a length of 1 or more."
         )
     resolved = recipe.resolved(backbone.scale(), set(prompt.groups()), len(task.examples["train"]))
-    candidate = Candidate(name, prompt, resolved, task, lambda example: backbone.size(example, targets=True))
+    candidate = Candidate(name, prompt, resolved, task, lambda example: backbone.tokens.size(example, targets=True))
     candidate.start_from = None if predecessor is None else predecessor.record
     candidate.sources = [source.record for source in sources]
     return candidate
 
 
 def check_room(length: int, backbone: Backbone, task: Task) -> None:
-    """Raise BadInput where `backbone` cannot be asked this task, or `length` rows and the targets leave no room."""
-    backbone.check_supported(task.examples["train"][0], task.scoring)
+    """Raise BadInput where `backbone` cannot answer this task, or `length` rows and the targets leave no room."""
+    backbone.check_example(task.examples["train"][0], task.scoring)
     different = list({(e.target, e.choices): e for e in task.examples["train"]}.values())  # MNLI has three
-    backbone.read_targets(different)
-    backbone.room(length, max(len(backbone.target_ids(e)) for e in different))
+    backbone.tokens.read_targets(different)
+    backbone.room(length, max(len(backbone.tokens.target_ids(e)) for e in different))
     if task.choices:
-        backbone.choice_ids(task.choices)
+        backbone.tokens.choice_ids(task.choices)

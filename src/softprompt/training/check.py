@@ -1,55 +1,77 @@
-"""What train would do with the user's words, and all that is wrong with them, without loading weights."""
+"""check(): find everything that is wrong with the arguments of train, without loading weights."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 
 from softprompt.backbones.load import find_device, find_dtype
-from softprompt.backbones.placement import check_placement
-from softprompt.errors import PromptMismatch, SoftPromptError
+from softprompt.errors import BadInput, PromptMismatch, SoftPromptError
 from softprompt.methods.registry import get_method
 from softprompt.recipes import Recipe
 from softprompt.recipes.override import check_names, taken
 from softprompt.runs.run_folder import check_folder
 from softprompt.runs.start_from import Predecessor, read_predecessor
-from softprompt.tasks import Task
-from softprompt.training.arguments import (
-    PUBLISHED,
+from softprompt.runtime.arguments import parse_model
+from softprompt.training.arguments import RunArguments
+from softprompt.training.request import (
     check_answers,
     choose_methods,
+    dtype_name,
+    given_settings,
     make_recipes,
     one_of,
-    plain,
     read_task,
     require_backbone,
 )
-from softprompt.training.parsing import parse_limit, parse_settings, parse_words
 
 T = TypeVar("T")
 
 
-def check(words: Mapping[str, Any], output: Path | None = None) -> dict[str, Any]:
-    """Resolve what train would be told: {"resolved": ..., "problems": [...]}, all problems at once.
+@dataclass(frozen=True)
+class CheckReport:
+    """What train would do, and all that stands in its way."""
 
-    `words` are those of `train`, but `settings`, and `words` and `limit` too, may be as on the command line.
-    """
-    return Check(words).report(output)
+    resolved: dict[str, Any]
+    """By name: task, backbone, each method's recipe, ... as JSON."""
+    problems: list[str]
+
+    def as_json(self) -> dict[str, Any]:
+        return {"resolved": self.resolved, "problems": self.problems}
+
+
+def check(
+    given: Mapping[str, object], output: str | Path | None = None, problems: list[str] | None = None
+) -> CheckReport:
+    """Resolve what train would be given, and report all problems at once; `problems` are those found before."""
+    found = list(problems or [])
+    return Check(_parse_each(given, found), found).report(output)
+
+
+def _parse_each(given: Mapping[str, object], problems: list[str]) -> RunArguments:
+    """Make arguments of those values that are valid; the others become problems."""
+    valid: dict[str, object] = {}
+    for name, value in given.items():
+        try:
+            parse_model(RunArguments, {name: value})
+        except BadInput as error:
+            problems.append(str(error))
+        else:
+            valid[name] = value
+    return parse_model(RunArguments, valid)
 
 
 class Check:
-    """The words, what they were found to mean, and what is wrong with them."""
+    """The arguments, what they resolve to, and what is wrong with them."""
 
-    def __init__(self, words: Mapping[str, Any]) -> None:
-        self.words = words
-        self.backbone, self.placement = words.get("backbone") or "", words.get("placement") or "front"
-        self.max_source = words.get("max_source") or 256
+    def __init__(self, arguments: RunArguments, problems: list[str]) -> None:
+        self.arguments, self.problems = arguments, problems
         self.resolved: dict[str, Any] = {}
-        self.problems: list[str] = []
 
     def attempt(self, resolve: Callable[[], T]) -> T | None:
-        """What `resolve` returns; None, and one problem more, when it raises an error of ours."""
+        """Return what `resolve` returns; None, and one problem more, when it raises a SoftPromptError."""
         try:
             return resolve()
         except SoftPromptError as error:
@@ -57,12 +79,12 @@ class Check:
                 self.problems.append(str(error))
             return None
 
-    def report(self, output: Path | None) -> dict[str, Any]:
-        words, resolved = self.words, self.resolved
-        if self.attempt(lambda: check_placement(self.placement)):
-            resolved["placement"] = self.placement
-        task = self.attempt(self._task)
-        facts = self.attempt(lambda: require_backbone(self.backbone))
+    def report(self, output: str | Path | None) -> CheckReport:
+        """Resolve everything that can be resolved."""
+        arguments, resolved = self.arguments, self.resolved
+        resolved["placement"] = arguments.placement
+        task = self.attempt(lambda: read_task(arguments, arguments.task))
+        facts = self.attempt(lambda: require_backbone(arguments.backbone))
         if task is not None:
             rows = {split: len(examples) for split, examples in task.examples.items()}
             resolved["task"] = {
@@ -72,43 +94,35 @@ class Check:
             resolved["backbone"] = facts
             if task is not None and (how := self.attempt(lambda: check_answers(facts, task))):
                 resolved["answers"] = how
-        device = self.attempt(lambda: find_device(words.get("device")))
-        dtype = self.attempt(lambda: find_dtype(words.get("dtype") or "float32", device or torch.device("cpu")))
-        resolved |= {"device": device and str(device), "dtype": dtype and plain(dtype)}
-        predecessor = self.attempt(lambda: self._start(facts))
+        device = self.attempt(lambda: find_device(arguments.device))
+        dtype = self.attempt(lambda: find_dtype(arguments.dtype, device or torch.device("cpu")))
+        resolved |= {"device": device and str(device), "dtype": dtype and dtype_name(dtype)}
+        predecessor = self.attempt(lambda: self._read_start(facts))
         if predecessor is not None:
             resolved["start_from"] = predecessor.record.model_dump()
-        for name, recipe in self._recipes(predecessor).items():
+        for name, recipe in self._make_recipes(predecessor).items():
             resolved[name] = {**recipe.model_dump(), "options": recipe.parsed_options().model_dump()}
             length = recipe.parsed_options().length
             if facts and facts["context"] and length >= facts["context"]:
                 self.problems.append(
-                    f"{name}: a prompt of {length} rows fills {self.backbone}'s {facts['context']} positions."
+                    f"{name}: a prompt of {length} rows fills {arguments.backbone}'s {facts['context']} positions."
                 )
-        resolved["max_source"] = self.max_source
+        resolved["max_source"] = arguments.max_source
         if output is not None:
-            self.attempt(lambda: check_folder(output))
+            folder = Path(output)
+            self.attempt(lambda: check_folder(folder))
             resolved["output"] = str(output)
-        return {"resolved": {name: value for name, value in resolved.items() if value is not None},
-                "problems": self.problems}  # fmt: skip
+        known = {name: value for name, value in resolved.items() if value is not None}
+        return CheckReport(known, self.problems)
 
-    def _task(self) -> Task:
-        get = self.words.get
-        limit, said = get("limit"), get("words") or {}  # text on the command line, values in a file
-        return read_task(
-            get("data"), get("task"), get("dev"), get("test"), get("template"), get("label"),
-            said if isinstance(said, Mapping) else parse_words(said), get("split_seed") or 0, get("data_dir"),
-            parse_limit(limit) if isinstance(limit, list) else limit, {name: get(name) for name in PUBLISHED},
-        )  # fmt: skip
-
-    def _start(self, facts: dict[str, Any] | None) -> Predecessor | None:
-        """The run to start from. Of another backbone, only another hidden size shows without weights."""
-        folder: Path | None = self.words.get("start_from")
+    def _read_start(self, facts: dict[str, Any] | None) -> Predecessor | None:
+        """Read the run to start from. Of another backbone, only another hidden size shows without weights."""
+        folder = self.arguments.start_from
         if folder is None:
             return None
         predecessor = read_predecessor(folder)
         card = predecessor.prompt.card
-        predecessor.prompt.check_placement(self.placement)
+        predecessor.prompt.check_placement(self.arguments.placement)
         if facts is not None and facts["d"] != card.fingerprint.d:
             raise PromptMismatch(
                 f"--start-from {folder} was tuned for {card.backbone}, hidden size {card.fingerprint.d}; "
@@ -116,22 +130,21 @@ class Check:
             )
         return predecessor
 
-    def _recipes(self, predecessor: Predecessor | None) -> dict[str, Recipe]:
-        """The recipe of each method that is one; a setting is unknown when none of them takes it."""
-        words, whole = self.words, self.words.get("recipe")
-        given = self.attempt(lambda: parse_settings(words.get("settings") or [])) or {}
-        flags = {name: words.get(name) for name in ("steps", "batch", "tokens_per_step")}
-        given |= {name: value for name, value in flags.items() if value is not None}
-        if whole and words.get("method"):
-            self.problems.append(one_of(whole, words["method"]))
-        named = [whole.method] if whole else choose_methods(words.get("method"), predecessor)
+    def _make_recipes(self, predecessor: Predecessor | None) -> dict[str, Recipe]:
+        """Make the recipe of each method that has a valid one; a setting is unknown when no method takes it."""
+        arguments = self.arguments
+        given, whole = given_settings(arguments), arguments.recipe
+        if whole and arguments.method:
+            self.problems.append(one_of(whole, arguments.method))
+        named = [whole.method] if whole else choose_methods(arguments.method, predecessor)
         methods = [name for name in named if self.attempt(lambda name=name: get_method(name))]  # type: ignore[misc]
         self.attempt(lambda: check_names(methods, given))
+        seed = arguments.seed if "seed" in arguments.model_fields_set else None
         found = {}
         for method in methods:
             recipe = self.attempt(
                 lambda method=method: make_recipes(  # type: ignore[misc]
-                    [method], taken(method, given), words.get("seed"), predecessor, self.max_source, whole
+                    [method], taken(method, given), seed, predecessor, arguments.max_source, whole
                 )[method]
             )
             if recipe is not None:

@@ -1,4 +1,4 @@
-"""A run's state in one file, replaced at once: what `resume` goes on from, bit for bit.
+"""Checkpoints: a run's state in one file, replaced at once, from which `resume` goes on bit-identically.
 
 checkpoint.safetensors holds the prompt's tensors, the best ones, AdamW's moments and the random states;
 its metadata holds the rest as JSON. Never pickle.
@@ -22,6 +22,7 @@ FORMAT = 1
 
 
 def save_checkpoint(candidate: Candidate, folder: Path) -> None:
+    """Write everything that training goes on from to `folder`."""
     tensors: dict[str, Tensor] = {"random.cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
         tensors["random.cuda"] = torch.cuda.get_rng_state()
@@ -42,16 +43,18 @@ def save_checkpoint(candidate: Candidate, folder: Path) -> None:
 
 
 def load_checkpoint(candidate: Candidate, folder: Path) -> None:
-    """Bring `candidate` to the state saved in `folder`."""
+    """Bring `candidate` to the state saved in `folder`. Raises BadArtefact."""
     path = folder / FILE
     try:
         with safe_open(path, framework="pt") as file:
             rest = json.loads((file.metadata() or {})["softprompt"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict
     except FileNotFoundError:
-        raise BadArtefact(f"{folder} holds no {FILE}, so there is nothing to resume; train it anew.") from None
+        raise BadArtefact(f"{folder} has no {FILE}, so there is nothing to resume; train it again.") from None
     except (SafetensorError, KeyError, ValueError) as error:
-        raise BadArtefact(f"{path} is damaged or not a checkpoint of ours: {error}. Train anew.") from None
+        raise BadArtefact(
+            f"{path} is damaged or not a checkpoint of softprompt: {error}. Train again with --overwrite."
+        ) from None
     if rest["format"] != FORMAT:
         raise BadArtefact(f"{path} has format {rest['format']}; this version reads {FORMAT}.")
     candidate.prompt.load_state_dict(_under("prompt.", tensors))
@@ -66,8 +69,8 @@ def load_checkpoint(candidate: Candidate, folder: Path) -> None:
     candidate.random = _under("random.", tensors)
 
 
-def take_up_random(candidates: Sequence[Candidate]) -> None:
-    """Random states as if these were the only ones: from the first one's seed, or from where they were left.
+def restore_random(candidates: Sequence[Candidate]) -> None:
+    """Set the random states as if these were the only ones: from the first one's seed, or from where they were left.
 
     Only a backbone's dropout draws from them.
     """

@@ -1,4 +1,4 @@
-"""Whole runs by name or from a file: a paper's recipe, a config file, the run.json of a run.
+"""Read a whole run from a file or by name: a config file, the run.json of a run, a paper's recipe.
 
 A config file is YAML or JSON in the schema of `softprompt.recipes.Plan`; what `show recipe NAME` prints is one:
 
@@ -29,13 +29,13 @@ Parsed = TypeVar("Parsed")
 
 KEYS = {*Plan.model_fields, "data"}
 DATA = ("data", "dev", "test", "template", "label", "words", "split_seed")
-"""Words of `train` about files of one's own."""
+"""Arguments about your own files."""
 ROWS = (*DATA, "task", "data_dir", "limit", "protocol", "compat", "shots", "draw")
-"""Words of `train` about examples: who names other data means none of a file's."""
+"""Arguments about examples: where other data is given, those of a file are left out."""
 
 
 class _Loader(yaml.SafeLoader):  # type: ignore[misc]
-    """With YAML 1.2's numbers and truths: in YAML 1.1, which PyYAML reads, 1e-4 is text and the word no is false."""
+    """Reads YAML 1.2's numbers and booleans: in YAML 1.1, which PyYAML reads, 1e-4 is text and the word no is false."""
 
 
 _Loader.yaml_implicit_resolvers = {
@@ -47,15 +47,15 @@ _Loader.add_implicit_resolver(
 )
 
 
-def plan_words(path: str | Path | None = None, recipe: str | None = None) -> dict[str, Any]:
-    """What `train` is to be told, from a config file or run.json at `path`, or from a recipe by name.
+def plan_arguments(path: str | Path | None = None, recipe: str | None = None) -> dict[str, Any]:
+    """Read the arguments of train from a config file or run.json at `path`, or from a recipe by name.
 
     Raises BadInput (with the file, and a line where one is at fault), UnknownName, BadArtefact.
     """
     if path is not None and recipe is not None:
         raise BadInput(f"--recipe {recipe} and {path}: give one of them.")
     if recipe is not None:
-        return _words(get_recipe(recipe))
+        return _plan_arguments(get_recipe(recipe))
     if path is None:
         return {}
     path = Path(path)
@@ -65,7 +65,7 @@ def plan_words(path: str | Path | None = None, recipe: str | None = None) -> dic
         path = path / "run.json"
     value = _read(path)
     if "format" in value or "versions" in value:
-        return _words_of_run(path)
+        return _run_arguments(path)
     for key in value:
         if key not in KEYS:
             raise UnknownName(f"key of {path}", str(key), KEYS)
@@ -73,34 +73,42 @@ def plan_words(path: str | Path | None = None, recipe: str | None = None) -> dic
         raise BadInput(f"{path}: expected either task (a published or shipped one) or data (your own file).")
     words: dict[str, Any] = {}
     if value.get("recipe") is not None:  # without one it is --method's
-        words["recipe"] = _parsed(path, "recipe", value["recipe"], parse_recipe)
-    words |= _parsed(path, "setting", value.get("setting"), parse_setting).model_dump(exclude_unset=True)
+        words["recipe"] = _parse_part(path, "recipe", value["recipe"], parse_recipe)
+    words |= _parse_part(path, "setting", value.get("setting"), parse_setting).model_dump(exclude_unset=True)
     if "data" in value:
         return words | _own_data(path, value["data"])
     task = value["task"]
     spec = {"task": task} if isinstance(task, str) else task
-    return words | _task_words(_parsed(path, "task", spec, parse_spec))
+    return words | _task_arguments(_parse_part(path, "task", spec, parse_spec))
 
 
-def beside(told: Mapping[str, Any], *, data: object = None, task: object = None) -> dict[str, Any]:
-    """What `plan_words` told, without its examples where the user names others: `data` for a task, or the reverse."""
-    other = ("data" in told and task is not None) or ("task" in told and data is not None)
-    return {name: value for name, value in told.items() if not (other and name in ROWS)}
+def add_plan(
+    values: Mapping[str, object], plan: Path | None, config: Path | None, recipe: str | None
+) -> dict[str, object]:
+    """Fill in `values`, the arguments that were given, from a plan, a config file or a paper's recipe.
+
+    What the plan says of its data is left out where other data is given. Raises BadInput for more than one of them.
+    """
+    if plan is not None and config is not None:
+        raise BadInput(f"{plan} and --config {config}: give one of them.")
+    planned = plan_arguments(plan or config, recipe)
+    other = ("data" in planned and "task" in values) or ("task" in planned and "data" in values)
+    return {name: value for name, value in planned.items() if not (other and name in ROWS)} | dict(values)
 
 
-def _words(plan: Plan) -> dict[str, Any]:
+def _plan_arguments(plan: Plan) -> dict[str, Any]:
     setting = plan.setting.model_dump(exclude_unset=True)
-    return {"recipe": plan.recipe, **setting, **_task_words(plan.task)}
+    return {"recipe": plan.recipe, **setting, **_task_arguments(plan.task)}
 
 
-def _task_words(spec: TaskSpec) -> dict[str, Any]:
-    """Only what is not the default: a shipped task takes no other word."""
+def _task_arguments(spec: TaskSpec) -> dict[str, Any]:
+    """Return the arguments of `spec` that are not defaults: a shipped task takes no others."""
     names = {"form": "template", "seed": "split_seed"}
     found = spec.model_dump(exclude_defaults=True)
     return {names.get(name, name): value for name, value in found.items()}
 
 
-def _words_of_run(path: Path) -> dict[str, Any]:
+def _run_arguments(path: Path) -> dict[str, Any]:
     card = read_run_card(path)
     get_method(card.recipe.method)
     if card.distillation is not None:
@@ -144,7 +152,7 @@ def _read(path: Path) -> dict[str, Any]:
         # JSON may be indented with tabs, YAML may not.
         value = json.loads(text) if text.lstrip().startswith("{") and path.suffix == ".json" else _load_yaml(text)
     except json.JSONDecodeError as error:
-        raise BadInput(f"{path}, line {error.lineno}: is no JSON ({error.msg}).") from None
+        raise BadInput(f"{path}, line {error.lineno}: is not valid JSON ({error.msg}).") from None
     except FileNotFoundError:
         raise BadInput(f"{path}: there is no such file; expected a config file (YAML or JSON) or a run.json.") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -170,8 +178,8 @@ def _load_yaml(text: str) -> Any:
     return yaml.load(text, Loader=_Loader)  # a SafeLoader
 
 
-def _parsed(path: Path, key: str, value: Any, parse: Callable[[dict[str, Any]], Parsed]) -> Parsed:
-    """One part of a config file; an error in it names the file."""
+def _parse_part(path: Path, key: str, value: Any, parse: Callable[[dict[str, Any]], Parsed]) -> Parsed:
+    """Parse one part of a config file; an error in it names the file."""
     given = _mapping(path, key, value)
     try:
         return parse(given)

@@ -13,6 +13,7 @@ from typing import Any
 from rich.console import Console
 
 from softprompt.backbones import Backbone
+from softprompt.backbones.families import get_family
 from softprompt.backbones.load import describe
 from softprompt.errors import BadArtefact, BadInput, Interrupted, RunFailed
 from softprompt.methods.soft_prompt import SoftPrompt
@@ -22,19 +23,19 @@ from softprompt.runs.prompt import Prompt
 from softprompt.runs.run_card import Distillation, RunCard, read_run_card
 from softprompt.runs.run_folder import check_folder
 from softprompt.runs.start_from import Predecessor, read_predecessor
-from softprompt.runtime import distributed
 from softprompt.runtime.files import make_folder, write_lines
 from softprompt.runtime.interrupts import interruptible
+from softprompt.runtime.launch import check_single_process
 from softprompt.tasks.registry import task_again
-from softprompt.training.arguments import make_recipes, plain
 from softprompt.training.candidate import make_candidate
 from softprompt.training.checkpoint import FILE, load_checkpoint, save_checkpoint
 from softprompt.training.finish import finish, measure_floors
 from softprompt.training.progress import TrainingView, print_result
+from softprompt.training.request import dtype_name, make_recipes
 from softprompt.training.run import Run, begin, open_backbone
 from softprompt.training.source_stage import SourceStage, tune_source_stage
 
-METHOD = "multitask"
+METHOD = "mpt"
 
 
 def distil(
@@ -51,12 +52,26 @@ def distil(
     overwrite: bool = False,
     console: Console | None = None,
 ) -> dict[str, Prompt]:
-    """Tune the prompts of the tasks of `runs`, one P* between them, with the runs as teachers; returns them by task.
+    """Train one shared prompt for the tasks of `runs`, with the runs as teachers; returns each task's prompt.
 
-    Task, template, words, backbone and setting are those of the runs, which must agree on the last two; `batch` is
-    the examples of each task in a step. Raises BadInput or BadArtefact before anything is loaded or written.
+    Task, template, words, backbone and setting are those of the runs, which must agree on the last two.
+
+    Args:
+      runs: Folders of finished runs, one per task: the teachers.
+      output: Folder of the shared prompt and of a run for each task.
+      steps: Optimizer steps.
+      batch: Examples of each task in a step.
+      seed: Random seed for initialization and data order.
+      settings: Recipe fields and method options by name.
+      weight: Weight of the distillation losses.
+      temperature: Softmax temperature of the distillation loss.
+      device: Device; the best there is when not given.
+      overwrite: Replace what `output` holds.
+      console: Rich console that progress is printed to.
+    Raises:
+      BadInput, BadArtefact: Before anything is loaded or written.
     """
-    distributed.only_one("distil")
+    check_single_process("distil")
     console = console or Console(stderr=True, highlight=False)
     root, teachers = Path(output), [read_predecessor(run) for run in runs]
     cards = [_card_of(teacher) for teacher in teachers]
@@ -70,22 +85,22 @@ def distil(
     recipe = make_recipes([METHOD], given, seed)[METHOD]
     _check_recipe(recipe, length)
     setting = cards[0].setting if device is None else cards[0].setting.model_copy(update={"device": device})
-    said = Distillation(teachers=[one.record for one in teachers], weight=weight, temperature=temperature)
-    if describe(setting.backbone)["kind"] == "masked":
+    spec = Distillation(teachers=[one.record for one in teachers], weight=weight, temperature=temperature)
+    if not get_family(describe(setting.backbone)["kind"]).generates:
         raise BadInput(f"{setting.backbone} fills gaps; softprompt distil works on backbones that write their answers.")
     origins = [card.task for card in cards]
     frozen = open_backbone(setting)
-    setting = setting.model_copy(update={"dtype": plain(frozen.dtype)})
-    stage = _made(f"{METHOD}-sources", recipe, frozen, origins, teachers)
+    setting = setting.model_copy(update={"dtype": dtype_name(frozen.dtype)})
+    stage = _make_stage(f"{METHOD}-sources", recipe, frozen, origins, teachers)
     for member in stage.members:
         (_folder_of(root, member.task.name) / "prompt.json").unlink(missing_ok=True)  # of an overwritten run
-    begin(stage, root, setting, said)
-    return _tuned(frozen, stage, root, setting, said, console)
+    begin(stage, root, setting, spec)
+    return _train_stage(frozen, stage, root, setting, spec, console)
 
 
 def resume_distilled(folder: Path, card: RunCard, console: Console | None = None) -> dict[str, Prompt]:
     """Go on with an interrupted source stage. It needs its teachers, as they were."""
-    distributed.only_one("distil")
+    check_single_process("distil")
     console = console or Console(stderr=True, highlight=False)
     assert card.distillation is not None
     teachers = []
@@ -97,11 +112,11 @@ def resume_distilled(folder: Path, card: RunCard, console: Console | None = None
                 "or distil anew with --overwrite."
             )
     frozen = open_backbone(card.setting)
-    stage = _made(card.name, card.recipe, frozen, card.task["tasks"], teachers)
+    stage = _make_stage(card.name, card.recipe, frozen, card.task["tasks"], teachers)
     if (folder / FILE).is_file():
         load_checkpoint(stage, folder)
     console.print(f"{card.name} goes on after step {stage.step} of {card.recipe.steps}", soft_wrap=True)
-    return _tuned(frozen, stage, folder, card.setting, card.distillation, console)
+    return _train_stage(frozen, stage, folder, card.setting, card.distillation, console)
 
 
 def _folder_of(root: Path, task: str) -> Path:
@@ -125,7 +140,9 @@ def _check_teachers(teachers: Sequence[Predecessor], cards: Sequence[RunCard]) -
     for one, card in zip(teachers, cards, strict=True):
         was = one.prompt.card
         if card.distillation is not None or was.kind != "prompt":
-            raise BadInput(f"{one} is no teacher; expected runs on one task, of kind 'prompt' (prompt_tuning).")
+            raise BadInput(
+                f"{one} cannot be a teacher; expected runs trained on a single task, of kind 'prompt' (prompt_tuning)."
+            )
         first, place = teachers[0].prompt.card, cards[0].setting
         if was.length != first.length:
             raise BadInput(
@@ -148,7 +165,7 @@ def _check_recipe(recipe: Recipe, length: int) -> None:
         raise BadInput("Several tasks have no epoch in common; give steps, and evaluate_every in steps.")
 
 
-def _made(
+def _make_stage(
     name: str, recipe: Recipe, frozen: Backbone, origins: Sequence[dict[str, Any]], teachers: Sequence[Predecessor]
 ) -> SourceStage:
     for teacher in teachers:
@@ -158,8 +175,8 @@ def _made(
     return SourceStage(name, members, [one.prompt.soft_prompt().to(frozen.device) for one in teachers])
 
 
-def _tuned(
-    frozen: Backbone, stage: SourceStage, root: Path, setting: Setting, said: Distillation, console: Console
+def _train_stage(
+    frozen: Backbone, stage: SourceStage, root: Path, setting: Setting, spec: Distillation, console: Console
 ) -> dict[str, Prompt]:
     """Tune, then write a run for each task and, last of all, the shared prompt."""
 
@@ -176,16 +193,16 @@ def _tuned(
     console.print(f"{stage.name}: {tasks}; {trained:,} trained values; rates {rates}", soft_wrap=True, markup=False)
     with TrainingView(console, [stage.name]) as view, interruptible(notice) as interrupted:
         tune_source_stage(
-            frozen, stage, said, listener=view, save=save, interrupted=interrupted,
+            frozen, stage, spec, listener=view, save=save, interrupted=interrupted,
             tokens_per_pass=setting.tokens_per_pass,
         )  # fmt: skip
     if not stage.done:
         raise Interrupted(
             f"Interrupted after step {stage.step}; everything is saved. Go on with: softprompt train --resume {root}"
         )
-    stage.settle()
+    stage.hand_on_best()
     prompts, failed = {}, ""
-    for member, record in zip(stage.members, said.teachers, strict=True):
+    for member, record in zip(stage.members, spec.teachers, strict=True):
         folder = _folder_of(root, member.task.name)
         make_folder(folder)
         write_lines(folder / "metrics.jsonl", member.history)
@@ -205,7 +222,7 @@ def _tuned(
                 (member.name, member.prompt.trainable(), run.scores["test"]),
             ],
         )  # fmt: skip
-    _write_shared(frozen, stage, root)
+    _save_shared_prompt(frozen, stage, root)
     if failed:
         raise RunFailed(failed)
     how = f"softprompt train --method {METHOD} --start-from {root}"
@@ -213,7 +230,7 @@ def _tuned(
     return prompts
 
 
-def _write_shared(frozen: Backbone, stage: SourceStage, root: Path) -> None:
+def _save_shared_prompt(frozen: Backbone, stage: SourceStage, root: Path) -> None:
     """Write the shared prompt; a folder that has its prompt.json is whole."""
     made = SoftPrompt(stage.shared.target())
     options = stage.recipe.parsed_options().model_dump()

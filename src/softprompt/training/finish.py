@@ -25,15 +25,15 @@ from softprompt.training.learning_curve import write_curve
 from softprompt.training.run import Run
 
 
-def finish(backbone: Backbone, run: Run, measure_floors: Mapping[str, dict[str, Any]], *, test: bool = True) -> Prompt:
-    """Evaluate the best state on dev, and on test unless told not to, and write the artefact.
+def finish(backbone: Backbone, run: Run, floors: Mapping[str, dict[str, Any]], *, test: bool = True) -> Prompt:
+    """Score the best state on dev and (with `test`) on test, and write the finished run.
 
-    Raises NotFinite after saving.
+    Raises NotFinite after saving, where the loss or the prompt was not finite.
     """
     candidate, task = run.candidate, run.candidate.task
     candidate.restore_best()
     bank = Bank({candidate.name: candidate.prompt.eval()})
-    scores = dict(measure_floors) | _scored(backbone, bank, task, run.folder, ("dev", "test") if test else ("dev",))
+    scores = dict(floors) | _score(backbone, bank, task, run.folder, ("dev", "test") if test else ("dev",))
     run.scores = scores
     form = candidate.prompt.deployable()
     prompt = Prompt(_card(backbone, candidate, form, scores), form)
@@ -53,25 +53,26 @@ def finish(backbone: Backbone, run: Run, measure_floors: Mapping[str, dict[str, 
 
 
 def measure_test(backbone: Backbone, folder: Path, task: Task) -> PromptCard:
-    """The card of a finished run with its test score, which is measured now where it was not yet."""
+    """Return the card of a finished run with its test score, which is measured now where it was not yet."""
     prompt = load_prompt(folder)
     if "test" in prompt.card.scores:
         return prompt.card
     prompt.check(backbone)
     bank = Bank({prompt.card.name: prompt.soft_prompt()}).to(backbone.device)
-    scores = prompt.card.scores | _scored(backbone, bank, task, folder, ("test",))
+    scores = prompt.card.scores | _score(backbone, bank, task, folder, ("test",))
     card = prompt.card.model_copy(update={"scores": scores})
     write_model_card(folder, card)
     write_json(folder / "prompt.json", card.model_dump())
     return card
 
 
-def _scored(
+def _score(
     backbone: Backbone, bank: Bank, task: Task, folder: Path, splits: Sequence[Split]
 ) -> dict[str, dict[str, Any]]:
-    """Scores of the one prompt in `bank`, as JSON, on each split; its answers are written to `folder`."""
+    """Score the one prompt in `bank` on each split, as JSON, and write its answers to `folder`."""
     readings: list[tuple[str, Split, Scoring]] = [(split, split, task.scoring) for split in splits]
-    if task.choices and "test" in splits and backbone.generates:  # the other way to read an answer, beside the score
+    # Beside the score, the other way to read an answer.
+    if task.choices and "test" in splits and backbone.family.generates:
         other: Scoring = "generated" if task.scoring == "ranked" else "ranked"
         readings.append((f"test_{other}", "test", other))
     scores = {}
@@ -85,7 +86,7 @@ def _scored(
 
 
 def measure_floors(backbone: Backbone, task: Task) -> dict[str, dict[str, Any]]:
-    """What a tuned prompt must beat on test, as JSON: the commonest answer, and the backbone without a prompt."""
+    """Score on test what a prompt must beat, as JSON: the commonest answer, and the backbone without a prompt."""
     zero_shot, _ = score_task(backbone, task, "test")
     return {"majority": majority(task, task.examples["test"]).as_json(), "zero_shot": zero_shot.as_json()}
 

@@ -1,6 +1,6 @@
-"""The gradient of one step, in as many passes as memory asks for: how a step is cut does not change its result.
+"""Gradients of one step, accumulated over as many passes as memory needs; how a step is cut does not change them.
 
-Nor does how many processes share it: weights are those of the whole step, and gradients are summed before any is used.
+How many processes share it does not either: weights are those of the whole step, gradients are summed before use.
 """
 
 import warnings
@@ -16,12 +16,16 @@ from softprompt.runtime import distributed
 from softprompt.tasks import Example
 from softprompt.training.candidate import Candidate
 
-PASS_TOKENS = {True: 2048, False: 16384}  # on a CPU, on an accelerator
 HALF_SCALE = 1024.0  # float16 cannot hold gradients below 6e-8, so they are computed this much larger
 
 
+def pass_tokens(device: torch.device) -> int:
+    """Return the default maximum of tokens of one forward and backward pass on `device`."""
+    return 2_048 if device.type == "cpu" else 16_384
+
+
 class Gradients:
-    """Leaves in every live prompt the gradient of its own mean token loss.
+    """Computes for every live prompt the gradient of its own mean token loss, over as many passes as memory needs.
 
     `limit` is the most tokens (padding and prompt rows included) of one pass through the network. When a
     pass does not fit in memory the limit is halved, and stays so; nothing of the failed pass is kept.
@@ -29,7 +33,7 @@ class Gradients:
 
     def __init__(self, backbone: Backbone, limit: int | None = None) -> None:
         self.backbone = backbone
-        self.limit = limit or PASS_TOKENS[backbone.device.type == "cpu"]
+        self.limit = limit or pass_tokens(backbone.device)
         self.scale = HALF_SCALE if backbone.dtype is torch.float16 else 1.0
 
     def __call__(self, candidates: Sequence[Candidate], alive: Sequence[int]) -> dict[int, float]:
@@ -40,13 +44,13 @@ class Gradients:
         examples, owners = [example for example, _ in rows], [i for _, i in rows]
         tokens = dict.fromkeys(alive, 0)
         for example, i in rows:
-            tokens[i] += len(self.backbone.target_ids(example))
+            tokens[i] += len(self.backbone.tokens.target_ids(example))
         weights = [1 / tokens[i] for i in owners]
         tensors = list(dict.fromkeys(t for i in alive for t in candidates[i].prompt.parameters()))  # some may be shared
         while True:
-            losses = distributed.total(self._together(examples, owners, weights, tensors))
+            losses = distributed.total(self._run_share(examples, owners, weights, tensors))
             if distributed.is_first():  # for all: it needs every example, and the embeddings alone
-                self._charge(examples, owners)
+                self._add_penalties(examples, owners)
             distributed.sum_gradients(tensors)
             distributed.join_flags(
                 flag for i in alive for flag in candidates[i].prompt.buffers() if flag.dtype is torch.bool
@@ -54,15 +58,15 @@ class Gradients:
             if self.scale == 1.0:
                 return losses
             finite = [i for i in alive if abs(losses[i]) < float("inf")]
-            if self._unscaled(tensors, [t for i in finite for t in candidates[i].prompt.parameters()]):
+            if self._unscale(tensors, [t for i in finite for t in candidates[i].prompt.parameters()]):
                 return losses
 
-    def _together(
+    def _run_share(
         self, examples: Sequence[Example], owners: Sequence[int], weights: Sequence[float], tensors: list[nn.Parameter]
     ) -> dict[int, float]:
-        """This process's part of a step. Raises OutOfMemory in all processes where one of them runs out."""
+        """Compute this process's part of a step. Raises OutOfMemory in all processes where one of them runs out."""
         try:
-            losses, why = self._accumulated(examples, owners, weights, tensors), ""
+            losses, why = self._accumulate(examples, owners, weights, tensors), ""
         except OutOfMemory as error:
             if self.backbone.sharded:  # the others wait inside a layer: the launcher ends them
                 raise
@@ -71,12 +75,12 @@ class Gradients:
             raise OutOfMemory(next(filter(None, distributed.gather(why))))
         return losses
 
-    def _accumulated(
+    def _accumulate(
         self, examples: Sequence[Example], owners: Sequence[int], weights: Sequence[float], tensors: list[nn.Parameter]
     ) -> dict[int, float]:
         """Add up all passes of this process's share of a step; returns its weighted losses by owner."""
         losses = dict.fromkeys(owners, 0.0)
-        left = distributed.share(len(examples), lambda i: self.backbone.size(examples[i], targets=True))
+        left = distributed.share(len(examples), lambda i: self.backbone.tokens.size(examples[i], targets=True))
         if self.backbone.sharded:
             self._keep_pace(examples, owners, left)
         while left:
@@ -89,7 +93,7 @@ class Gradients:
                 before = [None if tensor.grad is None else tensor.grad.clone() for tensor in tensors]
                 mine = [examples[i] for i in rows], [owners[i] for i in rows], [weights[i] for i in rows]
                 try:
-                    parts = self._passed(*mine)
+                    parts = self._run_pass(*mine)
                 except RuntimeError as error:
                     if not should_reduce_batch_size(error):
                         raise
@@ -109,11 +113,11 @@ class Gradients:
         needed = len(list(passes(self.backbone, *own, self.limit, targets=True)))
         scale, self.scale = self.scale, 0.0
         for _ in range(distributed.most(needed) - needed):
-            self._passed(examples[:1], owners[:1], [0.0])
+            self._run_pass(examples[:1], owners[:1], [0.0])
         self.scale = scale
 
-    def _passed(self, examples: Sequence[Example], owners: Sequence[int], weights: Sequence[float]) -> list[float]:
-        """One forward and backward pass; returns each example's weighted loss."""
+    def _run_pass(self, examples: Sequence[Example], owners: Sequence[int], weights: Sequence[float]) -> list[float]:
+        """Run one forward and backward pass; returns each example's weighted loss."""
         nll = self.backbone.loss(self.backbone.pose(examples, owners, targets=True)).nll
         weighted = nll * torch.tensor(weights, device=nll.device)
         # Rows are independent, so a row that is not finite is left out without touching the others' gradients.
@@ -122,7 +126,7 @@ class Gradients:
             (total * self.scale).backward()  # type: ignore[no-untyped-call]
         return list(weighted.detach().tolist())
 
-    def _charge(self, examples: Sequence[Example], owners: Sequence[int]) -> None:
+    def _add_penalties(self, examples: Sequence[Example], owners: Sequence[int]) -> None:
         """Add the gradients of the prompts' penalties, each for all its examples of the step at once.
 
         SMoP's is a product of means over them: summed over passes it would depend on how the step was cut, and so on
@@ -135,14 +139,14 @@ class Gradients:
         batch = self.backbone.pose([examples[row] for row in rows], [owners[row] for row in rows], targets=True)
         with embedding.laid_out(batch.layout):
             embedding(batch.ids)
-        charged = [penalty for penalty in embedding.penalties.values() if bool(penalty.isfinite())]
-        if charged:
-            (torch.stack(charged).sum() * self.scale).backward()  # type: ignore[no-untyped-call]
+        penalties = [penalty for penalty in embedding.penalties.values() if bool(penalty.isfinite())]
+        if penalties:
+            (torch.stack(penalties).sum() * self.scale).backward()  # type: ignore[no-untyped-call]
 
     def _halve(self, examples: Sequence[Example], error: RuntimeError) -> None:
         """Make passes smaller after one of `examples` that did not fit. Raises OutOfMemory for a single example."""
         clear_device_cache(garbage_collection=True)
-        sizes = [self.backbone.size(example, targets=True) for example in examples]
+        sizes = [self.backbone.tokens.size(example, targets=True) for example in examples]
         if self.backbone.sharded:  # no process can repeat a pass by itself
             raise OutOfMemory(
                 f"A pass of {sum(sizes)} tokens does not fit in memory ({str(error).splitlines()[0][:120]}). Start "
@@ -160,7 +164,7 @@ class Gradients:
             stacklevel=2,
         )
 
-    def _unscaled(self, tensors: list[nn.Parameter], expected_finite: list[nn.Parameter]) -> bool:
+    def _unscale(self, tensors: list[nn.Parameter], expected_finite: list[nn.Parameter]) -> bool:
         """Take the scale out of the gradients; False, after lowering it, when it made them overflow."""
         grads: list[Tensor] = [t.grad for t in expected_finite if t.grad is not None]
         if all(bool(grad.isfinite().all()) for grad in grads):

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Draw the learning curve of a run: training loss and dev metric against steps."""
 
 import importlib.util
 from collections.abc import Sequence
@@ -45,7 +45,7 @@ def write_curve(folder: Path, history: Sequence[dict[str, Any]], name: str, metr
 
 
 def _smooth(values: Sequence[float], keep: float = 0.9) -> list[float]:
-    """Exponential mean, without the pull of its start."""
+    """Return the exponential moving average, corrected for its start."""
     mean, weight, made = 0.0, 0.0, []
     for value in values:
         mean, weight = keep * mean + (1 - keep) * value, keep * weight + (1 - keep)

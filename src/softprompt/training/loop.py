@@ -1,8 +1,8 @@
-"""The loop. One frozen backbone, a bank of prompts; each prompt is tuned as if it were alone."""
+"""The training loop: one frozen backbone, a bank of prompts; each prompt is trained as if it were alone."""
 
 import math
 from collections.abc import Callable, Iterable
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from softprompt.backbones import Backbone
 from softprompt.errors import OutOfMemory
@@ -12,12 +12,13 @@ from softprompt.recipes import Recipe
 from softprompt.runtime import distributed
 from softprompt.tasks import Task
 from softprompt.training.candidate import Candidate
-from softprompt.training.checkpoint import take_up_random
+from softprompt.training.checkpoint import restore_random
 from softprompt.training.gradients import Gradients
 
 
+@runtime_checkable
 class Tuned(Protocol):
-    """What is seen of a candidate from outside; it may be tuned in another process."""
+    """A candidate seen from outside; it may train in another process."""
 
     @property
     def name(self) -> str: ...
@@ -35,8 +36,9 @@ class Tuned(Protocol):
     def history(self) -> list[dict[str, Any]]: ...
 
 
+@runtime_checkable
 class Listener(Protocol):
-    """What wants to know how training goes."""
+    """Receives the events of training."""
 
     def stepped(self, candidate: Tuned) -> None: ...
     def evaluated(self, candidate: Tuned) -> None: ...
@@ -55,25 +57,32 @@ def tune(
     max_parallel: int | None = None,
     stop_at_step: int | None = None,
 ) -> None:
-    """Tune every candidate to its last step, in common batches; each ends up as it would alone.
+    """Train every candidate to its last step, in shared batches; each ends as it would alone.
 
-    At most `max_parallel` are tuned at a time (all when not given): one that is done frees its place for the next,
-    which
-    is only then asked for. After each evaluation, when it leaves its place and when `interrupted` says so, `save` is
-    called with the candidate; then `ended` with one that is done. With `stop_at_step`, candidates leave after that
-    step at the latest, done or not. A candidate whose loss is not finite stops where it was (`candidate.stopped` says
-    so); the others go on. A step is computed in passes of at most `tokens_per_pass` tokens, fewer when memory runs
-    out; OutOfMemory, after saving, when not even one example fits.
+    A candidate whose loss is not finite stops where it was (`candidate.stopped` says why); the others go on.
+
+    Args:
+      backbone: The frozen model.
+      candidates: Read lazily: the next is requested when a slot is free.
+      listener: Told of every step, evaluation and end.
+      save: Called after each evaluation, when a candidate leaves its slot, and on interrupt.
+      ended: Called with each candidate that is done, after `save`.
+      interrupted: Asked before every step whether to save and return.
+      tokens_per_pass: Maximum tokens of one forward and backward pass; halved when memory runs out.
+      max_parallel: Candidates in memory at once; None: all.
+      stop_at_step: Candidates leave at this step, finished or not; None: at their last.
+    Raises:
+      OutOfMemory: One example alone does not fit; everything is saved first.
     """
     gradients = Gradients(backbone, tokens_per_pass)
-    places = _Places(candidates, max_parallel, stop_at_step)
-    while live := places.filled():
-        if places.anew:
-            take_up_random(live)
+    slots = _Slots(candidates, max_parallel, stop_at_step)
+    while live := slots.fill():
+        if slots.anew:
+            restore_random(live)
         bank = Bank({candidate.name: candidate.prompt for candidate in live}).train()
         stop = False
         with backbone.using(bank):
-            while not any(map(places.leaves, live)) and not (stop := distributed.anyone(interrupted())):
+            while not any(map(slots.leaves, live)) and not (stop := distributed.anyone(interrupted())):
                 try:
                     losses = gradients(live, range(len(live)))
                 except OutOfMemory:
@@ -83,7 +92,7 @@ def tune(
                     raise
                 for i, candidate in enumerate(live):
                     _step(backbone, bank, candidate, i, losses[i], listener, save)
-        for candidate in live if stop else places.left():
+        for candidate in live if stop else slots.release():
             if save:
                 save(candidate)
             if candidate.done and listener:
@@ -94,18 +103,18 @@ def tune(
             return
 
 
-class _Places:
-    """The candidates that are tuned together, and those that wait for a place."""
+class _Slots:
+    """The candidates that train together, and those that wait for a slot."""
 
     def __init__(self, candidates: Iterable[Candidate], count: int | None, stop_at_step: int | None) -> None:
         self.waiting, self.count, self.stop_at_step = iter(candidates), count, stop_at_step
         self.live: list[Candidate] = []
         self.following: Candidate | None = None
         self.anew = True
-        """Whether none of those to tune now has taken a step here."""
+        """Whether none of those that train now has taken a step here."""
 
-    def filled(self) -> list[Candidate]:
-        """Those to tune now, every free place taken by one that waited. A baseline has all places to itself."""
+    def fill(self) -> list[Candidate]:
+        """Fill free slots with waiting candidates and return all that train now. A baseline has all slots to itself."""
         self.anew = not self.live
         while self.count is None or len(self.live) < self.count:
             self.following = self.following or next(self.waiting, None)
@@ -118,15 +127,15 @@ class _Places:
     def leaves(self, candidate: Candidate) -> bool:
         return candidate.done or (self.stop_at_step is not None and candidate.step >= self.stop_at_step)
 
-    def left(self) -> list[Candidate]:
-        """Those that are through, whose places become free."""
+    def release(self) -> list[Candidate]:
+        """Free the slots of those that are through, and return them."""
         through = [candidate for candidate in self.live if self.leaves(candidate)]
         self.live = [candidate for candidate in self.live if not self.leaves(candidate)]
         return through
 
 
 def _alone(candidate: Candidate) -> bool:
-    """Whether it changes the network for every row of a batch."""
+    """Return whether `candidate` changes the network for every row of a batch."""
     return candidate.prompt.kind == "network"
 
 
@@ -139,7 +148,7 @@ def _step(
     listener: Listener | None,
     save: Callable[[Candidate], None] | None,
 ) -> None:
-    """One optimizer step with the gradients at hand, and an evaluation where one is due."""
+    """Take one optimizer step with the gradients at hand, and evaluate where that is due."""
     if not math.isfinite(loss):
         candidate.fail(f"the loss was {loss} at step {candidate.step + 1}")
         return
@@ -158,5 +167,5 @@ def _evaluate(backbone: Backbone, bank: Bank, candidate: Candidate, index: int) 
     bank.eval()
     task = candidate.task
     scores, records = score_examples(backbone, task, candidate.dev_examples(), index)
-    candidate.evaluated(task.metrics[0], scores.metrics, mean_loss(records))
+    candidate.record_evaluation(task.metrics[0], scores.metrics, mean_loss(records))
     bank.train()

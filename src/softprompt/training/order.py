@@ -1,4 +1,4 @@
-"""Which examples a step takes: a function of the step and the seed alone, so a resumed run goes on alike."""
+"""Example order: which examples a step takes, from the step and the seed alone, so a resumed run takes the same."""
 
 from collections.abc import Callable
 from functools import lru_cache
@@ -7,7 +7,7 @@ import torch
 
 
 class ExampleOrder:
-    """Every pass over `size` examples has its own permutation; a step may span two passes.
+    """Example indices by step: every pass over `size` examples has its own permutation; a step may span two.
 
     A step takes `batch` examples or, with `tokens`, as many as hold at most that many tokens together
     (at least one); `size_of(i)` then gives the tokens of example i.
@@ -22,18 +22,18 @@ class ExampleOrder:
         self._starts = [0]  # place where each step begins, as far as it is known
 
     def indices(self, step: int) -> list[int]:
-        """The examples of step `step` (0 is the first)."""
+        """Return the indices of the examples of step `step` (0 is the first)."""
         return [self._at(place) for place in range(self._start(step), self._start(step + 1))]
 
     def _start(self, step: int) -> int:
         if self.tokens is None:
             return step * self.batch
         while len(self._starts) <= step:
-            self._starts.append(self._filled(self._starts[-1], self.tokens))
+            self._starts.append(self._end_of(self._starts[-1], self.tokens))
         return self._starts[step]
 
-    def _filled(self, place: int, tokens: int) -> int:
-        """Where the step that begins at `place` is full."""
+    def _end_of(self, place: int, tokens: int) -> int:
+        """Return the place where the step that begins at `place` is full."""
         assert self.size_of is not None
         end, total = place, 0
         while end == place or total + self.size_of(self._at(end)) <= tokens:

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Read the texts of repeated flags: SPLIT=N, LABEL=WORD, NAME=VALUE."""
 
 import json
 from collections.abc import Iterable
@@ -10,7 +10,7 @@ from softprompt.tasks.published.spec import as_limit
 
 
 def parse_limit(words: Iterable[str]) -> int | dict[Split, int] | None:
-    """--limit N, or --limit SPLIT=N for some splits."""
+    """Read --limit N, or --limit SPLIT=N for some splits. Raises BadInput."""
     found: dict[Split, int] = {}
     for word in words:
         split, equals, count = word.rpartition("=")
@@ -21,7 +21,7 @@ def parse_limit(words: Iterable[str]) -> int | dict[Split, int] | None:
 
 
 def parse_words(pairs: Iterable[str]) -> dict[str, str]:
-    """LABEL=WORD words as a dictionary."""
+    """Read LABEL=WORD pairs into a dictionary. Raises BadInput."""
     split = [pair.partition("=") for pair in pairs]
     for label, equals, word in split:
         if not equals or not label or not word:
@@ -29,13 +29,13 @@ def parse_words(pairs: Iterable[str]) -> dict[str, str]:
     return {label: word for label, _, word in split}
 
 
-def unescaped(text: str) -> str:
-    r"""A template from the shell: \n and \t mean a new line and a tab."""
+def unescape(text: str) -> str:
+    r"""Read \n and \t in a template from the shell as a new line and a tab."""
     return text.replace("\\n", "\n").replace("\\t", "\t")
 
 
 def parse_settings(pairs: Iterable[str]) -> dict[str, Any]:
-    """NAME=VALUE words as a flat dictionary; values are JSON where they can be, text where not."""
+    """Read NAME=VALUE pairs into a flat dictionary; values are JSON where they can be, text where not."""
     found: dict[str, Any] = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")

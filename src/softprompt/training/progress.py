@@ -1,4 +1,4 @@
-"""What the command line shows: progress, tables, problems."""
+"""Show training: a bar per prompt on a terminal, plain lines elsewhere; and the table of results."""
 
 import time
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from softprompt.training.loop import Tuned
 
 
 class TrainingView:
-    """How training goes: a bar a prompt on a terminal, a line an evaluation elsewhere."""
+    """Shows the events of training: a bar per prompt on a terminal, a line per evaluation elsewhere."""
 
     def __init__(self, console: Console, names: Sequence[str]) -> None:
         self.console = console
@@ -87,7 +87,7 @@ def clock(seconds: float) -> str:
 
 
 def print_result(console: Console, metrics: Sequence[str], rows: Sequence[tuple[str, Any, dict[str, Any]]]) -> None:
-    """A table of scores: `rows` are (what, trainable values or None, scores as JSON)."""
+    """Print a table of scores: `rows` are (what, trainable values or None, scores as JSON)."""
     table = Table(box=None, pad_edge=False)
     table.add_column("test")
     for metric in metrics:

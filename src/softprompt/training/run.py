@@ -1,6 +1,6 @@
-"""Runs on disk: what a folder says before, during and after tuning.
+"""Runs in training: a candidate and the folder that it is written to.
 
-run.json        everything the run was told, written first
+run.json        all arguments of the run, written first
 metrics.jsonl   losses, learning rates and dev scores, step by step
 checkpoint.safetensors   what --resume goes on from; removed when the run is finished
 prompt.json ... the artefact, written last (softprompt.runs.prompt)
@@ -27,7 +27,7 @@ from softprompt.training.loop import Listener, tune
 
 @dataclass
 class Run:
-    """A candidate and its folder."""
+    """A candidate and its folder; `scores` by reading, as JSON, once it is finished."""
 
     candidate: Candidate
     folder: Path
@@ -35,18 +35,18 @@ class Run:
 
 
 def open_backbone(setting: Setting) -> Backbone:
-    """A backbone to train on, in all processes of the run: it remembers what it tokenises."""
+    """Load the backbone of a run, in all of its processes; tokens are cached on disk."""
     frozen = load_backbone(
         setting.backbone, dtype=setting.dtype, device=distributed.join(setting.device), max_source=setting.max_source,
         dropout=setting.dropout, gradient_checkpointing=setting.gradient_checkpointing, compile=setting.compile,
         placement=setting.placement, fsdp=setting.fsdp,
     )  # fmt: skip
-    frozen.remember()
+    frozen.tokens.remember()
     return frozen
 
 
 def begin(candidate: Candidate, folder: Path, setting: Setting, distillation: Distillation | None = None) -> Run:
-    """Make the run's folder and write what it was told."""
+    """Make the run's folder and write its run.json."""
     if not distributed.is_first():
         return Run(candidate, folder)
     make_folder(folder)
@@ -67,7 +67,7 @@ def begin(candidate: Candidate, folder: Path, setting: Setting, distillation: Di
 
 
 def resume_run(card: RunCard, folder: Path, backbone: Backbone, task: Task) -> Run:
-    """The run in `folder` where it was left: at its last checkpoint or, without one, at its start."""
+    """Load the run in `folder` at its last checkpoint or, without one, at its start."""
     left = (folder / FILE).is_file()
     # A checkpoint holds all tensors: only a run without one needs the runs that it started from or reads.
     predecessor = None if left or card.start_from is None else read_again(card.start_from)
@@ -91,11 +91,20 @@ def tune_runs(
     max_parallel: int | None = None,
     stop_at_step: int | None = None,
 ) -> None:
-    """Tune runs together, with checkpoints. Raises Interrupted, after saving, when `interrupted` says so.
+    """Train runs together, with checkpoints.
 
-    At most `max_parallel` are open at a time; the next is asked for when a place is free, and let go when `ended` has
-    had it. With `stop_at_step` they only go to that step. `saved` is called with a run whose checkpoint has been
-    written.
+    Args:
+      backbone: The frozen model.
+      runs: Read lazily: the next is requested when a slot is free. Of a list, baselines come last.
+      listener: Told of every step, evaluation and end.
+      saved: Called with a run whose checkpoint has been written.
+      ended: Called with a run that is done, which is then let go.
+      interrupted: Asked before every step whether to save and stop.
+      tokens_per_pass: Maximum tokens of one forward and backward pass.
+      max_parallel: Runs in memory at once; None: all.
+      stop_at_step: Leave at this step, finished or not.
+    Raises:
+      Interrupted: `interrupted` said so; everything is saved first, and the message says how to go on.
     """
     began: dict[str, Run] = {}
 

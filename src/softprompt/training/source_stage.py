@@ -33,7 +33,7 @@ from softprompt.methods.soft_prompt import SoftPrompt
 from softprompt.runs.run_card import Distillation
 from softprompt.tasks import SPLITS, Example, Task
 from softprompt.training.candidate import Candidate
-from softprompt.training.checkpoint import take_up_random
+from softprompt.training.checkpoint import restore_random
 from softprompt.training.gradients import Gradients
 from softprompt.training.loop import Listener
 
@@ -43,7 +43,7 @@ METRIC = "mean of the tasks"
 class SourceStage(Candidate):
     """k tasks as one candidate: one P*, one optimizer, one best state, that of the best mean of their dev metrics.
 
-    `members` are candidates of the method multitask, one a task, with the same recipe; `teachers` their teachers.
+    `members` are candidates of the method mpt, one a task, with the same recipe; `teachers` their teachers.
     """
 
     def __init__(self, name: str, members: Sequence[Candidate], teachers: Sequence[SoftPrompt]) -> None:
@@ -55,14 +55,14 @@ class SourceStage(Candidate):
         whole = Task(names, dict.fromkeys(SPLITS, ()), (), (METRIC,), "{text}", origins)
         super().__init__(name, SoftPrompt(self.shared), members[0].recipe, whole, lambda _: 0)
 
-    def drawn(self) -> list[int]:
-        """The tasks of the step under way: a function of step and seed, so that a resumed run goes on alike."""
+    def draw_tasks(self) -> list[int]:
+        """Draw the tasks of the current step: a function of step and seed, so that a resumed run draws alike."""
         generator = torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + self.step)
         count = int(torch.randint(2, len(self.members) + 1, (), generator=generator))
         return sorted(torch.randperm(len(self.members), generator=generator)[:count].tolist())
 
-    def settle(self) -> None:
-        """Put the best state back, and tell every member what it was and how it came there."""
+    def hand_on_best(self) -> None:
+        """Restore the best state, and copy its history and score to every member."""
         self.restore_best()
         for member in self.members:
             name, metric = member.task.name, member.task.metrics[0]
@@ -82,25 +82,25 @@ class Distilling(Gradients):
     In the bank the teacher of prompt i is prompt i + k.
     """
 
-    def __init__(self, backbone: Backbone, said: Distillation, limit: int | None = None) -> None:
+    def __init__(self, backbone: Backbone, spec: Distillation, limit: int | None = None) -> None:
         super().__init__(backbone, limit)
-        self.said = said
+        self.spec = spec
         self.counts: dict[int, int] = {}
 
     def __call__(self, candidates: Sequence[Candidate], alive: Sequence[int]) -> dict[int, float]:
         self.counts = {i: len(candidates[i].next_examples()) for i in alive}
         return super().__call__(candidates, alive)
 
-    def _passed(self, examples: Sequence[Example], owners: Sequence[int], weights: Sequence[float]) -> list[float]:
+    def _run_pass(self, examples: Sequence[Example], owners: Sequence[int], weights: Sequence[float]) -> list[float]:
         k = len(self.backbone.embedding.bank) // 2
         student = self.backbone.observe(self.backbone.pose(examples, owners, targets=True))
         with torch.no_grad():
             teacher = self.backbone.observe(self.backbone.pose(examples, [i + k for i in owners], targets=True))
-        nll, kl, mse = distances(student, teacher, len(examples), self.said.temperature)
+        nll, kl, mse = distances(student, teacher, len(examples), self.spec.temperature)
         a_token = torch.tensor(weights, device=nll.device)
         an_example = torch.tensor([1 / self.counts[i] for i in owners], device=nll.device)
         weighted = nll * a_token
-        whole = weighted + self.said.weight * (kl * a_token + mse * an_example)
+        whole = weighted + self.spec.weight * (kl * a_token + mse * an_example)
         total = whole[whole.isfinite()].sum()
         if total.requires_grad:
             (total * self.scale).backward()  # type: ignore[no-untyped-call]
@@ -110,9 +110,9 @@ class Distilling(Gradients):
 def distances(
     student: Observed, teacher: Observed, rows: int, temperature: float = 1.0
 ) -> tuple[Float[Tensor, " b"], Float[Tensor, " b"], Float[Tensor, " b"]]:
-    """By example: negative log-likelihood and KL in nats, summed over target tokens; mean squared error of states."""
+    """Return per example: negative log-likelihood and KL in nats, summed over target tokens, and the states' MSE."""
 
-    def summed(values: Tensor, owner: Tensor) -> Tensor:
+    def sum_by(values: Tensor, owner: Tensor) -> Tensor:
         return values.new_zeros(rows).index_add(0, owner, values)
 
     assert student.states.shape == teacher.states.shape, "prompts of different lengths left the source different room"
@@ -120,34 +120,41 @@ def distances(
     mine, theirs = ((one.scores / temperature).log_softmax(1) for one in (student, teacher))
     kl = (theirs.exp() * (theirs - mine)).sum(1)
     mse = (student.states - teacher.states).square().mean(1)
-    tokens = summed(torch.ones_like(mse), student.row)
-    return summed(nll, student.owner), summed(kl, student.owner), summed(mse, student.row) / tokens
+    tokens = sum_by(torch.ones_like(mse), student.row)
+    return sum_by(nll, student.owner), sum_by(kl, student.owner), sum_by(mse, student.row) / tokens
 
 
 def tune_source_stage(
     backbone: Backbone,
     stage: SourceStage,
-    said: Distillation,
+    spec: Distillation,
     *,
     listener: Listener | None = None,
     save: Callable[[], None] = lambda: None,
     interrupted: Callable[[], bool] = lambda: False,
     tokens_per_pass: int | None = None,
 ) -> None:
-    """Tune the prompts of all tasks, to the last step, an early stop or a loss that is not finite.
+    """Train the prompts of all tasks, to the last step, an early stop or a loss that is not finite.
 
-    `save` is called after each evaluation, at the end, when `interrupted` says so, and before OutOfMemory is raised.
+    Args:
+      backbone: The frozen model.
+      stage: The tasks' candidates, with their teachers.
+      spec: Weight and temperature of the distillation losses.
+      listener: Told of every step, evaluation and end.
+      save: Called after each evaluation, at the end, on interrupt, and before OutOfMemory is raised.
+      interrupted: Asked before every step whether to save and return.
+      tokens_per_pass: Maximum tokens of one forward and backward pass.
     """
-    gradients, members = Distilling(backbone, said, tokens_per_pass), stage.members
+    gradients, members = Distilling(backbone, spec, tokens_per_pass), stage.members
     bank = Bank({member.name: member.prompt for member in members})
     for member, teacher in zip(members, stage.teachers, strict=True):
         bank.add(f"teacher of {member.name}", teacher)
-    take_up_random([stage])
+    restore_random([stage])
     with backbone.using(bank.train()):
         while not stage.done and not interrupted():
             for member in members:
                 member.step = stage.step
-            drawn = stage.drawn()
+            drawn = stage.draw_tasks()
             try:
                 losses = gradients(members, drawn)
             except OutOfMemory:
@@ -180,5 +187,5 @@ def _evaluate(backbone: Backbone, bank: Bank, stage: SourceStage) -> None:
         losses.append(mean_loss(records))
     known = [loss for loss in losses if not math.isnan(loss)]  # there is none without choices
     mean = sum(known) / len(known) if known else math.nan
-    stage.evaluated(METRIC, {METRIC: sum(found.values()) / len(found), **found}, mean)
+    stage.record_evaluation(METRIC, {METRIC: sum(found.values()) / len(found), **found}, mean)
     bank.train()

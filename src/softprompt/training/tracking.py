@@ -1,4 +1,4 @@
-"""Trackers (TensorBoard, Weights & Biases, MLflow, Trackio) through accelerate: they get what metrics.jsonl holds."""
+"""Log to trackers (TensorBoard, Weights & Biases, MLflow, Trackio) through accelerate what metrics.jsonl holds."""
 
 import importlib.util
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,26 +25,34 @@ Tracker: TypeAlias = str | GeneralTracker
 """A name, or a tracker of your own in accelerate's form."""
 
 
-def check_trackers(given: Tracker | Sequence[Tracker] | None) -> list[Tracker]:
-    """What was asked for, as a list. Raises UnknownName, and MissingPackage for a tracker that is not installed."""
-    asked = [given] if isinstance(given, (str, GeneralTracker)) else list(given or [])
-    for name in asked:
+def check_trackers(given: object) -> list[Tracker]:
+    """List the trackers that are `given`: None, a Tracker, or a sequence of them.
+
+    Raises UnknownName, and MissingPackage for a tracker that is not installed.
+    """
+    trackers = list(given) if isinstance(given, Sequence) and not isinstance(given, str) else [given] if given else []
+    for name in trackers:
         if isinstance(name, GeneralTracker):
             continue
         if name not in TRACKERS:
-            raise UnknownName("tracker", name, TRACKERS)
+            raise UnknownName("tracker", str(name), TRACKERS)
         if importlib.util.find_spec(name) is None:
             raise MissingPackage(name, f"--tracker {name} needs it.", f"pip install {name}")
-    return asked
+    return trackers
 
 
 @contextmanager
-def tracked(
+def track(
     listener: Listener, trackers: Sequence[Tracker], candidates: Sequence[Candidate], setting: Setting, folder: Path
 ) -> Iterator[Listener]:
-    """A listener that also logs to `trackers`, which start and end with the block; `listener` itself without any.
+    """Yield a listener that also logs to `trackers`, which start and end with the block.
 
-    The first process logs for all. What trackers keep as files goes to `folder`/softprompt.
+    Args:
+      listener: Gets every event; yielded itself without trackers.
+      trackers: Names, or trackers in accelerate's form.
+      candidates: Runs that are logged; of several, each under its name.
+      setting: Setting of the runs, logged with their recipes.
+      folder: Parent of the folder "softprompt" to which trackers write files. The first process logs for all.
     """
     if not trackers or not distributed.is_first():
         yield listener
@@ -81,26 +89,26 @@ class _Logged:
     def _log(self, candidate: Tuned) -> None:
         line = candidate.history[-1]
         place = f"{candidate.name}/" if self.several else ""
-        values = {f"{place}{name}": value for name, value in flat(line).items() if name != "step"}
+        values = {f"{place}{name}": value for name, value in flatten(line).items() if name != "step"}
         self.accelerator.log(values, step=line["step"])
 
 
-def flat(value: Mapping[str, Any], place: str = "") -> dict[str, Any]:
-    """Nested names as one, with slashes: {"dev": {"accuracy": 1.0}} is {"dev/accuracy": 1.0}. None is left out."""
+def flatten(value: Mapping[str, Any], place: str = "") -> dict[str, Any]:
+    """Join nested names with slashes: {"dev": {"accuracy": 1.0}} is {"dev/accuracy": 1.0}. None is left out."""
     found: dict[str, Any] = {}
     for name, item in value.items():
         if isinstance(item, Mapping):
-            found |= flat(item, f"{place}{name}/")
+            found |= flatten(item, f"{place}{name}/")
         elif item is not None:
             found[f"{place}{name}"] = item
     return found
 
 
 def _config(candidates: Sequence[Candidate], setting: Setting) -> dict[str, Any]:
-    """What run.json says, flat; trackers take plain values only."""
-    told: dict[str, Any] = {"setting": setting.model_dump(), "task": candidates[0].task.origin}
+    """Return the contents of run.json, flat; trackers take plain values only."""
+    config: dict[str, Any] = {"setting": setting.model_dump(), "task": candidates[0].task.origin}
     for one in candidates:
         recipe = {"recipe": one.recipe.model_dump(mode="json")}
-        told |= {one.name: recipe} if len(candidates) > 1 else recipe
+        config |= {one.name: recipe} if len(candidates) > 1 else recipe
     plain = (bool, int, float, str)
-    return {name: value if isinstance(value, plain) else str(value) for name, value in flat(told).items()}
+    return {name: value if isinstance(value, plain) else str(value) for name, value in flatten(config).items()}

@@ -1,6 +1,6 @@
-"""What the verbs do: the command line and the Python API call the same functions."""
+"""train(), resume(): shared by the command line and the Python API."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,95 +8,58 @@ from rich.console import Console
 
 from softprompt.backbones import Backbone
 from softprompt.errors import BadInput, RunFailed
-from softprompt.recipes import Recipe, Setting
+from softprompt.recipes import Setting
 from softprompt.runs.prompt import Prompt
 from softprompt.runs.run_card import read_run_card
 from softprompt.runs.run_folder import check_folder
 from softprompt.runtime import distributed
+from softprompt.runtime.arguments import accepts
 from softprompt.runtime.interrupts import interruptible
-from softprompt.tasks import Split, Task
+from softprompt.runtime.launch import place
+from softprompt.tasks import Task
 from softprompt.tasks.registry import task_again
-from softprompt.training.arguments import parse_arguments, plain
+from softprompt.training.arguments import TrainingArguments
 from softprompt.training.candidate import make_candidate
 from softprompt.training.distillation import resume_distilled
 from softprompt.training.finish import finish, measure_floors
 from softprompt.training.progress import TrainingView, print_result
+from softprompt.training.request import dtype_name, parse_arguments
 from softprompt.training.run import Run, begin, open_backbone, resume_run, tune_runs
-from softprompt.training.tracking import Tracker, check_trackers, tracked
+from softprompt.training.tracking import Tracker, check_trackers, track
 
 
-def train(
-    *,
-    data: str | Path | None = None,
-    task: str | Task | None = None,
-    backbone: str,
-    output: str | Path,
-    method: str | Sequence[str] | None = None,
-    steps: int | None = None,
-    batch: int | None = None,
-    tokens_per_step: int | None = None,
-    seed: int | None = None,
-    recipe: Recipe | None = None,
-    dev: str | Path | None = None,
-    test: str | Path | None = None,
-    template: str | None = None,
-    label: str | None = None,
-    words: Mapping[str, str] | None = None,
-    split_seed: int = 0,
-    data_dir: str | Path | None = None,
-    limit: int | Mapping[Split, int] | None = None,
-    protocol: str | None = None,
-    compat: bool | None = None,
-    shots: int | None = None,
-    draw: int | None = None,
-    settings: Mapping[str, Any] | None = None,
-    start_from: str | Path | None = None,
-    dtype: str = "float32",
-    device: str | None = None,
-    max_source: int = 256,
-    dropout: bool = False,
-    tokens_per_pass: int | None = None,
-    gradient_checkpointing: bool = False,
-    compile: bool = False,
-    placement: str = "front",
-    fsdp: bool = False,
-    tracker: Tracker | Sequence[Tracker] | None = None,
-    overwrite: bool = False,
-    console: Console | None = None,
-) -> dict[str, Prompt]:
-    """Tune one prompt a method, all in the same batches, and write a folder for each; returns them by method.
+def run_training(arguments: TrainingArguments) -> dict[str, Prompt]:
+    """Train one prompt per method, all in the same batches, and save each to a folder; returns them by method.
 
-    Baselines (`peft:lora`, `full`) change the network, so they are trained behind one another, each on the frozen one.
-
-    The words are those of `softprompt train`; `settings` is its --set (recipe fields and method options by
-    name: "rates.prompt", "length", ...), and `recipe` a whole recipe to change, instead of `method`. One method
-    writes to `output`, several to a folder of their name in it. Without `method` it is that of the run
+    Baselines (`peft:lora`, `full`) change the network, so they are trained one after another, each on the frozen one.
+    One method writes to `output`, several to a folder of their name in it. Without `method` it is that of the run
     `start_from`, else prompt tuning. Nothing is loaded or written before all of it is checked.
+
+    Raises:
+      BadInput: An argument, a file or a folder cannot be used; says which, and what to do.
+      RunFailed: A run could not end; what is saved is said.
     """
-    console = console or _console()
-    trackers = check_trackers(tracker)
-    told = parse_arguments(
-        data=data, task=task, backbone=backbone, method=method, steps=steps, batch=batch,
-        tokens_per_step=tokens_per_step, seed=seed, recipe=recipe, dev=dev, test=test, template=template, label=label,
-        words=words, split_seed=split_seed, data_dir=data_dir, limit=limit, protocol=protocol, compat=compat,
-        shots=shots, draw=draw, settings=settings, start_from=start_from, dtype=dtype, device=device,
-        max_source=max_source, dropout=dropout, tokens_per_pass=tokens_per_pass,
-        gradient_checkpointing=gradient_checkpointing, compile=compile, placement=placement, fsdp=fsdp,
-    )  # fmt: skip
-    recipes, read, setting, predecessor = told.recipes(), told.task, told.setting, told.predecessor
-    root = Path(output)
+    console = arguments.console or _console()
+    trackers = check_trackers(arguments.tracker)
+    request = parse_arguments(arguments)
+    recipes, predecessor = request.recipes(), request.predecessor
+    root = Path(arguments.output)
     folders = {method: root if len(recipes) == 1 else root / method.replace(":", "-") for method in recipes}
     for folder in folders.values():
-        check_folder(folder, overwrite=overwrite, predecessor=predecessor, recipes=recipes.values())
-    frozen = open_backbone(setting)
-    setting = setting.model_copy(update={"dtype": plain(frozen.dtype)})  # a resumed run keeps what auto chose
-    console.print(_describe(read, frozen), soft_wrap=True, markup=False)
+        check_folder(folder, overwrite=arguments.overwrite, predecessor=predecessor, recipes=recipes.values())
+    frozen = open_backbone(request.setting)
+    # A resumed run keeps what "auto" chose.
+    setting = request.setting.model_copy(update={"dtype": dtype_name(frozen.dtype)})
+    console.print(_describe(request.task, frozen), soft_wrap=True, markup=False)
     candidates = {
-        method: make_candidate(f"{method}-{read.name}", recipe, frozen, read, predecessor)
+        method: make_candidate(f"{method}-{request.task.name}", recipe, frozen, request.task, predecessor)
         for method, recipe in recipes.items()
     }
     runs = [begin(candidate, folders[method], setting) for method, candidate in candidates.items()]
     return _train(frozen, runs, console, setting, trackers, root)
+
+
+train = accepts(TrainingArguments, "train")(run_training)
 
 
 def resume(
@@ -144,7 +107,7 @@ def _train(
 
     with (
         TrainingView(console, [candidate.name for candidate in candidates]) as view,
-        tracked(view, trackers, candidates, setting, root) as listener,
+        track(view, trackers, candidates, setting, root) as listener,
         interruptible(notice) as interrupted,
     ):
         tune_runs(frozen, runs, listener=listener, interrupted=interrupted, tokens_per_pass=setting.tokens_per_pass)
@@ -176,7 +139,7 @@ def _train(
 
 
 def _console() -> Console:
-    return Console(stderr=True, highlight=False, quiet=distributed.place()[0] > 0)
+    return Console(stderr=True, highlight=False, quiet=place().rank > 0)
 
 
 def _describe(task: Task, frozen: Backbone) -> str:
@@ -187,7 +150,8 @@ def _describe(task: Task, frozen: Backbone) -> str:
     placed = "" if frozen.placement == "front" else f", prompts {frozen.placement.replace('_', ' ')}"
     return (
         f"task {task.name}: {rows} train/dev/test examples; template {task.template!r}; answers {answers}\n"
-        f"backbone {frozen.name}: {frozen.kind}, d={frozen.d}, {plain(frozen.dtype)}, {frozen.device}{placed}{several}"
+        f"backbone {frozen.name}: {frozen.kind}, d={frozen.d}, {dtype_name(frozen.dtype)}, {frozen.device}"
+        f"{placed}{several}"
     )
 
 

@@ -15,13 +15,13 @@ from softprompt.backbones.ops import attention, label_loss
 from softprompt.backbones.ops.length_groups import group_lengths
 from softprompt.backbones.ops.packing import pack
 from softprompt.methods.bank import Bank
-from softprompt.methods.offsets import PositionLowRank
+from softprompt.methods.offsets.position_low_rank import PositionLowRank
 from softprompt.methods.prompts.free import Free
 from softprompt.methods.soft_prompt import PromptPart, SoftPrompt, Text
 from softprompt.tasks import Example
 from tests import tiny
-from tests.backbones.test_bundled import needs_smollm2
 from tests.compare import assert_close, difference
+from tests.smollm2 import needs_smollm2
 
 PACKED = ["llama", "gpt2", "gemma3", "qwen3", "mistral", "neox"]
 
@@ -182,10 +182,10 @@ def test_a_settled_prompt_is_read_once_and_answers_the_same(family: str) -> None
     backbone, bank = causal(family), bank_of((10, 4), offset=True)
     batch_of = lambda prompts: posed(backbone, (5, 1, 9, 3), (1, 3, 2, 1), prompts)  # noqa: E731
     read: list[int] = []
-    inner = backbone._read
+    inner = backbone.read_packed
     with backbone.using(bank), torch.no_grad():
         expected = [backbone.loss(batch_of(p)).nll for p in ((0, 0, 0, 0), (1, 0, -1, 1), (-1, -1, -1, -1))]
-        backbone._read = lambda embeds, packing: (read.append(len(embeds)), inner(embeds, packing))[1]  # type: ignore
+        backbone.read_packed = lambda embeds, packing: (read.append(len(embeds)), inner(embeds, packing))[1]  # type: ignore
         with backbone.frozen_prompts():
             for prompts, nll in zip(((0, 0, 0, 0), (1, 0, -1, 1), (-1, -1, -1, -1)), expected, strict=True):
                 assert_close(backbone.loss(batch_of(prompts)).nll, nll)

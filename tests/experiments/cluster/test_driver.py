@@ -26,16 +26,15 @@ from softprompt.experiments.sweep import Sweep
 from softprompt.recipes import Recipe, Setting
 from softprompt.runtime import ray_cluster
 from softprompt.runtime.ray_cluster import is_address, room
-from softprompt.training.arguments import parse_arguments
+from softprompt.training.arguments import RunArguments
 from softprompt.training.loop import Tuned
-from tests.cli.test_app import Cli, cli
+from softprompt.training.request import parse_arguments
+from tests.candidates import tiny_task
+from tests.command_line import Cli
 from tests.compare import assert_close
-from tests.experiments.test_reproduce import never_loaded, unwatched
-from tests.experiments.test_sweep import SETTINGS, cards, data, model
-from tests.training.test_loop import tiny_task
+from tests.many_runs import SETTINGS, cards, never_loaded, unwatched
 
-__all__ = ["cli", "data", "model"]  # fixtures
-
+pytestmark = pytest.mark.processes
 GRID = [{"rates.prompt": rate, "length": length} for rate in (0.03, 0.3) for length in (1, 3)]
 
 
@@ -81,7 +80,7 @@ def alone(model: str, data: Path, tmp_path_factory: pytest.TempPathFactory) -> d
 
 
 def made(output: Path, model: str, data: Path, halving: int | None = None, **words: Any) -> Sweep:
-    told = parse_arguments(data=data, backbone=model, settings=SETTINGS, **words)
+    told = parse_arguments(RunArguments(data=data, backbone=model, settings=SETTINGS, **words))
     return Sweep(output, told, GRID, seeds=2, halving=halving, max_parallel=2)
 
 

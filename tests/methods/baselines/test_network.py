@@ -22,17 +22,17 @@ from softprompt.recipes.override import override_all
 from softprompt.runs.prompt import load_prompt
 from softprompt.runs.run_card import read_run_card
 from softprompt.tasks import Example
-from softprompt.training.arguments import make_recipes
 from softprompt.training.candidate import Candidate, make_candidate
 from softprompt.training.checkpoint import load_checkpoint, save_checkpoint
 from softprompt.training.finish import finish, measure_floors
 from softprompt.training.gradients import Gradients
 from softprompt.training.loop import tune
+from softprompt.training.request import make_recipes
 from softprompt.training.run import Run, begin, resume_run, tune_runs
 from tests import tiny
-from tests.cli.test_app import Cli, cli, data, model  # noqa: F401  # fixtures
+from tests.candidates import tiny_task
+from tests.command_line import Cli
 from tests.compare import assert_close, assert_same_tensors, copied, moved
-from tests.training.test_loop import tiny_task
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
 
@@ -62,7 +62,8 @@ def started(backbone: Backbone, name: str, **options: Any) -> Any:
 def test_a_baseline_learns_and_leaves_the_network_as_it_was(family: str, name: str) -> None:
     backbone = tiny.backbone(family)
     group = get_method(name).options.group  # type: ignore[attr-defined]
-    one = candidate(backbone, name, steps=40, batch=8, evaluate_every=40, rates={group: 0.05})
+    steps = 40 if family == "t5" else 20  # what a random decoder reads off its encoder moves it slowly
+    one = candidate(backbone, name, steps=steps, batch=8, evaluate_every=steps, rates={group: 0.05})
     before, frozen = copied(one.prompt), copied(backbone.model)
     modules, own = list(backbone.model.named_modules()), set(vars(backbone.model))
     modes = [module.training for module in backbone.model.modules()]
@@ -115,7 +116,7 @@ def test_peft_reads_the_folder_and_answers_alike(family: str, name: str, tmp_pat
         ours = backbone.loss(batch).nll
         text = backbone.answer([example], [0], max_new_tokens=6)
     ids = backbone.pose([example], [-1]).ids
-    target = torch.tensor([backbone.target_ids(example)])
+    target = torch.tensor([backbone.tokens.target_ids(example)])
     with torch.no_grad():
         if family in ("t5", "bart"):
             start = torch.full((1, 1), theirs.config.decoder_start_token_id)
@@ -387,9 +388,9 @@ def test_a_damaged_or_foreign_folder_is_refused(tmp_path: Path) -> None:
 
 
 def test_soft_prompts_and_baselines_of_one_call_end_as_each_alone(
-    cli: Cli,  # noqa: F811
-    data: Path,  # noqa: F811
-    model: str,  # noqa: F811
+    cli: Cli,
+    data: Path,
+    model: str,
     tmp_path: Path,
 ) -> None:
     methods = ["prompt_tuning", "dept", "peft:lora", "full"]
@@ -435,7 +436,7 @@ def test_an_interrupted_call_goes_on_with_its_baselines(tmp_path: Path) -> None:
         assert other.candidate.history == one.candidate.history
 
 
-def test_the_list_counts_baselines_in_the_network(cli: Cli, model: str) -> None:  # noqa: F811
+def test_the_list_counts_baselines_in_the_network(cli: Cli, model: str) -> None:
     code, out, err = cli("list", "methods", "--backbone", model, "--json")
     assert code == 0, err
     rows = {row["name"]: row for row in json.loads(out)}

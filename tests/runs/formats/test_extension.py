@@ -10,7 +10,7 @@ from softprompt.errors import BadInput, UnknownName
 from softprompt.runs.formats.registry import EXPORTERS, BackboneFacts, register_exporter
 from softprompt.runs.prompt import Prompt
 from tests import tiny
-from tests.runs.test_prompt import finished
+from tests.candidates import finished
 
 
 def write_mine(prompt: Prompt, backbone: BackboneFacts, folder: Path) -> Sequence[str]:

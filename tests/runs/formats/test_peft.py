@@ -26,9 +26,9 @@ from softprompt.runs.formats.peft_import import KEYS, interpret
 from softprompt.runs.prompt import Prompt, load_prompt
 from softprompt.tasks import Example
 from tests import tiny
-from tests.cli.test_app import Cli, cli  # noqa: F401  # a fixture
+from tests.candidates import finished
+from tests.command_line import Cli
 from tests.compare import assert_close, assert_same_tensors
-from tests.runs.test_prompt import finished
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning"),
@@ -64,7 +64,7 @@ def by_us(prompt: Prompt, backbone: Backbone, family: str) -> tuple[Tensor, list
 
 
 def text_ids(family: str) -> Tensor:
-    return torch.tensor([tiny.backbone(family).source_ids(SOURCE, 64)[0]])
+    return torch.tensor([tiny.backbone(family).tokens.source_ids(SOURCE, 64)[0]])
 
 
 def assert_same_answers(found: tuple[Tensor, list[int]], expected: tuple[Tensor, list[int]]) -> None:
@@ -231,7 +231,7 @@ def test_export_of_an_import_is_the_same_file(family: str, places: dict[str, str
         assert one.read_bytes() == other.read_bytes()
 
 
-def test_an_imported_prompt_is_a_run_like_others(cli: Cli, places: dict[str, str], tmp_path: Path) -> None:  # noqa: F811
+def test_an_imported_prompt_is_a_run_like_others(cli: Cli, places: dict[str, str], tmp_path: Path) -> None:
     saved_by_peft("llama", prompt_tuning, tmp_path / "peft")
     run, where = tmp_path / "run", places["llama"]
     words = ("import", tmp_path / "peft", "--backbone", where, "--output", run)
@@ -321,7 +321,7 @@ def test_a_released_dept_checkpoint_answers_as_its_authors_code(places: dict[str
     assert "last 10 of 24 rows" in note
 
 
-def test_tuning_goes_on_from_a_released_checkpoint(cli: Cli, places: dict[str, str], tmp_path: Path) -> None:  # noqa: F811
+def test_tuning_goes_on_from_a_released_checkpoint(cli: Cli, places: dict[str, str], tmp_path: Path) -> None:
     tensors = released(tmp_path / "sst2")
     assert cli("import", tmp_path / "sst2", "--backbone", places["t5"], "--output", tmp_path / "run")[0] == 0
     (tmp_path / "data.csv").write_text("text,label\n" + "where is my parcel,good\nlog in,bad\n" * 20)

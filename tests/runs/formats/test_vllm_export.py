@@ -16,8 +16,9 @@ from softprompt.errors import BadInput
 from softprompt.evaluation.evaluate import evaluate_examples
 from softprompt.methods.bank import Bank
 from softprompt.methods.folded import TokenOffset
-from softprompt.methods.offsets import PositionTable, TokenNetwork
-from softprompt.methods.prompts import Free
+from softprompt.methods.offsets.position_table import PositionTable
+from softprompt.methods.offsets.token_network import TokenNetwork
+from softprompt.methods.prompts.free import Free
 from softprompt.methods.soft_prompt import SoftPrompt
 from softprompt.runs.convert import export_prompt
 from softprompt.runs.external import unscored_card
@@ -27,9 +28,9 @@ from softprompt.runs.formats.vllm_export import _notes
 from softprompt.runs.prompt import Prompt, load_prompt
 from softprompt.tasks import Example, Template
 from tests import tiny
-from tests.cli.test_app import Cli, cli  # noqa: F401  # a fixture
+from tests.candidates import finished
+from tests.command_line import Cli
 from tests.compare import assert_close
-from tests.runs.test_prompt import finished
 from tests.vllm_stand_in import Engine, Server, block_keys, loaded
 
 KINDS = ("prompt", "prompt+position", "prompt+token")
@@ -202,7 +203,7 @@ def test_equal_cache_keys_are_equal_inputs(places: dict[str, str], tmp_path: Pat
 
 
 def test_the_folder_is_whole_and_stands_alone(
-    cli: Cli,  # noqa: F811
+    cli: Cli,
     places: dict[str, str],
     tmp_path: Path,
 ) -> None:

@@ -1,4 +1,4 @@
-"""Pieces of text, put together, are the text of all tokens; tokens are drawn as asked."""
+"""Pieces of text, put together, are the text of all tokens; tokens are sampled as configured."""
 
 import random
 
@@ -8,7 +8,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from softprompt.serving.engine.detokenizer import TextStream
-from softprompt.serving.engine.sampler import Sampler, Sampling, choose
+from softprompt.serving.engine.sampler import Sampler, Sampling, sample
 from tests import tiny
 
 TEXTS = ["héllo wörld — it's 5 o'clock 🙂🙃 日本語", " \n two  blanks \n\n ", "good bad", ""]
@@ -57,8 +57,8 @@ def test_temperature_nucleus_and_seed() -> None:
     logits = torch.log(torch.tensor([0.5, 0.3, 0.15, 0.05]))
 
     def drawn(**settings: float) -> list[int]:
-        chooser = Sampler(Sampling(seed=1, **settings))
-        return [chooser(logits).token for _ in range(2000)]
+        sampler = Sampler(Sampling(seed=1, **settings))
+        return [sampler(logits).token for _ in range(2000)]
 
     counts = torch.bincount(torch.tensor(drawn(temperature=1.0)), minlength=4) / 2000
     assert float((counts - logits.exp()).abs().max()) < 0.04
@@ -70,9 +70,9 @@ def test_temperature_nucleus_and_seed() -> None:
 
 def test_reported_probabilities_are_the_models_own() -> None:
     logits = torch.tensor([[0.0, 2.0, 1.0], [3.0, 0.0, 0.0]])
-    plain, told = choose(logits, [Sampler(Sampling()), Sampler(Sampling(temperature=0.5, seed=0, logprobs=2))])
+    plain, reported = sample(logits, [Sampler(Sampling()), Sampler(Sampling(temperature=0.5, seed=0, logprobs=2))])
     assert plain.token == 1
     assert plain.logprob is None
-    assert told.logprob == pytest.approx(float(torch.log_softmax(logits[1], 0)[told.token]))
-    assert told.top[0][0] == 0
-    assert len(told.top) == 2
+    assert reported.logprob == pytest.approx(float(torch.log_softmax(logits[1], 0)[reported.token]))
+    assert reported.top[0][0] == 0
+    assert len(reported.top) == 2

@@ -12,16 +12,17 @@ import torch
 
 from softprompt.backbones import Backbone
 from softprompt.errors import BadInput
+from softprompt.serving.engine.batching import Batching
 from softprompt.serving.engine.causal import CausalBatch
-from softprompt.serving.engine.engine import Batching, Closing, Engine, QueueFull
+from softprompt.serving.engine.engine import Closing, Engine, QueueFull
 from softprompt.serving.engine.prefix_cache import PromptCache
 from softprompt.serving.engine.requests import Generate, Rank
-from softprompt.serving.engine.running_batch import running_batch
+from softprompt.serving.engine.running_batch import make_running_batch
 from softprompt.serving.engine.sampler import Sampling
 from softprompt.serving.engine.seq2seq import Seq2SeqBatch, Seq2SeqCohorts
-from softprompt.serving.engine.sequence import Question, ranking
-from softprompt.serving.engine.uncached import RecomputedBatch
-from softprompt.serving.http.responses import rank_jobs
+from softprompt.serving.engine.sequence import Question, plan_ranking
+from softprompt.serving.engine.uncached import UncachedBatch
+from softprompt.serving.http.responses import rank_requests
 from softprompt.serving.limits import Limits
 from softprompt.serving.preprocess import Preprocessor
 from softprompt.serving.prompt_store import PromptStore
@@ -37,8 +38,8 @@ def some_text(draw: random.Random) -> str:
     return " ".join(draw.choices(WORDS, k=draw.choice([1, 2, 3, 5, 8, 13, 21])))
 
 
-async def generated(engine: Engine, job: Generate) -> tuple[str, str]:
-    pieces = [piece async for piece in engine.generate(job)]
+async def generated(engine: Engine, request: Generate) -> tuple[str, str]:
+    pieces = [piece async for piece in engine.generate(request)]
     assert [piece.finish for piece in pieces[:-1]] == [None] * (len(pieces) - 1)
     return "".join(piece.text for piece in pieces), str(pieces[-1].finish)
 
@@ -51,44 +52,44 @@ def test_any_mix_answers_as_predict_answers_each_alone(
 ) -> None:
     backbone, draw = tiny.backbone(name, bos=True), random.Random(name)
     names = write_all_kinds(tmp_path, backbone)
-    engine, bank = Engine(backbone, SMALL), PromptStore(tmp_path, backbone)
-    asker = Preprocessor(engine, bank, Limits())
+    engine, store = Engine(backbone, SMALL), PromptStore(tmp_path, backbone)
+    preprocessor = Preprocessor(engine, store, Limits())
     assert isinstance(engine.batch, kind)
-    asked = [(draw.choice(names), some_text(draw)) for _ in range(16)]
+    cases = [(draw.choice(names), some_text(draw)) for _ in range(16)]
     noise = [some_text(draw) for _ in range(5)]
 
     async def one(prompt: str, text: str) -> Any:
         await asyncio.sleep(draw.random() / 20)
-        if bank.described(prompt)[1].choices:
-            jobs = rank_jobs(asker.to_rank(prompt, [text], raw=False, choices=None))
-            engine.submit(*jobs)
-            return await engine.rank(jobs[0])
-        question = asker.to_generate(prompt, [text], raw=False, max_tokens=None, default=20)[0].question
-        job = Generate(question, max_tokens=20)
-        engine.submit(job)
-        return (await generated(engine, job))[0]
+        if store.card(prompt)[1].choices:
+            requests = rank_requests(preprocessor.prepare_ranking(prompt, [text], raw=False, choices=None))
+            engine.submit(*requests)
+            return await engine.rank(requests[0])
+        question = preprocessor.prepare_generation(prompt, [text], raw=False, max_tokens=None, default=20)[0].question
+        request = Generate(question, max_tokens=20)
+        engine.submit(request)
+        return (await generated(engine, request))[0]
 
     async def other(text: str) -> None:
         """Sampled, without a prompt; half of them go away before the end."""
         await asyncio.sleep(draw.random() / 20)
-        question = asker.to_generate("base", [text], raw=True, max_tokens=None, default=20)[0].question
-        job = Generate(question, max_tokens=30, sampling=Sampling(temperature=1.0))
-        engine.submit(job)
+        question = preprocessor.prepare_generation("base", [text], raw=True, max_tokens=None, default=20)[0].question
+        request = Generate(question, max_tokens=30, sampling=Sampling(temperature=1.0))
+        engine.submit(request)
         left = draw.choice([2, 100])
-        async for _ in engine.generate(job):
+        async for _ in engine.generate(request):
             left -= 1
             if not left:
                 break
 
     async def all_at_once() -> list[Any]:
         async with running(engine):
-            found = await asyncio.gather(*(one(*question) for question in asked), *map(other, noise))
+            found = await asyncio.gather(*(one(*question) for question in cases), *map(other, noise))
         assert engine.running == engine.waiting == len(engine.batch) == 0
-        return list(found[: len(asked)])
+        return list(found[: len(cases)])
 
     found = asyncio.run(all_at_once())
     with predicting(cache(lambda **given: tiny.backbone(name, bos=True, **given)), monkeypatch) as predict:
-        for (prompt, text), answer in zip(asked, found, strict=True):
+        for (prompt, text), answer in zip(cases, found, strict=True):
             alone = predict(tmp_path / prompt, text)
             if isinstance(answer, str):
                 assert answer == alone["prediction"], (prompt, text)
@@ -97,16 +98,16 @@ def test_any_mix_answers_as_predict_answers_each_alone(
                 assert_close(shares, list(alone["probabilities"].values()), 1e-4)
 
 
-@pytest.mark.parametrize(("name", "kind"), [("bart", Seq2SeqCohorts), ("bloom", RecomputedBatch)])
+@pytest.mark.parametrize(("name", "kind"), [("bart", Seq2SeqCohorts), ("bloom", UncachedBatch)])
 def test_other_backbones_take_the_way_that_is_exact_for_them(name: str, kind: type) -> None:
     backbone = tiny.backbone(name)
     with warnings.catch_warnings(record=True) as noted:
         warnings.simplefilter("always")
-        batch = running_batch(backbone, PromptCache(10**6))
+        batch = make_running_batch(backbone, PromptCache(10**6))
     assert isinstance(batch, kind)
     assert any("reads each sequence anew" in " ".join(str(note.message).split()) for note in noted) == (name == "bloom")
     texts = ["the parcel is late", "good bad", "how do i log in not very yes"]
-    questions = [Question(tuple(backbone.source_ids(Example(text), 50)[0])) for text in texts]
+    questions = [Question(tuple(backbone.tokens.source_ids(Example(text), 50)[0])) for text in texts]
     expected = [backbone.answer([Example(text)], [-1], max_new_tokens=6)[0] for text in texts]
     assert _greedy(batch, backbone, questions, 6) == expected
 
@@ -137,7 +138,7 @@ def test_a_batch_that_is_not_exact_is_noticed(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(CausalBatch, "step", wrong)
     with pytest.warns(UserWarning, match="every step reads each sequence anew"):
-        assert isinstance(running_batch(tiny.backbone("llama"), PromptCache(10**6)), RecomputedBatch)
+        assert isinstance(make_running_batch(tiny.backbone("llama"), PromptCache(10**6)), UncachedBatch)
 
 
 def test_what_is_drawn_with_a_seed_does_not_depend_on_who_else_is_there() -> None:
@@ -146,11 +147,11 @@ def test_what_is_drawn_with_a_seed_does_not_depend_on_who_else_is_there() -> Non
 
     async def ask(others: int) -> list[str]:
         async with running(engine):
-            jobs = [
+            requests = [
                 Generate(question, 12, Sampling(temperature=1.5, top_p=0.9, seed=seed)) for seed in (3, *range(others))
             ]
-            engine.submit(*jobs)
-            return [text for text, _ in await asyncio.gather(*(generated(engine, job) for job in jobs))]
+            engine.submit(*requests)
+            return [text for text, _ in await asyncio.gather(*(generated(engine, request) for request in requests))]
 
     alone = asyncio.run(ask(0))
     engine = Engine(tiny.backbone("llama"), SMALL)
@@ -177,12 +178,12 @@ def test_the_keys_and_values_of_a_prompt_serve_its_next_question(tmp_path: Path)
     backbone = tiny.backbone("llama")
     write_all_kinds(tmp_path, backbone)
     engine = Engine(backbone, Batching.on(backbone.device))
-    asker = Preprocessor(engine, PromptStore(tmp_path, backbone), Limits())
+    preprocessor = Preprocessor(engine, PromptStore(tmp_path, backbone), Limits())
     before = engine.cache.misses
     with torch.no_grad():
         for _ in range(3):
-            asked = asker.to_rank("teams", ["good", "bad bad"], raw=False, choices=None)
-            engine.batch.score([one.question for one in asked], [ranking(one.choice_ids) for one in asked])
+            inputs = preprocessor.prepare_ranking("teams", ["good", "bad bad"], raw=False, choices=None)
+            engine.batch.score([one.question for one in inputs], [one.ranking for one in inputs])
     assert (engine.cache.misses - before, engine.cache.hits) == (1, 2)
 
 
@@ -207,12 +208,12 @@ def test_what_was_taken_is_finished_at_the_end_and_nothing_more_is_taken() -> No
     engine = Engine(tiny.backbone("llama"), SMALL)
 
     async def ask() -> list[tuple[str, str]]:
-        jobs = [Generate(Question((5, 6)), 15, Sampling(temperature=1.0, seed=i)) for i in range(6)]
+        requests = [Generate(Question((5, 6)), 15, Sampling(temperature=1.0, seed=i)) for i in range(6)]
         async with running(engine):
-            engine.submit(*jobs)
+            engine.submit(*requests)
         with pytest.raises(Closing):
             engine.submit(Generate(Question((5,)), 1))
-        return list(await asyncio.gather(*(generated(engine, job) for job in jobs)))
+        return list(await asyncio.gather(*(generated(engine, request) for request in requests)))
 
     assert {finish for _, finish in asyncio.run(ask())} <= {"length", "stop"}
 
@@ -230,9 +231,9 @@ def test_a_request_that_fails_does_not_take_its_neighbours_with_it(monkeypatch: 
 
     async def ask() -> list[Any]:
         async with running(engine):
-            jobs = [Rank(Question(source), ranking([[5], [6]])) for source in ((5, 6), (9, 9), (7,))]
-            engine.submit(*jobs)
-            return await asyncio.gather(*map(engine.rank, jobs), return_exceptions=True)
+            requests = [Rank(Question(source), plan_ranking([[5], [6]])) for source in ((5, 6), (9, 9), (7,))]
+            engine.submit(*requests)
+            return await asyncio.gather(*map(engine.rank, requests), return_exceptions=True)
 
     first, failed, last = asyncio.run(ask())
     assert len(first) == len(last) == 2

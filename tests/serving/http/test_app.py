@@ -12,6 +12,7 @@ from typing import Any
 import httpx2
 import openai
 import pytest
+import torch
 import uvicorn
 from safetensors.torch import load_file, save
 from typer.testing import CliRunner
@@ -19,7 +20,7 @@ from typer.testing import CliRunner
 from softprompt.errors import BadInput
 from softprompt.evaluation.nearest_words import nearest_words
 from softprompt.runs.prompt import load_prompt
-from softprompt.serving.engine.engine import Batching
+from softprompt.serving.engine.batching import Batching
 from softprompt.serving.http.auth import Keys
 from softprompt.serving.limits import Limits
 from tests import tiny
@@ -39,9 +40,9 @@ def with_client(folder: Path, ask: Ask, key: str | None = None, **settings: Any)
 
 def error(answer: httpx2.Response, status: int) -> str:
     assert answer.status_code == status, answer.text
-    told = answer.json()["error"]
-    assert set(told) == {"message", "type", "param", "code"}
-    return str(told["message"])
+    body = answer.json()["error"]
+    assert set(body) == {"message", "type", "param", "code"}
+    return str(body["message"])
 
 
 def test_the_openai_client_completes_streams_and_lists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -60,15 +61,15 @@ def test_the_openai_client_completes_streams_and_lists(tmp_path: Path, monkeypat
         stream = await ai.completions.create(
             model="free", prompt=[TEXT, "good bad"], stream=True, stream_options={"include_usage": True}
         )
-        pieces, ended, told = ["", ""], [None, None], None
+        pieces, ended, usage = ["", ""], [None, None], None
         async for chunk in stream:
-            told = chunk.usage or told
+            usage = chunk.usage or usage
             for choice in chunk.choices:
                 pieces[choice.index] += choice.text
                 ended[choice.index] = choice.finish_reason or ended[choice.index]
         assert pieces == [choice.text for choice in made.choices]
         assert ended == [choice.finish_reason for choice in made.choices]
-        assert told == made.usage
+        assert usage == made.usage
         with pytest.raises(openai.NotFoundError, match="There is no prompt 'nobody' here"):
             await ai.completions.create(model="nobody", prompt=TEXT)
         with pytest.raises(openai.BadRequestError, match="echo=True is not supported"):
@@ -94,10 +95,12 @@ def test_sampling_stops_and_log_probabilities(tmp_path: Path) -> None:
         assert (stopped["text"].split(), stopped["finish_reason"]) == (words[: words.index(words[3])], "stop")
         one, again, other = [await made(temperature=1.5, seed=seed) for seed in (1, 1, 2)]
         assert one["text"] == again["text"] != other["text"]
-        told = (await made(logprobs=2))["logprobs"]
-        assert len(told["tokens"]) == len(told["token_logprobs"]) == len(told["text_offset"]) == 9
-        assert {len(top) for top in told["top_logprobs"]} <= {1, 2}  # some of this vocabulary are spelled alike
-        for token, value, top in zip(told["tokens"], told["token_logprobs"], told["top_logprobs"], strict=True):
+        logprobs = (await made(logprobs=2))["logprobs"]
+        assert len(logprobs["tokens"]) == len(logprobs["token_logprobs"]) == len(logprobs["text_offset"]) == 9
+        assert {len(top) for top in logprobs["top_logprobs"]} <= {1, 2}  # some of this vocabulary are spelled alike
+        for token, value, top in zip(
+            logprobs["tokens"], logprobs["token_logprobs"], logprobs["top_logprobs"], strict=True
+        ):
             assert max(top.values()) == value == top[token]
 
     with_client(tmp_path, ask)
@@ -105,9 +108,9 @@ def test_sampling_stops_and_log_probabilities(tmp_path: Path) -> None:
 
 def test_classify_gives_the_probabilities_of_predict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def ask(client: httpx2.AsyncClient) -> None:
-        told = (await client.post("/v1/classify", json={"model": "teams", "input": [TEXT, "good bad"]})).json()
+        body = (await client.post("/v1/classify", json={"model": "teams", "input": [TEXT, "good bad"]})).json()
         with predicting(cache(lambda **given: tiny.backbone("llama", **given)), monkeypatch) as predict:
-            for found, text in zip(told["data"], [TEXT, "good bad"], strict=True):
+            for found, text in zip(body["data"], [TEXT, "good bad"], strict=True):
                 alone = predict(tmp_path / "teams", text)
                 assert found["prediction"] == alone["prediction"]
                 assert found["probabilities"] == pytest.approx(alone["probabilities"], abs=1e-5)
@@ -131,10 +134,10 @@ def test_templates_of_several_columns_and_raw_texts(tmp_path: Path) -> None:
             return await client.post("/v1/completions", json={"model": "pair", "max_tokens": 6} | body)
 
         row = {"a": "good", "b": "bad"}
-        asked = [await text(prompt=form) for form in (row, json.dumps(row), [row])]
-        assert len({answer.json()["choices"][0]["text"] for answer in asked}) == 1
+        answers = [await text(prompt=form) for form in (row, json.dumps(row), [row])]
+        assert len({answer.json()["choices"][0]["text"] for answer in answers}) == 1
         raw = await text(prompt="good text bad team", raw=True)
-        assert raw.json()["choices"][0]["text"].strip() == asked[0].json()["choices"][0]["text"]
+        assert raw.json()["choices"][0]["text"].strip() == answers[0].json()["choices"][0]["text"]
         assert "give each text as JSON" in error(await text(prompt="good"), 400)
         assert "needs the column 'b'" in error(await text(prompt={"a": "good"}), 400)
         assert "an input is a text" in error(await text(prompt=row, raw=True), 400)
@@ -172,7 +175,7 @@ def test_templates_of_several_columns_and_raw_texts(tmp_path: Path) -> None:
         ({"stream_options": {"include_usage": True}}, "only for stream=true"),
     ],
 )
-def test_a_malformed_request_is_told_what_is_wrong(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+def test_a_malformed_request_gets_an_error_that_says_why(tmp_path: Path, change: dict[str, Any], message: str) -> None:
     async def ask(client: httpx2.AsyncClient) -> None:
         body = json.dumps({"model": "base", "prompt": TEXT} | change)
         answer = await client.post("/v1/completions", content=body, headers={"Content-Type": "application/json"})
@@ -229,9 +232,9 @@ def test_keys_for_use_and_keys_for_change(tmp_path: Path) -> None:
         assert (put.status_code, put.json()["version"], put.json()["card"]["choices"]) == (200, 1, TEAMS)
         for open_to_all in ("/healthz", "/readyz", "/metrics", "/docs", "/openapi.json"):
             assert (await client.get(open_to_all)).status_code == 200
-        told = (await client.get("/openapi.json")).text
-        assert "422" not in told
-        assert "HTTPBearer" in told
+        schema = (await client.get("/openapi.json")).text
+        assert "422" not in schema
+        assert "HTTPBearer" in schema
 
     with_client(tmp_path / "served", ask, keys=Keys.of(["user,other"], ["admin"]))
 
@@ -276,7 +279,7 @@ def test_prompts_are_put_listed_and_deleted(tmp_path: Path) -> None:
         assert (await client.delete("/v1/prompts/teams")).json() == {"name": "teams", "deleted": True}
         error(await client.delete("/v1/prompts/teams"), 404)
         error(await client.post("/v1/classify", json=body), 404)
-        assert "no safetensors file with" in error(await client.put("/v1/prompts/x", content=b"\x80\x04pickle"), 400)
+        assert "not a safetensors file with" in error(await client.put("/v1/prompts/x", content=b"\x80\x04pickle"), 400)
         assert "Send two parts" in error(await client.put("/v1/prompts/x", files={"card": b"{}"}), 400)
         assert "cannot be a prompt's name" in error(await client.put("/v1/prompts/.x", content=whole), 400)
         files = {
@@ -338,9 +341,9 @@ def test_a_full_queue_is_429_and_an_ending_server_503(tmp_path: Path) -> None:
         answer = await client.post("/v1/completions", json=body)
         assert "requests are waiting already" in error(answer, 429)
         assert int(answer.headers["Retry-After"]) >= 1
-        told = (await client.get("/metrics")).text
-        assert 'softprompt_requests_total{method="POST",route="/v1/completions",status="429"} 1.0' in told
-        assert "softprompt_queue_length 0.0" in told
+        metrics = (await client.get("/metrics")).text
+        assert 'softprompt_requests_total{method="POST",route="/v1/completions",status="429"} 1.0' in metrics
+        assert "softprompt_queue_length 0.0" in metrics
 
     with_client(tmp_path, ask, batching=Batching(rows=1, tokens=100, pass_tokens=64, queue=3))
 
@@ -353,6 +356,31 @@ def test_a_full_queue_is_429_and_an_ending_server_503(tmp_path: Path) -> None:
             error(await client.post("/v1/completions", json={"model": "base", "prompt": TEXT}), 503)
 
     asyncio.run(ended())
+
+
+def test_too_little_memory_is_503_and_the_next_request_is_answered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = tiny_app(tmp_path)
+    score, failed = app.state.engine.batch.score, []
+
+    def too_large(questions: Any, rankings: Any) -> Any:
+        if not failed:
+            failed.append(True)
+            raise torch.OutOfMemoryError("tried to allocate 80 GiB")
+        return score(questions, rankings)
+
+    monkeypatch.setattr(app.state.engine.batch, "score", too_large)
+
+    async def ask() -> None:
+        async with client_of(app) as client:
+            body = {"model": "teams", "input": TEXT}
+            answer = await client.post("/v1/classify", json=body)
+            assert "not enough memory" in error(answer, 503)
+            assert answer.json()["error"]["code"] == "out_of_memory"
+            assert (await client.post("/v1/classify", json=body)).status_code == 200
+
+    asyncio.run(ask())
 
 
 @asynccontextmanager
@@ -388,9 +416,9 @@ def test_clients_that_go_away_free_their_place(tmp_path: Path, monkeypatch: pyte
                 assert (await anext(events)).startswith("data: {")
             with pytest.raises(httpx2.ReadTimeout):
                 await client.post("/v1/completions", json=body | {"prompt": [TEXT] * 100}, timeout=0.3)
-            while "softprompt_running 0.0" not in (told := (await client.get("/metrics")).text):
+            while "softprompt_running 0.0" not in (metrics := (await client.get("/metrics")).text):
                 await asyncio.sleep(0.01)
-            assert "softprompt_queue_length 0.0" in told
+            assert "softprompt_queue_length 0.0" in metrics
             assert (await client.post("/v1/completions", json=body | {"max_tokens": 2})).status_code == 200
 
     asyncio.run(ask())
@@ -401,6 +429,6 @@ def test_the_command_refuses_before_it_loads(tmp_path: Path) -> None:
 
     nowhere = CliRunner().invoke(app, ["serve", "--backbone", "smollm2-135m", "--prompts", str(tmp_path / "none")])
     assert isinstance(nowhere.exception, BadInput)
-    assert "is no folder" in str(nowhere.exception)
+    assert "is not a folder" in str(nowhere.exception)
     key = ["serve", "--backbone", "smollm2-135m", "--prompts", str(tmp_path), "--api-key", "a b"]
     assert "holds blanks" in str(CliRunner().invoke(app, key).exception)

@@ -111,8 +111,8 @@ def bars(page: Page, place: int = 0) -> dict[str, str]:
     return {one.locator(".name").text_content(): one.locator(".share").text_content() for one in found.all()}
 
 
-def percent(told: Any) -> dict[str, str]:
-    return {name: f"{100 * share:.1f} %" for name, share in told["data"][0]["probabilities"].items()}
+def percent(body: Any) -> dict[str, str]:
+    return {name: f"{100 * share:.1f} %" for name, share in body["data"][0]["probabilities"].items()}
 
 
 def test_search_choose_and_see_the_probabilities(page: Page, address: str) -> None:
@@ -127,8 +127,8 @@ def test_search_choose_and_see_the_probabilities(page: Page, address: str) -> No
     expect(card).to_contain_text("red, blue, good")
     card.get_by_text("Nearest words").click()
     key = {"Authorization": f"Bearer {KEY}"}
-    told = page.request.get(f"{address}/v1/prompts/teams?words=3", headers=key).json()
-    expect(card.locator("ol li")).to_have_text([" · ".join(row) for row in told["nearest"]])
+    shown = page.request.get(f"{address}/v1/prompts/teams?words=3", headers=key).json()
+    expect(card.locator("ol li")).to_have_text([" · ".join(row) for row in shown["nearest"]])
     ask(page)
     assert bars(page) == percent(api(page, address, "classify", model="teams", input=TEXT))
     best = result(page).locator(".best")

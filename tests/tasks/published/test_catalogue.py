@@ -20,7 +20,8 @@ from softprompt.tasks.published.others import gsm8k
 from softprompt.tasks.published.sources import hub_call
 from softprompt.tasks.published.superglue import wsc
 from softprompt.tasks.registry import get_task, task_again
-from softprompt.training.arguments import read_task
+from softprompt.training.arguments import RunArguments
+from softprompt.training.request import read_task
 from tests.published import ROWS, folder_of, rte
 
 # Every task
@@ -202,12 +203,12 @@ def test_names() -> None:
 
 
 def test_words_of_the_command_line_reach_the_task(tmp_path: Path) -> None:
-    task = read_task(None, "glue/rte", template="paper", data_dir=rte(tmp_path), limit=7, split_seed=3)
+    task = read_task(RunArguments(template="paper", data_dir=rte(tmp_path), limit=7, split_seed=3), "glue/rte")
     assert task == get_task("glue/rte", data_dir=tmp_path, template="paper", limit=7, seed=3)
     with pytest.raises(BadInput, match="--word only go with --data"):
-        read_task(None, "glue/rte", words={"0": "a"}, data_dir=tmp_path)
+        read_task(RunArguments(words={"0": "a"}, data_dir=tmp_path), "glue/rte")
     with pytest.raises(BadInput, match="--data-dir, --limit only go with --data"):
-        read_task(None, "support", data_dir=tmp_path, limit=3)
+        read_task(RunArguments(data_dir=tmp_path, limit=3), "support")
 
 
 def test_the_list_names_every_task() -> None:
@@ -219,7 +220,7 @@ def test_the_list_names_every_task() -> None:
 
 
 def test_a_task_is_shown_with_its_balance(tmp_path: Path) -> None:
-    found = show_task("glue/rte", rte(tmp_path))
+    found = show_task("glue/rte", {"data_dir": rte(tmp_path)})
     assert found["rows"] == {"train": 36, "dev": 4, "test": 10}
     assert found["balance"]["test"] == {"yes": 5, "no": 5}
     assert json.loads(json.dumps(found)) == found

@@ -12,7 +12,8 @@ from softprompt.errors import BadData, BadInput
 from softprompt.tasks import SPLITS
 from softprompt.tasks.published.catalogue import find, load_split
 from softprompt.tasks.registry import get_task, task_again
-from tests.published import ROWS, Rows, folder_of, numbered, rte, sources, write_rows
+from tests.data_files import sources
+from tests.published import ROWS, Rows, folder_of, numbered, rte, write_rows
 
 # Splits
 

@@ -1,4 +1,4 @@
-"""Attention over a packed row: each example to itself and to its prompt, without a mask over the whole row.
+"""Attend over a packed row: each example to itself and to its prompt, without a mask over the whole row.
 
 Registered with transformers under `NAME`. Outside a packed forward it is transformers' own SDPA attention.
 The two softmaxes, over an example's own tokens and over its prompt's rows, are merged by their
@@ -6,10 +6,10 @@ log-sum-exp (as in FlashAttention, https://arxiv.org/abs/2205.14135, and Hydrage
 https://arxiv.org/abs/2402.05099); the backward pass computes the scores anew, so memory is linear in the tokens.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -17,10 +17,12 @@ from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
+from softprompt.backbones.ops.autograd import AutogradContext
 from softprompt.backbones.ops.packing import Group, MaskedRows, Own, Packing, Unpackable
 
 NAME = "softprompt"
-BLOCK = 128  # queries of a long example at a time: the keys after the block's last are never computed
+BLOCK = 128
+"""Queries of a long example at a time: the keys after the block's last are never computed."""
 
 _active: ContextVar[Packing | None] = ContextVar("packing", default=None)
 
@@ -35,8 +37,8 @@ def packed(packing: Packing) -> Iterator[None]:
         _active.reset(token)
 
 
-def _mask(*, mask_function: Callable[..., Tensor], **given: Any) -> Any:
-    """What layers get as their attention mask: in a packed forward, the packing under this layer type's mask."""
+def _mask(*, mask_function: Callable[..., Tensor], **given: object) -> object:
+    """Make the attention mask of a layer: in a packed forward, the packing under this layer type's mask."""
     packing = _active.get()
     if packing is None:
         return sdpa_mask(mask_function=mask_function, **given)
@@ -47,7 +49,7 @@ def _mask(*, mask_function: Callable[..., Tensor], **given: Any) -> Any:
 
 
 def _attention(
-    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any, **given: Any
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: object, **given: object
 ) -> tuple[Tensor, None]:
     if not isinstance(attention_mask, MaskedRows):
         if _active.get() is not None:
@@ -73,13 +75,30 @@ AttentionInterface.register(NAME, _attention)
 AttentionMaskInterface.register(NAME, _mask)
 
 
+class _AttendContext(AutogradContext, Protocol):
+    mask: MaskedRows
+    scale: float
+
+
 class _Attend(torch.autograd.Function):
-    """q (h, n, e), k and v (kv, n, e), prompts' keys and values (kv, l, e) -> (n, h, e); h is a multiple of kv."""
+    """Map q (h, n, e), k and v (kv, n, e), prompts' keys and values (kv, l, e) to (n, h, e); h is a multiple of kv."""
 
     @staticmethod
     def forward(
-        ctx: Any, q: Tensor, k: Tensor, v: Tensor, pk: Tensor, pv: Tensor, mask: MaskedRows, scale: float
+        ctx: _AttendContext, q: Tensor, k: Tensor, v: Tensor, pk: Tensor, pv: Tensor, mask: MaskedRows, scale: float
     ) -> Tensor:
+        """Attend.
+
+        Args:
+            ctx: Gets the inputs, the result and the log of the softmax's sum.
+            q: (h, n, e).
+            k: (kv, n, e).
+            v: (kv, n, e).
+            pk: (kv, l, e), keys of the prompts.
+            pv: (kv, l, e), values of the prompts.
+            mask: How the row is packed, and who sees whom.
+            scale: Factor of the scores.
+        """
         heads = (k.shape[0], q.shape[0] // k.shape[0])
         # A token's heads together, as the model made them
         q, k, v = (t.transpose(0, 1).contiguous() for t in (q, k, v))
@@ -101,7 +120,7 @@ class _Attend(torch.autograd.Function):
         return out.flatten(1, 2)
 
     @staticmethod
-    def backward(ctx: Any, *given: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: _AttendContext, *given: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, pk, pv, lse, out = ctx.saved_tensors  # lse: log of the softmax's sum, (n, kv, g)
         heads = lse.shape[1:]
         queries, gradient = _split(q * ctx.scale, heads), _split(given[0].contiguous(), heads)
@@ -216,6 +235,6 @@ def _by_token(made: Tensor, h: int) -> Tensor:
     return _split(made, (-1, h), 1).transpose(0, 1).flatten(1, 2)
 
 
-def _split(tokens: Tensor, sizes: tuple[int, int], dim: int = 1) -> Tensor:
-    """Dimension `dim` in two of `sizes`."""
+def _split(tokens: Tensor, sizes: Sequence[int], dim: int = 1) -> Tensor:
+    """Split dimension `dim` in two of `sizes`."""
     return tokens.reshape(*tokens.shape[:dim], *sizes, *tokens.shape[dim + 1 :])

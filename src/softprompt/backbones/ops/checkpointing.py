@@ -1,37 +1,44 @@
-"""Layers that are computed again in the backward pass, instead of keeping what they computed.
+"""Gradient checkpointing that works in eval mode: layers are computed again in the backward pass.
 
 transformers' own switch acts in `train()` mode alone, and there it drops, with no more than a warning, the cache
-that a prompt may stand in. A frozen network is in `eval()` mode, so here layers are computed again in that mode.
+that a prompt may stand in (5.23.0). A frozen network is in `eval()` mode, so here layers are computed again in that
+mode.
 """
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
-from typing import Any
+from typing import ParamSpec, TypeVar
 
 import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
+from transformers import Cache
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from softprompt.errors import BadInput
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
 
 def layers_of(model: nn.Module) -> Iterator[GradientCheckpointingLayer]:
+    """Yield the layers of a transformers model that may be computed again."""
     return (module for module in model.modules() if isinstance(module, GradientCheckpointingLayer))
 
 
-def again(forward: Callable[..., Any], wanted: Callable[[], bool] = lambda: True) -> Callable[..., Any]:
-    """`forward` of a layer, computed again in the backward pass where gradients are on and `wanted` says so.
+def again(forward: Callable[P, T], wanted: Callable[[], bool] = lambda: True) -> Callable[P, T]:
+    """Wrap `forward` of a layer: it is computed again in the backward pass, if gradients are on and `wanted()`.
 
-    It then writes no cache: the second time it would write twice. Raises BadInput for one that is to be read.
+    It then writes no cache: the second time it would write twice. A call raises BadInput for a cache that is to be
+    read.
     """
 
     @wraps(forward)
-    def run(*args: Any, **kwargs: Any) -> Any:
+    def run(*args: P.args, **kwargs: P.kwargs) -> T:
         if not (torch.is_grad_enabled() and wanted()):
             return forward(*args, **kwargs)
-        cache = kwargs.get("past_key_values")
+        cache: Cache | None = kwargs.get("past_key_values")
         if cache is not None and cache.get_seq_length() > 0:
             raise BadInput(
                 "past_key_values hold tokens, and a layer with gradient checkpointing would leave them out. Give the "
@@ -39,7 +46,8 @@ def again(forward: Callable[..., Any], wanted: Callable[[], bool] = lambda: True
             )
         if cache is not None:
             kwargs["past_key_values"] = None
-        return checkpoint(forward, *args, use_reentrant=False, **kwargs)
+        made: T = checkpoint(forward, *args, use_reentrant=False, **kwargs)  # type: ignore[arg-type]
+        return made
 
     return run
 

@@ -1,4 +1,4 @@
-"""The same mathematics in fewer passes over memory: what a frozen network's norms and activations cost otherwise.
+"""Compute a frozen network's norms and activations in fewer passes over memory, with the same mathematics.
 
 transformers writes an RMS norm and the tanh GELU as chains of elementwise operations; on a CPU they take a fifth of
 a T5's step. Each replacement is compared with the module it replaces, on that module's own weights, before it is made.
@@ -7,11 +7,12 @@ a T5's step. Each replacement is compared with the module it replaces, on that m
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers.activations import NewGELUActivation
+
+from softprompt.backbones.ops.autograd import AutogradContext
 
 
 def fuse(model: nn.Module) -> int:
@@ -19,11 +20,13 @@ def fuse(model: nn.Module) -> int:
     found = 0
     for module in model.modules():
         if isinstance(module, NewGELUActivation):
+            # transformers 5.23.0 writes out the polynomial and tanh, eight passes over memory.
             module.forward = partial(nn.functional.gelu, approximate="tanh")
             found += 1
         elif _is_rms_norm(module):
             for shift in (0.0, 1.0):  # Gemma's weights are kept less one
                 fast = partial(_normed, module, shift)
+                # transformers 5.23.0 writes an RMS norm out, and has no interface to replace it for frozen weights.
                 if _same(module, fast):
                     module.forward = fast
                     found += 1
@@ -33,7 +36,7 @@ def fuse(model: nn.Module) -> int:
 
 @contextmanager
 def unfused(model: nn.Module) -> Iterator[None]:
-    """Inside the block norms are computed as transformers writes them, which trains their weights too."""
+    """Run norms as transformers writes them inside the block, which trains their weights too."""
     fast = {module: module.forward for module in model.modules() if _is_fused(module)}
     for module in fast:
         del module.forward
@@ -50,7 +53,7 @@ def _is_fused(module: nn.Module) -> bool:
 
 
 def _is_rms_norm(module: nn.Module) -> bool:
-    """Whether a module looks like one: no children, one weight over the last dimension, an epsilon."""
+    """Tell whether a module looks like an RMS norm: by name, and with one weight over the last dimension alone."""
     name, weight = type(module).__name__, getattr(module, "weight", None)
     named = name.endswith(("RMSNorm", "T5LayerNorm"))
     return named and isinstance(weight, Tensor) and weight.ndim == 1 and len(list(module.parameters())) == 1
@@ -82,10 +85,10 @@ def _same(module: nn.Module, fast: partial[Tensor]) -> bool:
 
 
 class _RmsNorm(torch.autograd.Function):
-    """x (..., d) to w x / sqrt(mean(x^2) + epsilon), computed in float32; w is frozen (no gradient)."""
+    """Map x (..., d) to w x / sqrt(mean(x^2) + epsilon), computed in float32; w is frozen (no gradient)."""
 
     @staticmethod
-    def forward(ctx: Any, states: Tensor, weight: Tensor, epsilon: float) -> Tensor:
+    def forward(ctx: AutogradContext, states: Tensor, weight: Tensor, epsilon: float) -> Tensor:
         wide = states.float()
         shrink: Tensor = torch.linalg.vecdot(wide, wide).div_(wide.shape[-1]).add_(epsilon).rsqrt_().unsqueeze(-1)
         unit: Tensor = wide * shrink
@@ -93,7 +96,7 @@ class _RmsNorm(torch.autograd.Function):
         return (unit * weight).to(states.dtype)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: AutogradContext, *grads: Tensor) -> tuple[Tensor | None, ...]:
         unit, weight, shrink = ctx.saved_tensors
         slope, wide = grads[0] * weight, unit.float()
         along: Tensor = torch.linalg.vecdot(slope, wide).div_(wide.shape[-1]).unsqueeze(-1)

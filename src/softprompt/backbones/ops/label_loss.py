@@ -1,19 +1,21 @@
-"""The loss of label positions: the vocabulary is looked at in pieces, and only the gradient is kept."""
+"""Compute the loss of label positions in pieces of the vocabulary's logits, keeping only the gradient."""
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-PIECE = 1 << 24  # logits in memory at a time (64 MiB in float32)
+from softprompt.backbones.ops.autograd import AutogradContext
+
+PIECE = 1 << 24
+"""Logits in memory at a time (64 MiB in float32)."""
 
 
 def label_nll(
     head: Callable[[Tensor], Tensor], states: Float[Tensor, "m d"], labels: Int[Tensor, " m"], v: int
 ) -> Float[Tensor, " m"]:
-    """Negative log-likelihood in nats of each label under a frozen head (m, d) -> (m, v), in float32.
+    """Compute the negative log-likelihood, in nats and float32, of each label under a frozen head (m, d) -> (m, v).
 
     Logits never exist for more than a piece of the positions: each position's gradient with respect to its
     own state (d values instead of v) is taken at once and kept for the backward pass.
@@ -23,8 +25,21 @@ def label_nll(
 
 
 class _LabelNll(torch.autograd.Function):
+    """Map states (m, d) to losses (m,)."""
+
     @staticmethod
-    def forward(ctx: Any, states: Tensor, labels: Tensor, head: Callable[[Tensor], Tensor], piece: int) -> Tensor:
+    def forward(
+        ctx: AutogradContext, states: Tensor, labels: Tensor, head: Callable[[Tensor], Tensor], piece: int
+    ) -> Tensor:
+        """Compute losses and, where needed, their gradients at once.
+
+        Args:
+            ctx: Gets the gradients (m, d).
+            states: (m, d).
+            labels: (m,).
+            head: States (m, d) to logits (m, v).
+            piece: States that go through the head at a time.
+        """
         wanted = ctx.needs_input_grad[0]
         losses, slopes = [], []
         for at in range(0, len(states), piece):
@@ -42,6 +57,6 @@ class _LabelNll(torch.autograd.Function):
         return torch.cat(losses)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: AutogradContext, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (slopes,) = ctx.saved_tensors
         return slopes * grads[0].unsqueeze(1).to(slopes.dtype), None, None, None

@@ -1,4 +1,4 @@
-"""What is done to a backbone's layers as a whole: compute them again instead of keeping them, or compile them."""
+"""Checkpoint, shard or compile the layers of a frozen model."""
 
 import shutil
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from softprompt.errors import BadInput
 
 
 def checkpoint_layers(model: nn.Module) -> None:
-    """Keep each layer's input only and compute the layer again in the backward pass.
+    """Checkpoint gradients: keep each layer's input only and compute the layer again in the backward pass.
 
     Raises BadInput for a model without such layers.
     """
@@ -25,7 +25,7 @@ def checkpoint_layers(model: nn.Module) -> None:
 
 
 def are_checkpointed(model: nn.Module) -> bool:
-    """Whether `checkpoint_layers` was here."""
+    """Tell whether `checkpoint_layers` was called on a model."""
     return any("forward" in vars(layer) for layer in layers_of(model))
 
 
@@ -57,7 +57,7 @@ def compile_layers(model: nn.Module) -> None:
 
 
 def between_attentions(module: nn.Module) -> Iterator[nn.Module]:
-    """The largest parts of a layer that hold no attention."""
+    """Yield the largest parts of a layer that hold no attention."""
     for child in module.children():
         attends = ["Attention" in type(inner).__name__ for inner in child.modules()]  # the first is the child itself
         if any(attends[1:]):

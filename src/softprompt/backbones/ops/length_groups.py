@@ -1,14 +1,15 @@
-"""Cutting a sequence of lengths into runs that are padded together, at the least cost."""
+"""Cut a sequence of lengths into runs that are padded together, at the least cost."""
 
 from collections.abc import Callable, Iterator, Sequence
 
-MOST = 64  # longest run that is considered, so that the search stays linear in the number of lengths
+MOST = 64
+"""Longest run that is considered, so that the search stays linear in the number of lengths."""
 
 
 def group_lengths(
     lengths: Sequence[int], cost: Callable[[int, int], float], fits: Callable[[int, int], bool] = lambda g, s: True
 ) -> Iterator[tuple[int, int]]:
-    """Yield (begin, end) of neighbouring runs, chosen so that their summed cost is least.
+    """Yield (begin, end) of neighboring runs, chosen so that their summed cost is least.
 
     `cost(g, s)` is what a run of g lengths costs, padded to its longest s; it should hold a constant, or every
     length stays by itself. A run of more than one length that does not fit is never formed.

@@ -1,4 +1,4 @@
-"""Frozen linear layers in float32 on a CPU, by oneDNN: forward, and the gradient of their input.
+"""Compute frozen float32 linear layers on a CPU by oneDNN: forward, and the gradient of their input.
 
 PyTorch gives them to MKL, which leaves AVX-512 unused on processors that are not Intel's: on an AMD EPYC oneDNN takes
 half the time, both ways, for 16 to 2,048 rows. It is the operator that torch.compile's CPU backend uses. Weights stay
@@ -7,10 +7,12 @@ as they are; sums are taken in another order.
 
 import platform
 from functools import partial
-from typing import Any
+from typing import Protocol, TypeGuard
 
 import torch
 from torch import Tensor, nn
+
+from softprompt.backbones.ops.autograd import AutogradContext
 
 
 def quicken(model: nn.Module) -> int:
@@ -24,18 +26,18 @@ def quicken(model: nn.Module) -> int:
     if not found or not _same(found[0]):
         return 0
     for module in found:
-        module.forward = partial(_linear, module)
+        module.forward = partial(_linear, module)  # type: ignore[method-assign]
     return len(found)
 
 
-def _fits(module: nn.Module) -> bool:
+def _fits(module: nn.Module) -> TypeGuard[nn.Linear]:
     # A layer of a subclass, or sharded, may mean something else by its weight.
     if type(module) is not nn.Linear or type(module.weight) is not nn.Parameter or module.weight.requires_grad:
         return False
     return module.weight.dtype == torch.float32 and module.weight.device.type == "cpu"
 
 
-def _linear(module: Any, states: Tensor) -> Tensor:
+def _linear(module: nn.Linear, states: Tensor) -> Tensor:
     weight, bias = module.weight, module.bias
     trained = weight.requires_grad or (bias is not None and bias.requires_grad)
     plain = states.dtype == weight.dtype == torch.float32 and states.is_cpu and weight.is_cpu
@@ -48,26 +50,31 @@ def _linear(module: Any, states: Tensor) -> Tensor:
 
 
 def _product(states: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """(..., i), (o, i), (o,) -> (..., o)."""
+    """Multiply: (..., i), (o, i), (o,) -> (..., o)."""
+    # A private operator (torch 2.13.0); torch has no public way to choose oneDNN over MKL. `_same` checks it first.
     made: Tensor = torch.ops.mkldnn._linear_pointwise(states, weight, bias, "none", [], "")
     return made
 
 
+class _LinearContext(AutogradContext, Protocol):
+    weight: Tensor
+
+
 class _Linear(torch.autograd.Function):
-    """x (..., i) to x W' + b; W (o, i) and b are frozen (no gradient)."""
+    """Map x (..., i) to x W' + b; W (o, i) and b are frozen (no gradient)."""
 
     @staticmethod
-    def forward(ctx: Any, states: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def forward(ctx: _LinearContext, states: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.weight = weight  # nothing of the states is kept: the gradient does not ask for them
         return _product(states, weight, bias)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: _LinearContext, *grads: Tensor) -> tuple[Tensor | None, ...]:
         return _product(grads[0], ctx.weight.t()), None, None
 
 
-def _same(module: Any) -> bool:
-    """Whether the operator, which is not a public one, is there and does what it did."""
+def _same(module: nn.Linear) -> bool:
+    """Tell whether the private operator is there and computes what torch's own layer does."""
     probe = torch.linspace(-1, 1, 3 * module.in_features).reshape(3, -1)
     slope = torch.linspace(-1, 1, 3 * module.out_features).reshape(3, -1)
     try:

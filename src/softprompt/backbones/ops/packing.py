@@ -1,10 +1,10 @@
-"""Rows without padding: the examples of a batch behind one another in one row, each prompt once in front.
+"""Pack a batch into one row without padding: its examples one after another, each prompt once in front.
 
     [prompt 0][prompt 1] ... [example][example][example] ...
 
 Every token attends to its own segment; an example's tokens also attend to their prompt's rows. A prompt that
 does not look at the input has the same states for every example, so this is exact, not an approximation. What
-stands before the prompt in every example alike (BOS, where prompts are placed behind it) belongs to its segment.
+stands before the prompt in every example alike (BOS, where prompts are placed after it) belongs to its segment.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,7 +13,7 @@ from itertools import accumulate
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from softprompt.backbones.ops.length_groups import group_lengths
@@ -21,15 +21,16 @@ from softprompt.backbones.ops.length_groups import group_lengths
 Memory = dict[object, tuple[Tensor, Tensor]]
 """Keys and values (key heads, l, head size) of prompts, by the attention module they belong to."""
 
-GROUP_COST = 4000  # what one more group costs, in query-key pairs: measured with SmolLM2 on two cores
+GROUP_COST = 4000
+"""What one more group costs, in query-key pairs: measured with SmolLM2 on two cores."""
 
 
 class Unpackable(Exception):
-    """Why a backbone cannot read packed rows; never reaches the user as an error."""
+    """A backbone cannot read packed rows; caught by softprompt.backbones.packing_check, never shown as an error."""
 
 
 class Group(NamedTuple):
-    """g neighbouring segments of like length, padded to s tokens only where they attend to themselves."""
+    """g neighboring segments of like length, padded to s tokens only where they attend to themselves."""
 
     start: int
     """Column of the first token in the row."""
@@ -38,14 +39,14 @@ class Group(NamedTuple):
     """Column of each token, some column at padding; None when nothing is padded."""
     padding: Bool[Tensor, "g s"] | None
     real: Int[Tensor, " m"] | None
-    """The tokens that are no padding, as indices into g * s."""
+    """The tokens that are not padding, as indices into g * s; None when nothing is padded."""
 
     @property
     def size(self) -> int:
         return max(self.lengths)
 
-    def padded(self, row: Float[Tensor, "n *rest"]) -> Float[Tensor, "g s *rest"]:
-        """The tokens of this group out of a row's (n, ...)."""
+    def padded(self, row: Shaped[Tensor, "n *rest"]) -> Shaped[Tensor, "g s *rest"]:
+        """Cut the tokens of this group out of a row's (n, ...), padded."""
         if self.columns is not None:
             return row[self.columns]
         g, s = len(self.lengths), self.size
@@ -57,7 +58,7 @@ class Group(NamedTuple):
 
 
 class SharedRows(NamedTuple):
-    """Neighbouring examples of one prompt: columns `queries` attend to the prompts' rows `keys`."""
+    """Neighboring examples of one prompt: columns `queries` attend to the prompts' rows `keys`."""
 
     queries: slice
     keys: slice
@@ -95,7 +96,7 @@ class Packing:
     """Where a forward leaves the keys and values of the prompts in the row, if it is asked to."""
 
     def masked(self, allowed: Callable[[Tensor, Tensor], Tensor]) -> "MaskedRows":
-        """This packing under a mask: `allowed` says which (query position, key position) may attend."""
+        """Apply a mask: `allowed` says which (query position, key position) may attend. Raises Unpackable."""
         own = []
         for group in self.groups:
             position = group.padded(self.position)[:, :1] + torch.arange(group.size, device=self.position.device)
@@ -121,7 +122,7 @@ class MaskedRows:
     packing: Packing
     own: list[Own]
     """By group."""
-    shared: list[Float[Tensor, "m l"] | None]
+    shared: list[Float[Tensor, "_ _"] | None]  # of each group of shared rows (m, l)
 
 
 def pack(
@@ -133,9 +134,14 @@ def pack(
 ) -> Packing:
     """Lay out the left-padded rows of a batch without their padding.
 
-    Row i is `mask[i]`'s tokens: `lengths[i]` that it shares with all rows of prompt `prompts[i]` (0: it shares none),
-    the source, `labels[i]` target tokens. The last target token predicts nothing that is asked, so it is left out.
-    With a `memory`, what is shared is left out too: it holds its keys and values, in the order of `used`.
+    The last target token predicts nothing that is needed, so it is left out.
+
+    Args:
+        mask: (b, n), where row i has tokens.
+        prompts: (b,), the prompt of each row.
+        lengths: (b,), tokens at a row's start that it shares with all rows of its prompt; 0: none.
+        labels: (b,), target tokens at a row's end.
+        memory: Keys and values of what is shared, in the order of `used`; it is then left out of the row.
     """
     device, (b, n) = mask.device, mask.shape
     total: list[int] = mask.sum(1).tolist()
@@ -175,13 +181,13 @@ def pack(
 
 
 def pack_prompt(length: int, device: torch.device) -> Packing:
-    """A row of one prompt's rows alone; a forward leaves their keys and values in `recorded`."""
+    """Lay out one prompt's rows alone; a forward leaves their keys and values in `recorded`."""
     columns, nothing = torch.arange(length, device=device), torch.empty(0, dtype=torch.long, device=device)
     return Packing(columns, columns, [_group([length], 0, device)], [], length, nothing, nothing, recorded={})
 
 
 def used(prompts: Sequence[int], lengths: Sequence[int]) -> list[int]:
-    """The prompts that rows name and that have rows themselves, in the order in which they are packed."""
+    """List the prompts that rows name and that have rows themselves, in the order in which they are packed."""
     return sorted({p for p, length in zip(prompts, lengths, strict=True) if length})
 
 

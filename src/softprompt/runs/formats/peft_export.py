@@ -10,13 +10,13 @@ add anything to the embeddings of the source, so the other kinds are refused. No
 
 from pathlib import Path
 
+from softprompt.backbones.families import Family, get_family
 from softprompt.errors import BadInput
 from softprompt.runs.formats.registry import BackboneFacts
 from softprompt.runs.prompt import Prompt, PromptCard
 from softprompt.runtime.files import make_folder, write_json, write_tensors, write_text
 
 CONFIG, TENSORS = "adapter_config.json", "adapter_model.safetensors"
-TASK_TYPES = {"causal": "CAUSAL_LM", "seq2seq": "SEQ_2_SEQ_LM"}
 
 _WHY_NOT = {
     "prompt+position": "adds an offset to the embeddings of the source, by position",
@@ -27,7 +27,7 @@ _WHY_NOT = {
 
 def write_peft(prompt: Prompt, backbone: BackboneFacts, folder: Path) -> list[str]:
     """Write `prompt` to `folder`, for `PeftModel.from_pretrained`. Raises BadInput for what PEFT cannot hold."""
-    card, backbone_kind = prompt.card, backbone.kind
+    card, family = prompt.card, get_family(backbone.kind)
     if card.kind == "network":
         own = (
             "its folder already is an adapter of PEFT"
@@ -41,10 +41,11 @@ def write_peft(prompt: Prompt, backbone: BackboneFacts, folder: Path) -> list[st
             "alone are another prompt. Use it with softprompt (softprompt predict), or tune a method of kind 'prompt' "
             "(softprompt list methods) and export that."
         )
-    if backbone_kind == "masked":
+    if family.peft_task is None:
+        doing = "models that fill masks" if family.fills_gaps else "such models"
         raise BadInput(
-            f"{card.name} is for a masked backbone, and PEFT has no prompt tuning for models that fill masks. Use it "
-            "with softprompt (softprompt predict)."
+            f"{card.name} is for {family.title}, and PEFT has no prompt tuning for {doing}. Use it with softprompt "
+            "(softprompt predict)."
         )
     if card.placement != "front":
         raise BadInput(
@@ -59,12 +60,12 @@ def write_peft(prompt: Prompt, backbone: BackboneFacts, folder: Path) -> list[st
         missing_ok=True
     )  # an overwritten folder has an old one, which must never be beside the new tensors
     write_tensors(folder / TENSORS, {"prompt_embeddings": prompt.folded.prompt}, {"format": "pt"})
-    write_text(folder / "README.md", _readme(card, backbone_kind))
-    write_json(folder / CONFIG, _config(card, backbone_kind))
+    write_text(folder / "README.md", _readme(card, family))
+    write_json(folder / CONFIG, _config(card, family))
     return []
 
 
-def _config(card: PromptCard, backbone_kind: str) -> dict[str, object]:
+def _config(card: PromptCard, family: Family) -> dict[str, object]:
     """Return adapter_config.json. PEFT warns about keys that it does not know, so there are none."""
     return {
         "base_model_name_or_path": card.backbone,
@@ -74,17 +75,14 @@ def _config(card: PromptCard, backbone_kind: str) -> dict[str, object]:
         "num_virtual_tokens": card.length,
         "peft_type": "PROMPT_TUNING",
         "prompt_tuning_init": "RANDOM",
-        "task_type": TASK_TYPES[backbone_kind],
+        "task_type": family.peft_task,
         "token_dim": card.fingerprint.d,
     }
 
 
-def _readme(card: PromptCard, backbone_kind: str) -> str:
+def _readme(card: PromptCard, family: Family) -> str:
     template = card.template.replace("`", "'")
-    auto, batches = {
-        "causal": ("AutoModelForCausalLM", _CAUSAL_BATCHES),
-        "seq2seq": ("AutoModelForSeq2SeqLM", _SEQ2SEQ_BATCHES),
-    }[backbone_kind]
+    auto, batches = family.class_name, _CAUSAL_BATCHES if family.decoder_only else _SEQ2SEQ_BATCHES
     return f"""---
 library_name: peft
 base_model: {card.backbone}

@@ -25,8 +25,8 @@ import torch
 from torch import Tensor
 
 from softprompt.errors import BadArtefact, BadInput
-from softprompt.methods.offsets import PositionLowRank
-from softprompt.methods.prompts import Free
+from softprompt.methods.offsets.position_low_rank import PositionLowRank
+from softprompt.methods.prompts.free import Free
 from softprompt.methods.soft_prompt import SoftPrompt
 from softprompt.runs.formats.peft_adapter import Adapter
 

@@ -20,6 +20,7 @@ from torch import nn
 from transformers import PretrainedConfig
 
 from softprompt.backbones.bundled import EMBEDDED
+from softprompt.backbones.families import get_family
 from softprompt.backbones.load import resolve
 from softprompt.errors import BadInput
 from softprompt.runs.formats.registry import BackboneFacts
@@ -92,7 +93,7 @@ def _check(card: PromptCard, backbone: BackboneFacts) -> VllmFacts:
         raise BadInput(
             f"{card.name} ({card.method}) is a baseline, not a prompt: it has no embeddings to send. {ours}."
         )
-    if backbone.kind != "causal":
+    if not get_family(backbone.kind).decoder_only:
         raise BadInput(
             f"{backbone.name} is not a decoder-only model ({backbone.kind}). vLLM {READ} takes prompt embeds "
             f"only for those, and does not serve T5. {ours}."

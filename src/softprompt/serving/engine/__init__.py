@@ -1,1 +1,1 @@
-"""Batches, caches and sampling: no HTTP."""
+"""The engine: batches, caches and sampling. It knows no HTTP."""

@@ -1,4 +1,4 @@
-"""Decoder-only backbones: a batch that sequences join and leave, over slots of keys and values.
+"""Run a batch that sequences join and leave on a decoder-only backbone, over slots of keys and values.
 
 A sequence's slot is [its head][the rest of its source][what was generated]. Its head is its prompt, with the BOS token
 where that stands before it: what does not look at the input has the same keys and values for every source, so they are
@@ -11,7 +11,7 @@ from itertools import accumulate
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from softprompt.backbones import Causal
 from softprompt.backbones.ops.length_groups import group_lengths
@@ -19,17 +19,15 @@ from softprompt.methods.embedding import Layout
 from softprompt.runtime.logging import quiet_loading
 from softprompt.serving.engine.kv_slots import NAME, Slots
 from softprompt.serving.engine.prefix_cache import PromptCache
-from softprompt.serving.engine.sequence import Question, Ranking, bank_of, read_picks, summed
-
-PASS_COST = {True: 32, False: 512}  # tokens that one more pass of padded rows costs: on a CPU, on an accelerator
+from softprompt.serving.engine.sequence import Question, Ranking, bank_of, read_picks, sum_picks
 
 
 class _Row(NamedTuple):
-    """A question, as far as it still goes through the network."""
+    """The part of a question that still goes through the network."""
 
     question: Question
     tail: Sequence[int] = ()
-    """Target tokens behind the source."""
+    """Target tokens after the source."""
     front: Tensor | None = None
     """Keys and values of the question's head (layers, 2, key heads, columns, head size), where it is known."""
 
@@ -40,61 +38,62 @@ class _Row(NamedTuple):
 
     @property
     def tokens(self) -> int:
+        """Columns that the network still fills."""
         return self.question.length + len(self.question.source) + len(self.tail) - self.start
 
     @property
-    def shows(self) -> bool:
-        """Whether its embeddings depend on its prompt: of others the table says all."""
+    def uses_prompt(self) -> bool:
+        """Whether its embeddings depend on its prompt; those of other rows are the table's alone."""
         prompt = self.question.prompt
         return prompt is not None and (prompt.offset is not None or (self.front is None and prompt.length > 0))
 
 
 class CausalBatch:
-    """Sequences in slots 0, 1, ... of a decoder-only backbone."""
+    """Run sequences in slots 0, 1, ... of a decoder-only backbone."""
 
     def __init__(self, backbone: Causal, cache: PromptCache) -> None:
         self.backbone, self.cache = backbone, cache
         self.slots, self._scratch = Slots(_layers(backbone)), Slots(_layers(backbone), lasting=False)
         self._lengths: list[int] = []  # of each sequence, its prompt included
-        with quiet_loading():
+        with quiet_loading():  # transformers notes every change of the attention
             backbone.model.set_attn_implementation(NAME)  # type: ignore[operator]
 
     def __len__(self) -> int:
         return len(self._lengths)
 
     def tokens(self, question: Question, new: int) -> int:
-        """Columns that a sequence takes in the end."""
+        """Count the columns that a sequence takes in the end."""
         return question.length + len(question.source) + new
 
     def room(self, question: Question) -> int | None:
-        """Most tokens that can follow a source; None: no limit."""
+        """Return the most tokens that can follow a source; None: no limit."""
         return None if self.backbone.context is None else self.backbone.context - self.tokens(question, 0)
 
     def join(self, questions: Sequence[Question]) -> Tensor:
-        """Let sequences join behind those there are; returns the logits (g, v) of their first tokens, in float32.
+        """Add sequences after those there are; return the logits (g, v) of their first tokens, in float32.
 
-        Neighbours of like length are read together: least is padded where they are sorted.
+        Neighbors of similar length are read together: padding is least where they are sorted.
         """
         rows = [_Row(question, (), front) for question, front in zip(questions, self._fronts(questions), strict=True)]
         lasts = []
-        for begin, end in self._cut(rows):
+        for begin, end in self._groups(rows):
             states = self._run(self.slots, len(self) + begin, rows[begin:end])
             ends = accumulate(row.tokens for row in rows[begin:end])
             lasts.append(states[[at - 1 for at in ends]])
         self._lengths += [row.start + row.tokens for row in rows]
-        return self.backbone._head(torch.cat(lasts)).float()
+        return self.backbone.logits(torch.cat(lasts)).float()
 
     def step(self, tokens: Sequence[int]) -> Tensor:
-        """Give each sequence its next token; returns the logits (b, v) of the ones after, in float32."""
+        """Give each sequence its next token; return the logits (b, v) of the ones after, in float32."""
         device = self.backbone.device
         embeds = self.backbone.embedding.table(torch.tensor(tokens, device=device).unsqueeze(1))
         columns = torch.tensor(self._lengths, device=device).unsqueeze(1)
         states = self._call(self.slots, slice(0, len(self)), embeds, columns, columns, max(self._lengths) + 1)
         self._lengths = [length + 1 for length in self._lengths]
-        return self.backbone._head(states[:, 0]).float()
+        return self.backbone.logits(states[:, 0]).float()
 
     def leave(self, index: int) -> None:
-        """Let sequence `index` go; the last one takes its place."""
+        """Remove sequence `index`; the last one takes its place."""
         last = len(self) - 1
         if index != last:
             self.slots.move(last, index)
@@ -104,32 +103,33 @@ class CausalBatch:
             self.slots.clear()
 
     def clear(self) -> None:
+        """Remove all sequences and give their memory back."""
         self._lengths = []
         self.slots.clear()
         self._scratch.clear()
 
     def score(self, questions: Sequence[Question], rankings: Sequence[Ranking]) -> list[list[float]]:
-        """Log-probability of each choice of each question, in nats."""
+        """Compute the log-probability of each choice of each question, in nats."""
         fronts = self._fronts(questions)
         rows, owners = [], []
-        for i, (question, front, asked) in enumerate(zip(questions, fronts, rankings, strict=True)):
-            for j, target in enumerate(asked.targets):
+        for i, (question, front, ranking) in enumerate(zip(questions, fronts, rankings, strict=True)):
+            for j, target in enumerate(ranking.targets):
                 rows.append(_Row(question, target[:-1], front))
                 owners.append((i, j))
         places = {owner: at for at, owner in enumerate(owners)}
         states = self._sorted_runs(rows)
         begins = list(accumulate((len(row.tail) + 1 for row in rows), initial=0))
-        scores = torch.log_softmax(self.backbone._head(states).float(), -1)
+        scores = torch.log_softmax(self.backbone.logits(states).float(), -1)
         picks = [
             (begins[places[i, pick.row]] + pick.column, pick.id) for i, one in enumerate(rankings) for pick in one.picks
         ]
-        return summed(rankings, read_picks(scores, [at for at, _ in picks], [token for _, token in picks]))
+        return sum_picks(rankings, read_picks(scores, [at for at, _ in picks], [token for _, token in picks]))
 
     def _sorted_runs(self, rows: Sequence[_Row]) -> Tensor:
-        """States (m, d) that predict: of each row, in order, those at its source's end and its tail."""
+        """Compute the states (m, d) that predict: for each row, in order, those at its source's end and its tail."""
         order = sorted(range(len(rows)), key=lambda i: rows[i].tokens)
         found: dict[int, Tensor] = {}
-        for begin, end in self._cut([rows[i] for i in order]):
+        for begin, end in self._groups([rows[i] for i in order]):
             group = [rows[i] for i in order[begin:end]]
             states = self._run(self._scratch, 0, group)
             ends = list(accumulate(row.tokens for row in group))
@@ -137,13 +137,13 @@ class CausalBatch:
                 found[i] = states[stop - len(row.tail) - 1 : stop]
         return torch.cat([found[i] for i in range(len(rows))])
 
-    def _cut(self, rows: Sequence[_Row]) -> Iterator[tuple[int, int]]:
-        """Runs of neighbours (begin, end) that go through the network together."""
-        each = PASS_COST[self.backbone.device.type == "cpu"]
-        return group_lengths([row.tokens for row in rows], lambda g, s: g * s + each)
+    def _groups(self, rows: Sequence[_Row]) -> Iterator[tuple[int, int]]:
+        """Find the runs of neighbors (begin, end) that go through the network together."""
+        pass_cost = 32 if self.backbone.device.type == "cpu" else 512  # tokens that one more pass costs
+        return group_lengths([row.tokens for row in rows], lambda g, s: g * s + pass_cost)
 
     def _run(self, slots: Slots, first: int, rows: Sequence[_Row]) -> Tensor:
-        """Read rows into slots from `first` on; returns the states of all their tokens (sum of tokens, d)."""
+        """Read rows into slots from `first` on; return the states of all their tokens (sum of tokens, d)."""
         device, t = self.backbone.device, max(row.tokens for row in rows)
         width = max(row.start for row in rows) + t
         slots.reserve(first + len(rows), width)
@@ -153,7 +153,7 @@ class CausalBatch:
         starts = torch.tensor([row.start for row in rows]).unsqueeze(1)
         sizes = torch.tensor([row.tokens for row in rows]).unsqueeze(1)
         own = torch.arange(t).expand(len(rows), -1)
-        # Padding stands behind a row's tokens, in columns that its own next tokens overwrite before they are seen;
+        # Padding stands after a row's tokens, in columns that its own next tokens overwrite before they are seen;
         # its positions are those of real tokens, as a table of positions may end there.
         columns, positions = starts + own, starts + torch.minimum(own, sizes - 1)
         states = self._call(
@@ -163,26 +163,27 @@ class CausalBatch:
         return states[(own < sizes).to(device)]
 
     def _embed(self, rows: Sequence[_Row], t: int) -> Tensor:
-        """What the network reads of rows (g, t, d)."""
+        """Embed rows (g, t, d)."""
         backbone, device = self.backbone, self.backbone.device
-        bank, _ = bank_of([row.question for row in rows if row.shows])
-        index = {prompt: i for i, prompt in enumerate(bank)}
-        named = [index[row.question.prompt] if row.shows and row.question.prompt else -1 for row in rows]
+        bank, _ = bank_of([row.question for row in rows if row.uses_prompt])
+        index = {soft_prompt: i for i, soft_prompt in enumerate(bank)}
+        named = [index[row.question.prompt] if row.uses_prompt and row.question.prompt else -1 for row in rows]
         ids, ranks = [], []
-        for row, shown in zip(rows, named, strict=True):
-            soft = bank.soft_ids(shown, backbone.v) if shown >= 0 else [backbone.pad] * row.question.length
+        for row, prompt in zip(rows, named, strict=True):
+            soft = bank.soft_ids(prompt, backbone.v) if prompt >= 0 else [backbone.pad] * row.question.length
             ids.append(row.question.ids(soft, row.tail)[row.start :])
             ranks.append(row.question.ranks(row.tail)[row.start :])
-        layout = Layout(torch.tensor(named, device=device), backbone._fill(ranks, -1, left=False))
+        layout = Layout(torch.tensor(named, device=device), backbone.pad_rows(ranks, -1, left=False))
         with backbone.using(bank), backbone.embedding.laid_out(layout):
-            embeds: Tensor = backbone.embedding(backbone._fill(ids, backbone.pad, left=False))
+            embeds: Tensor = backbone.embedding(backbone.pad_rows(ids, backbone.pad, left=False))
         return embeds
 
     def _call(
         self, slots: Slots, rows: slice, embeds: Tensor, columns: Tensor, positions: Tensor, width: int
     ) -> Tensor:
-        """The network's last states (g, t, d) over embeddings (g, t, d), with what the rows' slots hold before them."""
-        base: Any = self.backbone.model.base_model
+        """Compute the last states (g, t, d) of embeddings (g, t, d) that follow what the rows' slots hold."""
+        base = self.backbone.model.base_model
+        assert isinstance(base, nn.Module)
         with slots.reading(rows, columns, width):
             states: Tensor = base(
                 inputs_embeds=embeds, position_ids=positions, past_key_values=slots.cache, use_cache=True
@@ -190,18 +191,18 @@ class CausalBatch:
         return states
 
     def _fronts(self, questions: Sequence[Question]) -> list[Tensor | None]:
-        """Keys and values of each question's head; those not remembered yet are computed, all of them together."""
+        """Get keys and values of each question's head; those that are not cached are computed, all of them together."""
         heads = [question.head() for question in questions]
         found: dict[Hashable, Tensor] = {}
         missing: dict[Hashable, Question] = {}
         for head in heads:
             if head is None or head.key in found or head.key in missing:
                 continue
-            held = self.cache.get(head.key)
-            if held is None:
+            cached = self.cache.get(head.key)
+            if cached is None:
                 missing[head.key] = head
             else:
-                found[head.key] = held
+                found[head.key] = cached
         if missing:
             self._run(self._scratch, 0, [_Row(head) for head in missing.values()])
             for slot, (key, head) in enumerate(missing.items()):
@@ -211,5 +212,5 @@ class CausalBatch:
 
 
 def _layers(backbone: Causal) -> int:
-    config: Any = backbone.model.config
+    config: Any = backbone.model.config  # of transformers, which is not typed
     return int(config.get_text_config().num_hidden_layers)

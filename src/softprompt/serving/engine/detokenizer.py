@@ -1,21 +1,34 @@
-"""Token by token into text: pieces that, put together, are the text of all tokens at once.
+"""Turn tokens into text as they come: pieces that, put together, are the text of all tokens at once.
 
 A token may be part of a character, and its text may depend on the token before it (a blank, a mark that is drawn
-closer). So a piece is what the tokens since the last settled one say more than without the new ones, and nothing is
+closer). So a piece is what the tokens since the last settled one say more than without the new ones, and no text is
 given out that could still become part of a stop string or, where the ends are stripped, of the blank end.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Protocol
 
 UNFINISHED = "\ufffd"  # what a tokenizer makes of the first bytes of a character
 MOST_UNFINISHED = 8  # tokens after which it is taken for what it is
 
 
-class TextStream:
-    """The text of one sequence. `strip`: without blanks at its ends, as `softprompt predict` gives answers."""
+class Decoder(Protocol):
+    """What is used of a tokenizer."""
 
-    def __init__(self, tokenizer: Any, stops: Sequence[str] = (), *, strip: bool = True) -> None:
+    def decode(self, token_ids: list[int], skip_special_tokens: bool = False) -> str:
+        """Turn ids into text."""
+
+
+class TextStream:
+    """Decode one sequence piece by piece.
+
+    Args:
+        tokenizer: Its own, or one that no other thread uses meanwhile.
+        stops: Strings before which the text ends.
+        strip: Without blanks at its ends, as `softprompt predict` gives answers.
+    """
+
+    def __init__(self, tokenizer: Decoder, stops: Sequence[str] = (), *, strip: bool = True) -> None:
         self.tokenizer, self.stops, self.strip = tokenizer, [stop for stop in stops if stop], strip
         self.ids: list[int] = []
         self.stopped = False
@@ -25,30 +38,29 @@ class TextStream:
         self._given = 0  # characters of it that were given out, or stripped from the front
 
     def add(self, token: int) -> str:
-        """Take a token; returns the piece of text that is certain now, often ""."""
+        """Take a token; return the piece of text that is certain now, often ""."""
         self.ids.append(token)
-        before = self._decoded(self.ids[self._settled : self._read])
-        after = self._decoded(self.ids[self._settled :])
+        before = self._decode(self.ids[self._settled : self._read])
+        after = self._decode(self.ids[self._settled :])
         pending = len(self.ids) - self._read
         if after.endswith(UNFINISHED) and pending < MOST_UNFINISHED:
             return ""
         self._text += after[len(before) :]
-        # The next piece is read behind these tokens, if they have a text of their own to be read behind.
-        if self._decoded(self.ids[self._read :]).strip():
+        # The next piece is decoded after these tokens, if they have a text of their own that it can follow.
+        if self._decode(self.ids[self._read :]).strip():
             self._settled = self._read
         self._read = len(self.ids)
         return self._give(ended=False)
 
     def end(self) -> str:
-        """No more tokens come; returns the rest of the text."""
+        """Return the rest of the text: no more tokens come."""
         if self._read < len(self.ids):
-            before = self._decoded(self.ids[self._settled : self._read])
-            self._text += self._decoded(self.ids[self._settled :])[len(before) :]
+            before = self._decode(self.ids[self._settled : self._read])
+            self._text += self._decode(self.ids[self._settled :])[len(before) :]
         return self._give(ended=True)
 
-    def _decoded(self, ids: Sequence[int]) -> str:
-        text: str = self.tokenizer.decode(list(ids), skip_special_tokens=True)
-        return text
+    def _decode(self, ids: Sequence[int]) -> str:
+        return self.tokenizer.decode(list(ids), skip_special_tokens=True)
 
     def _give(self, *, ended: bool) -> str:
         if self.stopped:
@@ -58,7 +70,7 @@ class TextStream:
         if found:
             self.stopped = ended = True
             self._text = self._text[: min(found)]
-        end = len(self._text) if ended else len(self._text) - self._held()
+        end = len(self._text) if ended else len(self._text) - self._possible_stop()
         if self.strip:
             if not self._text[: self._given].strip():
                 self._given = len(self._text) - len(self._text.lstrip())
@@ -67,8 +79,8 @@ class TextStream:
         self._given = max(self._given, end)
         return piece
 
-    def _held(self) -> int:
-        """Characters at the end that may begin a stop string."""
+    def _possible_stop(self) -> int:
+        """Count the characters at the end that may begin a stop string."""
         most = max((len(stop) - 1 for stop in self.stops), default=0)
         for size in range(min(most, len(self._text)), 0, -1):
             if any(stop.startswith(self._text[-size:]) for stop in self.stops):

@@ -1,16 +1,15 @@
-"""Keys and values of many sequences in one block of memory, a slot each: they come, grow and go one by one.
+"""Keep keys and values of many sequences in one block of memory, a slot each: they come, grow and go one by one.
 
     data (layers, 2, slots, key heads, columns, head size)         2: keys, values
 
-Token p of a sequence stands in column p of its slot, whoever is beside it, so nothing is moved when a sequence joins
-or grows, and what stands behind a token's own column is never seen. transformers' own caches are grown by copying all
+Token p of a sequence stands in column p of its slot, whatever is beside it, so nothing is moved when a sequence joins
+or grows, and what stands after a token's own column is never seen. transformers' own caches are grown by copying all
 of them for each token, and know one length for all rows.
 """
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,24 +19,29 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
 NAME = "softprompt-slots"
-"""Under which transformers knows an attention that reads slots; outside `Slots.reading` it is SDPA attention."""
-LEAST = 32  # columns of the first block
+"""Name of the attention that reads slots, in transformers' registry; outside `Slots.reading` it is SDPA attention."""
+LEAST = 32
+"""Columns of the first block."""
 
 _active: ContextVar["Slots | None"] = ContextVar("slots", default=None)
 
 
 class Slots:
-    """Slots for a transformers model; `cache` is what the model is given as its past keys and values."""
+    """Slots for a transformers model; `cache` is what the model takes as its past keys and values.
+
+    Args:
+        layers: Layers of the decoder.
+        lasting: Whether the content of the slots is kept when the block grows.
+    """
 
     def __init__(self, layers: int, *, lasting: bool = True) -> None:
         self.lasting = lasting
-        """Whether what stands in the slots outlives a larger block; False: a block as large as the last need."""
         self.data: Tensor | None = None
         self.cache = Cache(layers=[_Layer(self, i) for i in range(layers)])
         self._rows = slice(0, 0)
         self._columns = torch.empty(0, 0, dtype=torch.long)  # (g, t)
         self._width = 0
-        self._wanted = (0, 0)
+        self._wanted = (0, 0)  # slots and columns of the next block
 
     @property
     def bytes(self) -> int:
@@ -45,9 +49,9 @@ class Slots:
 
     @contextmanager
     def reading(self, rows: slice, columns: Tensor, width: int) -> Iterator[None]:
-        """Inside, a call of the model reads and writes `rows`; its token (i, j) stands in column `columns[i, j]`.
+        """Let calls of the model read and write `rows` inside the block.
 
-        `width` is one past the largest of the columns (g, t).
+        Token (i, j) of a call stands in column `columns[i, j]`; `width` is one past the largest of the columns (g, t).
         """
         self._rows, self._columns, self._width = rows, columns, width
         self.reserve(rows.stop, self._width)
@@ -59,16 +63,16 @@ class Slots:
 
     @contextmanager
     def showing(self, rows: slice, width: int) -> Iterator[None]:
-        """Inside, a call of the model reads the first `width` columns of `rows` and writes nothing."""
+        """Let calls of the model read the first `width` columns of `rows` inside the block, and write nothing."""
         assert self.data is not None
-        for layer, held in zip(self.cache.layers, self.data, strict=True):
-            layer.keys, layer.values = held[0, rows, :, :width], held[1, rows, :, :width]
+        for layer, data in zip(self.cache.layers, self.data, strict=True):
+            layer.keys, layer.values = data[0, rows, :, :width], data[1, rows, :, :width]
         yield
         for layer in self.cache.layers:
             layer.keys = layer.values = None
 
     def reserve(self, slots: int, columns: int) -> None:
-        """Have at least so many slots and columns; what stands there stays, if it is to last."""
+        """Provide at least so many slots and columns; what stands there stays, if it is to last."""
         old = self.data
         had = (0, 0) if old is None else (old.shape[2], old.shape[4])
         if slots <= had[0] and columns <= had[1]:
@@ -80,14 +84,22 @@ class Slots:
         if self.lasting:
             self.data[:, :, : had[0], :, : had[1]] = old
 
-    def put(self, slot: int, held: Tensor) -> None:
-        """Write `held` (layers, 2, key heads, l, head size) at the front of a slot."""
+    def put(self, slot: int, tensor: Tensor) -> None:
+        """Write `tensor` (layers, 2, key heads, l, head size) at the front of a slot."""
         if self.data is None:
-            self.data = self._block(held.shape[2], held.shape[4], held)
-        self.data[:, :, slot, :, : held.shape[3]] = held
+            self.data = self._block(tensor.shape[2], tensor.shape[4], tensor)
+        self.data[:, :, slot, :, : tensor.shape[3]] = tensor
 
     def fill(self, layer: int, first: int, column: int, key: Tensor, value: Tensor) -> None:
-        """Write keys and values (g, key heads, t, head size) of one layer into slots from `first` on, at `column`."""
+        """Write keys and values of one layer into slots.
+
+        Args:
+            layer: Index of the layer.
+            first: First of the g slots.
+            column: First of the t columns.
+            key: (g, key heads, t, head size).
+            value: (g, key heads, t, head size).
+        """
         if self.data is None:
             self.data = self._block(key.shape[1], key.shape[3], key)
         rows, columns = slice(first, first + len(key)), slice(column, column + key.shape[2])
@@ -95,11 +107,12 @@ class Slots:
         self.data[layer, 1, rows, :, columns] = value
 
     def take(self, slot: int, columns: int) -> Tensor:
-        """A copy of a slot's first columns (layers, 2, key heads, columns, head size)."""
+        """Copy a slot's first columns (layers, 2, key heads, columns, head size)."""
         assert self.data is not None
         return self.data[:, :, slot, :, :columns].clone()
 
     def move(self, source: int, target: int) -> None:
+        """Copy one slot over another."""
         assert self.data is not None
         self.data[:, :, target] = self.data[:, :, source]
 
@@ -120,7 +133,7 @@ class Slots:
         return like.new_zeros(len(self.cache.layers), 2, slots, heads, rounded, size)
 
     def write(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Store keys and values (g, key heads, t, head size) of the call under way; return all that its rows hold."""
+        """Store keys and values (g, key heads, t, head size) of the current call; return all that its rows hold."""
         if self.data is None:
             self.data = self._block(key.shape[1], key.shape[3], key)
         own = self.data[layer, :, self._rows]  # (2, g, key heads, columns, head size)
@@ -130,7 +143,7 @@ class Slots:
         return own[0, :, :, : self._width], own[1, :, :, : self._width]
 
     def mask(self, allowed: Callable[..., Tensor]) -> Tensor:
-        """Which columns each token of the call sees (g, 1, t, columns); `allowed` is the layer type's own rule."""
+        """Find which columns each token of the call sees (g, 1, t, columns); `allowed` is the layer type's own rule."""
         nothing = self._columns.new_zeros(())
         keys = torch.arange(self._width, device=self._columns.device)
         seen: Tensor = allowed(nothing, nothing, self._columns.unsqueeze(-1), keys)  # (g, t, columns)
@@ -138,6 +151,7 @@ class Slots:
 
     @property
     def width(self) -> int:
+        """Columns that the call reads."""
         return self._width
 
     @property
@@ -147,7 +161,7 @@ class Slots:
 
 
 class _Layer(CacheLayerMixin):  # type: ignore[misc]
-    """One layer of the slots, as transformers asks for it."""
+    """One layer of the slots, in the form of transformers' cache (the methods that its 5.23.0 calls)."""
 
     def __init__(self, slots: Slots, index: int) -> None:
         super().__init__()
@@ -156,7 +170,7 @@ class _Layer(CacheLayerMixin):  # type: ignore[misc]
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         pass
 
-    def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+    def update(self, key_states: Tensor, value_states: Tensor, *_: object, **__: object) -> tuple[Tensor, Tensor]:
         return self.slots.write(self.index, key_states, value_states)
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
@@ -169,14 +183,17 @@ class _Layer(CacheLayerMixin):  # type: ignore[misc]
         return -1
 
 
-def _mask(*, mask_function: Callable[..., Tensor], **given: Any) -> Any:
+def _mask(*, mask_function: Callable[..., Tensor], **arguments: object) -> Tensor | None:
+    """Make the attention mask of a call; transformers names the arguments, of which only `mask_function` is read."""
     slots = _active.get()
     if slots is None:
-        return sdpa_mask(mask_function=mask_function, **given)
-    if given.get("use_vmap"):
+        mask: Tensor | None = sdpa_mask(mask_function=mask_function, **arguments)
+        return mask
+    if arguments.get("use_vmap"):
         raise ValueError("its attention mask is made from rows, not from positions")
     return slots.mask(mask_function)
 
 
+# Without their own name the slots would get transformers' mask (5.23.0), which knows one length for all rows.
 AttentionInterface.register(NAME, sdpa_attention_forward)
 AttentionMaskInterface.register(NAME, _mask)

@@ -1,4 +1,4 @@
-"""Keys and values of prompts, by name and version; the least recently used give way when memory is full."""
+"""Keys and values of prompts, by name and version; the least recently used are dropped when memory is full."""
 
 from collections import OrderedDict
 from collections.abc import Hashable
@@ -7,40 +7,41 @@ from torch import Tensor
 
 
 class PromptCache:
-    """At most `most` bytes of tensors. One thread uses it."""
+    """Keep at most `most` bytes of tensors. One thread uses it."""
 
     def __init__(self, most: int) -> None:
         self.most, self.bytes, self.hits, self.misses = most, 0, 0, 0
-        self._held: OrderedDict[Hashable, Tensor] = OrderedDict()
+        self._tensors: OrderedDict[Hashable, Tensor] = OrderedDict()
 
     def __len__(self) -> int:
-        return len(self._held)
+        return len(self._tensors)
 
     def get(self, key: Hashable) -> Tensor | None:
-        found = self._held.get(key)
+        """Look up a tensor, and count a hit or a miss."""
+        found = self._tensors.get(key)
         if found is None:
             self.misses += 1
             return None
         self.hits += 1
-        self._held.move_to_end(key)
+        self._tensors.move_to_end(key)
         return found
 
-    def put(self, key: Hashable, held: Tensor) -> None:
-        """Keep `held`, unless it alone is more than fits."""
-        size = _bytes(held)
+    def put(self, key: Hashable, tensor: Tensor) -> None:
+        """Keep `tensor`, unless it alone is more than fits."""
+        size = _bytes(tensor)
         if size > self.most:
             return
-        if key in self._held:
-            self.bytes -= _bytes(self._held.pop(key))
+        if key in self._tensors:
+            self.bytes -= _bytes(self._tensors.pop(key))
         while self.bytes + size > self.most:
-            _, oldest = self._held.popitem(last=False)
+            _, oldest = self._tensors.popitem(last=False)
             self.bytes -= _bytes(oldest)
-        self._held[key] = held
+        self._tensors[key] = tensor
         self.bytes += size
 
     def clear(self) -> None:
         """Forget all, and the counts too."""
-        self._held.clear()
+        self._tensors.clear()
         self.bytes = self.hits = self.misses = 0
 
 

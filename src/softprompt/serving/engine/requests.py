@@ -1,74 +1,82 @@
-"""What the engine is asked to do, and how an answer gets from its thread to the event loop of whoever asked."""
+"""Requests to the engine, and how their results get from its thread to the event loop that waits for them."""
 
 import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Generic, Literal, NamedTuple, TypeVar
 
 from softprompt.serving.engine.sampler import SampledToken, Sampling
 from softprompt.serving.engine.sequence import Question, Ranking
 
+T = TypeVar("T")
+Finish = Literal["stop", "length"]
+"""Why a generation ended: end of sequence or a stop string; or as many tokens as it may have."""
+
 
 class Piece(NamedTuple):
-    """What came of a generation since the last piece."""
+    """What was generated since the last piece."""
 
     text: str
-    chosen: tuple[SampledToken, ...] = ()
-    """The tokens, where their log-probabilities were asked for; their text may come with a later piece."""
-    finish: str | None = None
-    """In the last piece: "stop" (end of sequence, or a stop string) or "length"."""
+    sampled: tuple[SampledToken, ...] = ()
+    """The tokens, where their log-probabilities were requested; their text may come with a later piece."""
+    finish: Finish | None = None
+    """In the last piece alone."""
     tokens: int = 0
     """Tokens that were generated so far."""
 
 
 @dataclass(eq=False)
-class Request:
-    """Something to do, and the box its answers go to. Made inside a running event loop."""
+class Request(Generic[T]):
+    """Work for the engine, and the queue that its results of type T go to. Made inside a running event loop."""
 
     question: Question
     born: float = field(default_factory=time.monotonic, init=False)
     cancelled: bool = field(default=False, init=False)
-    """Set by whoever does not want the answer any more."""
+    """Set by whoever no longer wants the results."""
     _loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop, init=False)
-    _box: "asyncio.Queue[Any]" = field(default_factory=asyncio.Queue, init=False)
+    _results: "asyncio.Queue[T | Exception]" = field(default_factory=asyncio.Queue, init=False)
 
     @property
     def size(self) -> int:
         """Tokens that go through the network at once."""
         return self.question.length + len(self.question.source)
 
-    def deliver(self, item: Any) -> None:
-        """Put an answer, or the exception that came instead, into the box; from any thread."""
+    def deliver(self, result: T | Exception) -> None:
+        """Hand over a result, or the exception that replaces it; from any thread."""
         if not self.cancelled and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._box.put_nowait, item)
+            self._loop.call_soon_threadsafe(self._results.put_nowait, result)
 
-    async def take(self) -> Any:
-        """The next answer. Raises what came instead."""
-        item = await self._box.get()
-        if isinstance(item, Exception):
-            raise item
-        return item
+    async def take(self) -> T:
+        """Wait for the next result. Raises the exception that replaces it."""
+        result = await self._results.get()
+        if isinstance(result, Exception):
+            raise result
+        return result
 
 
 @dataclass(eq=False)
-class Rank(Request):
-    """Score choices; the answer is a list of log-probabilities, in nats."""
+class Rank(Request[list[float]]):
+    """Score choices; the result is a list of log-probabilities, in nats."""
 
     ranking: Ranking
 
     @property
     def size(self) -> int:
+        """Tokens that go through the network at once."""
         source = self.question.length + len(self.question.source)
         return sum(source + len(target) for target in self.ranking.targets)
 
 
 @dataclass(eq=False)
-class Generate(Request):
-    """Continue a source; the answers are `Piece`s, the last of which has a `finish`."""
+class Generate(Request[Piece]):
+    """Continue a source; the results are `Piece`s, the last of which has a `finish`."""
 
     max_tokens: int = 20
     sampling: Sampling = field(default_factory=Sampling)
     stops: Sequence[str] = ()
     strip: bool = True
     """Without blanks at the ends of the text, as `softprompt predict` gives it."""
+
+
+AnyRequest = Rank | Generate

@@ -1,9 +1,10 @@
-"""The next token of a sequence: the likeliest, or one drawn by the sequence's own generator.
+"""Choose the next token of a sequence: the likeliest, or one drawn by the sequence's own generator.
 
 Nucleus sampling: Holtzman et al. 2020, https://arxiv.org/abs/1904.09751. A sequence draws on the CPU and one uniform
 number a token, so what it draws depends on its seed and its own probabilities alone.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -19,10 +20,12 @@ class Sampling:
     top_p: float = 1.0
     seed: int | None = None
     logprobs: int | None = None
-    """How many likeliest tokens to report beside each chosen one; None: nothing is reported."""
+    """How many likeliest tokens to report beside each sampled one; None: nothing is reported."""
 
 
 class SampledToken(NamedTuple):
+    """A token, and what is reported of it."""
+
     token: int
     logprob: float | None = None
     """In nats, under the model's own distribution (temperature 1, all tokens)."""
@@ -31,7 +34,7 @@ class SampledToken(NamedTuple):
 
 @dataclass
 class Sampler:
-    """Chooses the tokens of one sequence."""
+    """Sample the tokens of one sequence."""
 
     sampling: Sampling
     generator: torch.Generator = field(default_factory=torch.Generator)
@@ -44,11 +47,11 @@ class Sampler:
 
     @property
     def plain(self) -> bool:
-        """Whether the likeliest token's id is all that is asked for."""
+        """Whether the likeliest token's id is all that is needed."""
         return self.sampling.temperature == 0 and self.sampling.logprobs is None
 
     def __call__(self, logits: Tensor) -> SampledToken:
-        """Choose among logits (v,), float32 on the CPU."""
+        """Sample from logits (v,), float32 on the CPU."""
         token = int(logits.argmax()) if self.sampling.temperature == 0 else self._draw(logits)
         if self.sampling.logprobs is None:
             return SampledToken(token)
@@ -66,12 +69,12 @@ class Sampler:
         return int(order[min(int((reached[:kept] <= drawn).sum()), len(reached) - 1)])
 
 
-def choose(logits: Tensor, choosers: list[Sampler]) -> list[SampledToken]:
-    """The next token of each sequence, from logits (b, v)."""
+def sample(logits: Tensor, samplers: Sequence[Sampler]) -> list[SampledToken]:
+    """Sample the next token of each sequence from logits (b, v)."""
     likeliest = logits.argmax(-1).tolist()
-    rows = [i for i, chooser in enumerate(choosers) if not chooser.plain]
-    found = [SampledToken(token) for token in likeliest]
+    rows = [i for i, sampler in enumerate(samplers) if not sampler.plain]
+    sampled = [SampledToken(token) for token in likeliest]
     if rows:
         for i, row in zip(rows, logits[rows].float().cpu(), strict=True):
-            found[i] = choosers[i](row)
-    return found
+            sampled[i] = samplers[i](row)
+    return sampled

@@ -1,4 +1,4 @@
-"""Encoder-decoder backbones: a batch that sequences join and leave.
+"""Run a batch that sequences join and leave on an encoder-decoder backbone.
 
 The encoder runs once for those that join together. Their first step gives the keys and values over the encoder's
 states, which stay as they are, a slot a sequence. The decoder's own keys and values stand in columns that all
@@ -17,41 +17,41 @@ from transformers import DynamicCache, EncoderDecoderCache
 from softprompt.backbones import Seq2Seq
 from softprompt.backbones.batch import Batch
 from softprompt.serving.engine.kv_slots import Slots
-from softprompt.serving.engine.sequence import Question, Ranking, lay, read_picks, summed
+from softprompt.serving.engine.sequence import Question, Ranking, lay, read_picks, sum_picks
 
 
 class Seq2SeqBatch:
-    """Sequences of an encoder-decoder whose positions are relative."""
+    """Run sequences of an encoder-decoder whose positions are relative."""
 
     def __init__(self, backbone: Seq2Seq) -> None:
         self.backbone = backbone
-        config: Any = backbone.model.config
+        config: Any = backbone.model.config  # of transformers, which is not typed
         layers = getattr(config, "num_decoder_layers", None) or config.decoder_layers
         self.own, self.cross = Slots(layers), Slots(layers)
         self._column = 0  # the next one to be written
-        self._born: list[int] = []  # of each sequence, its first column
-        self._sources: list[int] = []  # of each sequence, its encoder states
+        self._begins: list[int] = []  # each sequence's first column
+        self._sources: list[int] = []  # each sequence's number of encoder states
 
     def __len__(self) -> int:
-        return len(self._born)
+        return len(self._begins)
 
     def tokens(self, question: Question, new: int) -> int:
-        """Columns that a sequence takes in the end."""
+        """Count the columns that a sequence takes in the end."""
         return question.length + len(question.source) + new
 
     def room(self, question: Question) -> int | None:
-        """Most tokens that can follow a source; None: no limit."""
+        """Return the most tokens that can follow a source; None: no limit."""
         return None  # a distance may be any
 
     def join(self, questions: Sequence[Question]) -> Tensor:
-        """Let sequences join behind those there are; returns the logits (g, v) of their first tokens, in float32."""
+        """Add sequences after those there are; return the logits (g, v) of their first tokens, in float32."""
         first, lengths = len(self), [question.length + len(question.source) for question in questions]
         bank, batch = lay(self.backbone, questions)
         with self.backbone.using(bank):
-            states = self.backbone._encoded(batch)
+            states = self.backbone.encoder_states(batch)
         cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
         start: int = self.backbone.model.config.decoder_start_token_id  # type: ignore
-        made: Any = self.backbone.model(
+        output = self.backbone.model(
             encoder_outputs=(states,), attention_mask=batch.mask.long(), past_key_values=cache, use_cache=True,
             decoder_input_ids=torch.full((len(questions), 1), start, device=self.backbone.device),
         )  # fmt: skip
@@ -59,64 +59,66 @@ class Seq2SeqBatch:
         _store(self.cross, cache.cross_attention_cache, first, 0, max(lengths))
         _store(self.own, cache.self_attention_cache, first, at, 1)
         self._column = at + 1
-        self._born += [at] * len(questions)
+        self._begins += [at] * len(questions)
         self._sources += lengths
-        logits: Tensor = made.logits[:, -1].float()
+        logits: Tensor = output.logits[:, -1].float()
         return logits
 
     def step(self, tokens: Sequence[int]) -> Tensor:
-        """Give each sequence its next token; returns the logits (b, v) of the ones after, in float32."""
+        """Give each sequence its next token; return the logits (b, v) of the ones after, in float32."""
         device, b, at = self.backbone.device, len(self), self._column
         columns = torch.full((b, 1), at, device=device)
-        seen = torch.arange(at + 1) >= torch.tensor(self._born).unsqueeze(1)  # (b, columns)
+        seen = torch.arange(at + 1) >= torch.tensor(self._begins).unsqueeze(1)  # (b, columns)
         n = max(self._sources)
         sources = torch.arange(n) < torch.tensor(self._sources).unsqueeze(1)  # (b, n)
         cache = EncoderDecoderCache(self.own.cache, self.cross.cache)
         cache.is_updated = dict.fromkeys(range(len(self.own.cache.layers)), True)
-        # Where keys and values are there already, only the shape of the encoder's states is looked at.
+        # Without `is_updated` the decoder would compute the keys and values over the encoder's states again; with it,
+        # transformers (read in 5.23.0) looks at the shape of those states only.
         states = torch.zeros((), dtype=self.backbone.dtype, device=device).expand(b, n, self.backbone.d)
         with self.own.reading(slice(0, b), columns, at + 1), self.cross.showing(slice(0, b), n):
-            made: Any = self.backbone.model(
+            output = self.backbone.model(
                 encoder_outputs=(states,), attention_mask=sources.to(device).long(), past_key_values=cache,
                 use_cache=True, decoder_input_ids=torch.tensor(tokens, device=device).unsqueeze(1),
                 decoder_attention_mask=seen.to(device).long(),
             )  # fmt: skip
         self._column += 1
-        logits: Tensor = made.logits[:, -1].float()
+        logits: Tensor = output.logits[:, -1].float()
         return logits
 
     def leave(self, index: int) -> None:
-        """Let sequence `index` go; the last one takes its place."""
+        """Remove sequence `index`; the last one takes its place."""
         last = len(self) - 1
         if index != last:
             self.own.move(last, index)
             self.cross.move(last, index)
-            self._born[index], self._sources[index] = self._born[last], self._sources[last]
-        self._born.pop()
+            self._begins[index], self._sources[index] = self._begins[last], self._sources[last]
+        self._begins.pop()
         self._sources.pop()
-        if not self._born:
+        if not self._begins:
             self.clear()
-        elif (unused := min(self._born)) > self._column // 2:  # columns that nobody left here has written
+        elif (unused := min(self._begins)) > self._column // 2:  # columns that none of the sequences left has written
             self.own.shift(unused)
-            self._born = [born - unused for born in self._born]
+            self._begins = [begin - unused for begin in self._begins]
             self._column -= unused
 
     def clear(self) -> None:
-        self._column, self._born, self._sources = 0, [], []
+        """Remove all sequences and give their memory back."""
+        self._column, self._begins, self._sources = 0, [], []
         self.own.clear()
         self.cross.clear()
 
     def score(self, questions: Sequence[Question], rankings: Sequence[Ranking]) -> list[list[float]]:
-        """Log-probability of each choice of each question, in nats. The encoder runs once a question."""
+        """Compute the log-probability of each choice of each question, in nats. The encoder runs once a question."""
         backbone = self.backbone
         bank, batch = lay(backbone, questions)
         with backbone.using(bank):
-            states = backbone._encoded(batch)
+            states = backbone.encoder_states(batch)
         owners = torch.tensor([i for i, one in enumerate(rankings) for _ in one.targets], device=backbone.device)
         targets = [target for one in rankings for target in one.targets]
-        labels = backbone._fill(targets, backbone.pad, left=False)
+        labels = backbone.pad_rows(targets, backbone.pad, left=False)
         rows = Batch(batch.ids[owners], batch.mask[owners], batch.layout, labels, (), ())
-        scores = backbone._decoded(states[owners], rows)  # (rows, t, v)
+        scores = backbone.target_scores(states[owners], rows)  # (rows, t, v)
         begins = accumulate((len(one.targets) for one in rankings), initial=0)
         t = labels.shape[1]
         picks = [
@@ -125,16 +127,16 @@ class Seq2SeqBatch:
             for pick in one.picks
         ]
         flat = scores.flatten(0, 1)
-        return summed(rankings, read_picks(flat, [at for at, _ in picks], [token for _, token in picks]))
+        return sum_picks(rankings, read_picks(flat, [at for at, _ in picks], [token for _, token in picks]))
 
 
 class Seq2SeqCohorts:
-    """The same for a decoder with absolute positions (BART): those that joined together go on by themselves."""
+    """Run sequences of a decoder with absolute positions (BART): those that joined together share a batch."""
 
     def __init__(self, backbone: Seq2Seq) -> None:
         self.backbone = backbone
         self._cohorts: list[Seq2SeqBatch] = []
-        self._places: list[tuple[Seq2SeqBatch, int]] = []  # of each sequence
+        self._places: list[tuple[Seq2SeqBatch, int]] = []  # each sequence's cohort, and its index there
 
     def __len__(self) -> int:
         return len(self._places)
@@ -155,9 +157,9 @@ class Seq2SeqCohorts:
     def step(self, tokens: Sequence[int]) -> Tensor:
         logits: dict[int, Tensor] = {}
         for cohort in self._cohorts:
-            mine = [(place[1], i) for i, place in enumerate(self._places) if place[0] is cohort]
-            made = cohort.step([tokens[i] for _, i in sorted(mine)])
-            logits |= {i: made[row] for row, i in mine}
+            members = [(place[1], i) for i, place in enumerate(self._places) if place[0] is cohort]
+            own = cohort.step([tokens[i] for _, i in sorted(members)])
+            logits |= {i: own[row] for row, i in members}
         return torch.stack([logits[i] for i in range(len(self))])
 
     def leave(self, index: int) -> None:
@@ -176,8 +178,8 @@ class Seq2SeqCohorts:
         return Seq2SeqBatch(self.backbone).score(questions, rankings)
 
 
-def _store(slots: Slots, made: DynamicCache, first: int, column: int, columns: int) -> None:
-    """Copy what a call of its own computed into slots from `first` on, at `column`."""
-    slots.reserve(first + len(made.layers[0].keys), column + columns)
-    for layer, held in enumerate(made.layers):
-        slots.fill(layer, first, column, held.keys, held.values)
+def _store(slots: Slots, cache: DynamicCache, first: int, column: int, columns: int) -> None:
+    """Copy the keys and values of a separate call into slots from `first` on, at `column`."""
+    slots.reserve(first + len(cache.layers[0].keys), column + columns)
+    for i, layer in enumerate(cache.layers):
+        slots.fill(i, first, column, layer.keys, layer.values)

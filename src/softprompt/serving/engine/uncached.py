@@ -1,5 +1,8 @@
-"""For backbones whose keys and values cannot be kept in slots (ALiBi, a recurrence, capped scores): every step reads
-each sequence anew. Slow, and right for any backbone."""
+"""Run a batch without a cache: every step reads each sequence anew.
+
+For backbones whose keys and values cannot be kept in slots (ALiBi, a recurrence, capped scores). Slow, and right for
+any backbone.
+"""
 
 from collections.abc import Sequence
 
@@ -7,11 +10,11 @@ import torch
 from torch import Tensor
 
 from softprompt.backbones import Backbone
-from softprompt.serving.engine.sequence import Question, Ranking, lay, read_picks, summed
+from softprompt.serving.engine.sequence import Question, Ranking, lay, read_picks, sum_picks
 
 
-class RecomputedBatch:
-    """Sequences of any backbone that continues texts."""
+class UncachedBatch:
+    """Run sequences of any backbone that continues texts."""
 
     def __init__(self, backbone: Backbone) -> None:
         self.backbone = backbone
@@ -24,7 +27,7 @@ class RecomputedBatch:
         return question.length + len(question.source) + new
 
     def room(self, question: Question) -> int | None:
-        used = self.tokens(question, 0) if self.backbone.kind == "causal" else 1
+        used = self.tokens(question, 0) if self.backbone.family.decoder_only else 1
         return None if self.backbone.context is None else self.backbone.context - used
 
     def join(self, questions: Sequence[Question]) -> Tensor:
@@ -34,8 +37,8 @@ class RecomputedBatch:
         return logits
 
     def step(self, tokens: Sequence[int]) -> Tensor:
-        for (_, made), token in zip(self._rows, tokens, strict=True):
-            made.append(token)
+        for (_, generated), token in zip(self._rows, tokens, strict=True):
+            generated.append(token)
         return self._next(self._rows)
 
     def leave(self, index: int) -> None:
@@ -53,18 +56,20 @@ class RecomputedBatch:
             scores = torch.cat(own[at : at + len(one.targets)])
             begins = [sum(map(len, one.targets[:row])) for row in range(len(one.targets))]
             places = [begins[pick.row] + pick.column for pick in one.picks]
-            found += summed([one], read_picks(scores, places, [pick.id for pick in one.picks]))
+            found += sum_picks([one], read_picks(scores, places, [pick.id for pick in one.picks]))
             at += len(one.targets)
         return found
 
     def _next(self, rows: Sequence[tuple[Question, list[int]]]) -> Tensor:
-        return torch.stack([own[-1] for own in self._scores([(q, [*made, self.backbone.pad]) for q, made in rows])])
+        # The last target token stands for the one that is wanted: which it is does not matter.
+        padded = [(question, [*generated, self.backbone.pad]) for question, generated in rows]
+        return torch.stack([own[-1] for own in self._scores(padded)])
 
     def _scores(self, rows: Sequence[tuple[Question, Sequence[int]]]) -> list[Tensor]:
-        """Of each row's target, log-probabilities (its tokens, v) of the tokens that could stand there."""
+        """Compute, for each row, log-probabilities (target tokens, v) of all tokens that could stand in its target."""
         backbone, sizes = self.backbone, [len(target) for _, target in rows]
         bank, batch = lay(backbone, [question for question, _ in rows], [target for _, target in rows])
         with backbone.using(bank):
-            scores = backbone._log_probabilities(batch)  # (b, t, v)
+            scores = backbone.log_probabilities(batch)  # (b, t, v)
         left = backbone.labels_on_right()
         return [own[-size:] if left else own[:size] for own, size in zip(scores, sizes, strict=True)]

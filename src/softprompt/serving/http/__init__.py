@@ -1,1 +1,1 @@
-"""Routes, schemas and errors: no tensors."""
+"""HTTP: routes, schemas and errors. It knows no tensors."""

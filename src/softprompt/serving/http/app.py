@@ -1,19 +1,17 @@
-"""The server's routes: thin, over the engine and the bank. OpenAI's where it has them; docs at /docs."""
+"""The server's routes: thin, over the engine and the prompt store. OpenAI's where it has them; docs at /docs."""
 
 import asyncio
-import json
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 from typing import Annotated, Any, TypeVar
 
-from fastapi import Depends, FastAPI, Query, Request
+from fastapi import Depends, FastAPI, Query
+from fastapi import Request as HTTPRequest
 from fastapi.security import HTTPBearer
 from prometheus_client import CONTENT_TYPE_LATEST
-from safetensors import SafetensorError
-from safetensors.torch import load
 from starlette.datastructures import UploadFile
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
@@ -22,15 +20,15 @@ from softprompt.runs.prompt import PromptCard
 from softprompt.serving.engine.engine import Closing, Engine
 from softprompt.serving.http.auth import Keys
 from softprompt.serving.http.errors import DOCUMENTED, handle_errors, problem
-from softprompt.serving.http.metrics import Metrics, Timed
+from softprompt.serving.http.metrics import Metrics, Timing
 from softprompt.serving.http.middleware import Guard, may_change
-from softprompt.serving.http.page import page_route
+from softprompt.serving.http.page import add_page
 from softprompt.serving.http.responses import (
     ClientGone,
     Writer,
-    classified,
-    completion_jobs,
-    rank_jobs,
+    classify_inputs,
+    completion_requests,
+    rank_requests,
     while_connected,
 )
 from softprompt.serving.http.schema import (
@@ -47,12 +45,12 @@ from softprompt.serving.http.schema import (
 )
 from softprompt.serving.limits import Limits
 from softprompt.serving.preprocess import Preprocessor
-from softprompt.serving.prompt_store import PromptStore, StoreEntry
-from softprompt.serving.store_folder import BASE, check_name
+from softprompt.serving.prompt_store import PromptStore, card_in_metadata
+from softprompt.serving.store_folder import BASE, StoreEntry, check_name
 
 T = TypeVar("T")
 DEFAULT_TOKENS = 20
-"""Of an answer, when none are asked for: as `softprompt predict`."""
+"""Most tokens of an answer when a request does not say: as `softprompt predict`."""
 PROMPT_CONTENT = {
     "multipart/form-data": {
         "schema": {
@@ -72,28 +70,30 @@ PROMPT_CONTENT = {
         }
     },
 }
+STREAMED = {"content": {"text/event-stream": {"schema": {"type": "string"}}}}
 
 
 class Server:
     """What the routes share."""
 
-    def __init__(self, engine: Engine, bank: PromptStore, limits: Limits, grace: float) -> None:
-        self.engine, self.bank, self.limits, self.grace = engine, bank, limits, grace
-        self.asker = Preprocessor(engine, bank, limits)
+    def __init__(self, engine: Engine, store: PromptStore, limits: Limits, grace: float) -> None:
+        self.engine, self.store, self.limits, self.grace = engine, store, limits, grace
+        self.preprocessor = Preprocessor(engine, store, limits)
         self.began = int(time.time())
         self._reader = ThreadPoolExecutor(1, "softprompt-reader")  # one: tokenizers are not made for several
-        self._keeper = ThreadPoolExecutor(1, "softprompt-keeper")  # stores prompts, so that no question waits for it
+        self._keeper = ThreadPoolExecutor(1, "softprompt-keeper")  # stores prompts, so that no request waits for it
 
-    async def read(self, work: Callable[[], T]) -> T:
-        """Tokenise and look up, in the one thread that does."""
-        return await _in(self._reader, work)
+    async def preprocess(self, work: Callable[[], T]) -> T:
+        """Run `work` in the one thread that tokenizes."""
+        return await _run_in(self._reader, work)
 
-    async def keep(self, work: Callable[[], T]) -> T:
-        """List and store prompts."""
-        return await _in(self._keeper, work)
+    async def use_store(self, work: Callable[[], T]) -> T:
+        """Run `work` in the thread that lists and stores prompts."""
+        return await _run_in(self._keeper, work)
 
     @asynccontextmanager
-    async def running(self, app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(self, app: FastAPI) -> AsyncIterator[None]:
+        """Start the engine and, at the end, let it finish what it has begun."""
         self.engine.start()
         try:
             yield
@@ -103,7 +103,7 @@ class Server:
             self._keeper.shutdown()
 
 
-async def _in(threads: ThreadPoolExecutor, work: Callable[[], T]) -> T:
+async def _run_in(threads: ThreadPoolExecutor, work: Callable[[], T]) -> T:
     try:
         doing = asyncio.get_running_loop().run_in_executor(threads, work)
     except RuntimeError:  # the threads have ended
@@ -112,77 +112,88 @@ async def _in(threads: ThreadPoolExecutor, work: Callable[[], T]) -> T:
 
 
 def make_app(
-    engine: Engine, bank: PromptStore, *, keys: Keys | None = None, limits: Limits | None = None,
+    engine: Engine, store: PromptStore, *, keys: Keys | None = None, limits: Limits | None = None,
     metrics: Metrics | None = None, grace: float = 30.0,
 ) -> FastAPI:  # fmt: skip
-    """The application. It starts the engine when it starts and ends it, with what it has begun, when it ends."""
+    """Make the application, which starts the engine when it starts and ends it when it ends.
+
+    Args:
+        engine: It must not have been started.
+        store: The prompts, of the engine's backbone.
+        keys: None: anybody may send requests, and nobody may change prompts.
+        limits: Bounds of each request.
+        metrics: What the engine watches already; None: only the routes are counted.
+        grace: Seconds to finish what runs when it ends.
+    """
     limits, keys, metrics = limits or Limits(), keys or Keys(), metrics or Metrics()
-    server = Server(engine, bank, limits, grace)
+    server = Server(engine, store, limits, grace)
     app = FastAPI(
         title="softprompt",
         version=version("softprompt"),
         summary="Named soft prompts on one frozen language model.",
-        lifespan=server.running,
+        lifespan=server.lifespan,
         responses=DOCUMENTED,
         dependencies=[Depends(HTTPBearer(auto_error=False, description="The key given to softprompt serve."))],
     )
     app.state.engine = engine
     handle_errors(app)
-    metrics.read(engine, bank)
-    _asking_routes(app, server)
-    _prompt_routes(app, server)
-    _health_routes(app, server, metrics)
-    page_route(app)
+    metrics.register(engine, store)
+    _add_inference_routes(app, server)
+    _add_model_routes(app, server)
+    _add_prompt_routes(app, server)
+    _add_change_routes(app, server)
+    _add_health_routes(app, server, metrics)
+    add_page(app)
     app.add_middleware(Guard, keys=keys, limits=limits)
-    app.add_middleware(Timed, metrics=metrics)
-    _document(app)
+    app.add_middleware(Timing, metrics=metrics)
+    _correct_openapi(app)
     return app
 
 
-def _asking_routes(app: FastAPI, server: Server) -> None:
-    streamed = {"content": {"text/event-stream": {"schema": {"type": "string"}}}}
-
-    @app.post("/v1/completions", response_model=Completion, responses={200: streamed}, tags=["ask"])
-    async def completions(body: CompletionBody, request: Request) -> Any:
+def _add_inference_routes(app: FastAPI, server: Server) -> None:
+    @app.post("/v1/completions", response_model=Completion, responses={200: STREAMED}, tags=["ask"])
+    async def completions(body: CompletionBody, request: HTTPRequest) -> Completion | Response:
         """Continue texts, each with the prompt that `model` names; with `stream`, as server-sent events."""
-        body.refuse_unsupported()
-        asked = await server.read(
-            lambda: server.asker.to_generate(
+        body.refuse_unsupported_fields()
+        inputs = await server.preprocess(
+            lambda: server.preprocessor.prepare_generation(
                 body.model, body.prompt, raw=body.raw, max_tokens=body.max_tokens, default=DEFAULT_TOKENS
             )
         )
-        jobs = completion_jobs(body, asked)
-        server.engine.submit(*jobs)
-        writer = Writer(server.engine, body, asked, jobs)
+        requests = completion_requests(body, inputs)
+        server.engine.submit(*requests)
+        writer = Writer(server.engine, body, inputs, requests)
         if body.stream:
-            return StreamingResponse(writer.streamed(), media_type="text/event-stream")
+            return StreamingResponse(writer.stream(), media_type="text/event-stream")
         return await _unless_gone(request, writer.whole())
 
-    @app.post("/v1/classify", tags=["ask"])
-    async def classify(body: ClassifyBody, request: Request) -> Classification:
+    @app.post("/v1/classify", response_model=Classification, tags=["ask"])
+    async def classify(body: ClassifyBody, request: HTTPRequest) -> Classification | Response:
         """Choose among answers, with the probability of each."""
-        asked = await server.read(
-            lambda: server.asker.to_rank(body.model, body.input, raw=body.raw, choices=body.choices)
+        inputs = await server.preprocess(
+            lambda: server.preprocessor.prepare_ranking(body.model, body.input, raw=body.raw, choices=body.choices)
         )
-        jobs = rank_jobs(asked)
-        server.engine.submit(*jobs)
-        found: Classification = await _unless_gone(request, classified(server.engine, body.model, asked, jobs))
-        return found
+        requests = rank_requests(inputs)
+        server.engine.submit(*requests)
+        return await _unless_gone(request, classify_inputs(server.engine, body.model, inputs, requests))
 
+
+def _add_model_routes(app: FastAPI, server: Server) -> None:
     @app.get("/v1/models", tags=["ask"])
     async def models() -> Models:
-        """Every name that `model` can be."""
-        names = await server.keep(server.bank.names)
-        told = await server.keep(lambda: [_model(server, name) for name in [BASE, *names]])
-        return Models(data=[one for one in told if one is not None])
+        """List every name that `model` can be."""
+        names = await server.use_store(server.store.names)
+        found = await server.use_store(lambda: [_model(server, name) for name in [BASE, *names]])
+        return Models(data=[one for one in found if one is not None])
 
     @app.get("/v1/models/{name}", tags=["ask"])
     async def model(name: str) -> Model:
-        entry = None if name == BASE else await server.keep(lambda: server.bank.entry(name))
+        """Look up a name that `model` can be."""
+        entry = None if name == BASE else await server.use_store(lambda: server.store.entry(name))
         return Model(id=name, created=server.began if entry is None else entry.modified)
 
 
-def _prompt_routes(app: FastAPI, server: Server) -> None:
+def _add_prompt_routes(app: FastAPI, server: Server) -> None:
     @app.get("/v1/prompts", tags=["prompts"])
     async def prompts(
         search: Annotated[str, Query(max_length=100, description="Part of the name.")] = "",
@@ -190,85 +201,87 @@ def _prompt_routes(app: FastAPI, server: Server) -> None:
         limit: Annotated[int, Query(ge=1, le=1000)] = 100,
         cards: Annotated[bool, Query(description="With each prompt's card.")] = False,
     ) -> StoredPrompts:
-        """The prompts, a page at a time, by name."""
+        """List the prompts, a page at a time, by name."""
 
         def page() -> StoredPrompts:
-            names = [name for name in server.bank.names() if search.lower() in name.lower()]
+            names = [name for name in server.store.names() if search.lower() in name.lower()]
             rest = [name for name in names if name > after]
-            data = [told for name in rest[:limit] if (told := _stored(server.bank, name, cards))]
+            data = [one for name in rest[:limit] if (one := _listed(server.store, name, cards))]
             return StoredPrompts(data=data, total=len(names), has_more=len(rest) > limit)
 
-        return await server.keep(page)
+        return await server.use_store(page)
 
     @app.get("/v1/prompts/{name}", tags=["prompts"])
     async def prompt(
         name: str,
         words: Annotated[int, Query(ge=0, le=10, description="With the words of the vocabulary nearest each row.")] = 0,
     ) -> StoredPrompt:
-        """A prompt's card: method, task, template, choices, scores."""
+        """Show a prompt's card: method, task, template, choices, scores."""
 
-        def one() -> StoredPrompt:
+        def show() -> StoredPrompt:
             if not words:
-                return _described(*server.bank.described(name))
-            served = server.bank.get(name)  # its card, too: of one version
-            nearest = server.bank.nearest(served, words)
-            return _described(served.entry, served.card).model_copy(update={"nearest": nearest})
+                return _describe(*server.store.card(name))
+            loaded = server.store.get(name)  # its card, too: of one version
+            nearest = server.store.nearest(loaded, words)
+            return _describe(loaded.entry, loaded.card).model_copy(update={"nearest": nearest})
 
-        return await server.keep(one)
+        return await server.use_store(show)
 
+
+def _add_change_routes(app: FastAPI, server: Server) -> None:
     @app.put(
         "/v1/prompts/{name}", tags=["prompts"], dependencies=[Depends(may_change)],
         openapi_extra={"requestBody": {"required": True, "content": PROMPT_CONTENT}},
     )  # fmt: skip
-    async def put(name: str, request: Request) -> StoredPrompt:
-        """Add a prompt, or replace the one of this name: questions under way keep the one they began with."""
+    async def put(name: str, request: HTTPRequest) -> StoredPrompt:
+        """Add a prompt, or replace the one of this name: requests in progress keep the one they began with."""
         check_name(name)
-        card, tensors = await _uploaded(request, server.limits.prompt_body)
+        card, tensors = await _read_upload(request, server.limits.prompt_body)
 
         def store() -> StoredPrompt:
             try:
-                entry = server.bank.put(name, card, tensors)
+                entry = server.store.put(name, card, tensors)
             except BadArtefact as error:
                 raise BadInput(str(error)) from None
-            return _described(entry, PromptCard.model_validate_json(card))
+            return _describe(entry, PromptCard.model_validate_json(card))
 
-        return await server.keep(store)
+        return await server.use_store(store)
 
     @app.delete("/v1/prompts/{name}", tags=["prompts"], dependencies=[Depends(may_change)])
     async def remove(name: str) -> Removed:
-        """Serve a prompt no more; questions under way end with it."""
-        await server.keep(lambda: server.bank.remove(name))
+        """Stop serving a prompt; requests in progress end with it."""
+        await server.use_store(lambda: server.store.remove(name))
         return Removed(name=name)
 
 
-def _health_routes(app: FastAPI, server: Server, metrics: Metrics) -> None:
+def _add_health_routes(app: FastAPI, server: Server, metrics: Metrics) -> None:
     @app.get("/healthz", tags=["health"])
     async def healthz() -> Health:
-        """Whether the process answers."""
+        """Check whether the process answers."""
         return Health(status="ok")
 
     @app.get("/readyz", tags=["health"], response_model=Health)
-    async def readyz() -> Any:
-        """Whether questions are taken."""
+    async def readyz() -> Health | Response:
+        """Check whether requests are taken."""
         if not server.engine.alive:
             return problem(503, "The server is ending, or its engine has stopped.", code="not_ready")
         return Health(status="ready")
 
     @app.get("/metrics", tags=["health"], response_class=Response)
     async def read_metrics() -> Response:
-        """For Prometheus."""
-        return Response(await server.keep(metrics.text), media_type=CONTENT_TYPE_LATEST)
+        """Write metrics in Prometheus' format."""
+        return Response(await server.use_store(metrics.text), media_type=CONTENT_TYPE_LATEST)
 
 
-async def _unless_gone(request: Request, work: Any) -> Any:
+async def _unless_gone(request: HTTPRequest, work: Awaitable[T]) -> T | Response:
     try:
         return await while_connected(request, work)
     except ClientGone:
         return JSONResponse(None, 499)  # nobody reads it
 
 
-async def _uploaded(request: Request, most: int) -> tuple[bytes, bytes]:
-    """Card and tensors of a prompt that a client sends. Raises BadInput."""
+async def _read_upload(request: HTTPRequest, most: int) -> tuple[bytes, bytes]:
+    """Read card and tensors of a prompt that a client sends. Raises BadInput."""
     if request.headers.get("content-type", "").startswith("multipart/form-data"):
         async with request.form(max_files=2, max_fields=2, max_part_size=most) as form:
             parts = [form.get(part) for part in ("card", "tensors")]
@@ -278,19 +291,12 @@ async def _uploaded(request: Request, most: int) -> tuple[bytes, bytes]:
             raise BadInput("Send two parts: 'card', a run's prompt.json, and 'tensors', its prompt.safetensors.")
         return card, tensors
     tensors = await request.body()
-    return _card_of(tensors), tensors
-
-
-def _card_of(tensors: bytes) -> bytes:
-    """The card in the metadata of a safetensors file: its header is JSON behind eight bytes that say how long it is."""
     try:
-        load(tensors)
-        size = int.from_bytes(tensors[:8], "little")
-        return str(json.loads(tensors[8 : 8 + size])["__metadata__"]["card"]).encode()
-    except (SafetensorError, ValueError, KeyError, TypeError):
+        return card_in_metadata(tensors), tensors
+    except BadInput as error:
         raise BadInput(
-            "The body is no safetensors file with the text of prompt.json under 'card' in its metadata. Send that, or "
-            "a multipart form with the parts 'card' (prompt.json) and 'tensors' (prompt.safetensors)."
+            f"{error} Send one, or a multipart form with the parts 'card' (prompt.json) and 'tensors' "
+            "(prompt.safetensors)."
         ) from None
 
 
@@ -298,38 +304,39 @@ def _model(server: Server, name: str) -> Model | None:
     if name == BASE:
         return Model(id=name, created=server.began)
     try:
-        return Model(id=name, created=server.bank.entry(name).modified)
+        return Model(id=name, created=server.store.entry(name).modified)
     except BadInput:  # removed since it was listed
         return None
 
 
-def _described(entry: StoreEntry, card: PromptCard | None = None, error: str | None = None) -> StoredPrompt:
-    told = card.model_dump() if card else None
-    return StoredPrompt(name=entry.name, version=entry.version, modified=entry.modified, card=told, error=error)
+def _describe(entry: StoreEntry, card: PromptCard | None = None, error: str | None = None) -> StoredPrompt:
+    fields = card.model_dump() if card else None
+    return StoredPrompt(name=entry.name, version=entry.version, modified=entry.modified, card=fields, error=error)
 
 
-def _stored(bank: PromptStore, name: str, with_card: bool) -> StoredPrompt | None:
+def _listed(store: PromptStore, name: str, with_card: bool) -> StoredPrompt | None:
     try:
-        entry = bank.entry(name)
-        return _described(*bank.described(name)) if with_card else _described(entry)
+        entry = store.entry(name)
+        return _describe(*store.card(name)) if with_card else _describe(entry)
     except BadArtefact as error:
-        return _described(entry, error=str(error))
+        return _describe(entry, error=str(error))
     except BadInput:
         return None
 
 
-def _document(app: FastAPI) -> None:
-    """OpenAPI as it is: malformed requests are 400, not FastAPI's 422, and health needs no key."""
-    plain = app.openapi
+def _correct_openapi(app: FastAPI) -> None:
+    """Correct FastAPI's schema: malformed requests are 400 here, not 422."""
+    generate = app.openapi
 
-    def openapi() -> dict[str, Any]:
+    def openapi() -> dict[str, Any]:  # FastAPI's own type
         if app.openapi_schema is None:
-            told = plain()
-            for path in told["paths"].values():
+            schema = generate()
+            for path in schema["paths"].values():
                 for operation in path.values():
                     operation["responses"].pop("422", None)
             for name in ("HTTPValidationError", "ValidationError"):
-                told["components"]["schemas"].pop(name, None)
+                schema["components"]["schemas"].pop(name, None)
         return app.openapi_schema or {}
 
+    # FastAPI's documented way to change the schema; without it clients would read of a 422 that never comes.
     app.openapi = openapi  # type: ignore[method-assign]

@@ -1,4 +1,4 @@
-"""Bearer keys: who may ask, and who may change the prompts."""
+"""API keys: who may send requests, and who may change the prompts."""
 
 import hashlib
 import hmac
@@ -10,7 +10,7 @@ from softprompt.errors import BadInput
 
 
 class Caller(NamedTuple):
-    """Who is asking. `id` tells keys apart without being one."""
+    """Who sent a request. `id` tells keys apart without being one."""
 
     id: str
     may_ask: bool
@@ -22,22 +22,22 @@ NOBODY = Caller("", may_ask=False, may_change=False)
 
 @dataclass(frozen=True)
 class Keys:
-    """Keys for use, and keys that may also change prompts. Without keys for use anybody may ask."""
+    """Keys for use, and keys that may also change prompts. Without keys for use anybody may send requests."""
 
     use: tuple[str, ...] = field(default=(), repr=False)
     change: tuple[str, ...] = field(default=(), repr=False)
 
     @classmethod
     def of(cls, use: Iterable[str], change: Iterable[str]) -> "Keys":
-        """Keys as they were given, several divided by commas. Raises BadInput for one that cannot stand in a header."""
-        told = [[key.strip() for text in texts for key in text.split(",") if key.strip()] for texts in (use, change)]
-        for key in (*told[0], *told[1]):
+        """Split texts of keys divided by commas. Raises BadInput for a key that cannot stand in a header."""
+        split = [[key.strip() for text in texts for key in text.split(",") if key.strip()] for texts in (use, change)]
+        for key in (*split[0], *split[1]):
             if not key.isascii() or not key.isprintable() or " " in key:
                 raise BadInput("A key holds blanks or characters that a header cannot hold; use letters and digits.")
-        return cls(*map(tuple, told))
+        return cls(*map(tuple, split))
 
     def caller(self, header: str | None) -> Caller:
-        """Whom an Authorization header names. Takes as long for a wrong key as for a right one."""
+        """Find whom an Authorization header names, in the same time for a wrong key as for a right one."""
         scheme, _, given = (header or "").partition(" ")
         digest = _digest(given.strip() if scheme.lower() == "bearer" else "")
         use = [hmac.compare_digest(digest, _digest(key)) for key in self.use]

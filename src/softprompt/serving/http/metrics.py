@@ -1,4 +1,4 @@
-"""What Prometheus reads at /metrics. No names of prompts and no keys are in it."""
+"""Metrics in Prometheus' format, at /metrics. They hold no names of prompts and no keys."""
 
 import time
 from collections.abc import Iterable, Mapping
@@ -16,7 +16,7 @@ SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
 
 class Metrics(Watch):
-    """The server's own registry, and the engine's watch."""
+    """Count what the engine and the routes do, in a registry of their own."""
 
     def __init__(self) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # a second line beside each
@@ -36,35 +36,36 @@ class Metrics(Watch):
             "softprompt_requests", "Answered requests.", ["route", "method", "status"], registry=self.registry
         )
 
-    def ranked(self, rows: int) -> None:
+    def on_rank(self, rows: int) -> None:
         self.rows.labels("rank").observe(rows)
 
-    def joined(self, rows: int) -> None:
+    def on_join(self, rows: int) -> None:
         self.rows.labels("join").observe(rows)
 
-    def stepped(self, rows: int) -> None:
+    def on_step(self, rows: int) -> None:
         self.rows.labels("step").observe(rows)
 
-    def waited(self, seconds: float) -> None:
+    def on_leave_queue(self, seconds: float) -> None:
         self.queued.observe(seconds)
 
-    def read(self, engine: Engine, bank: PromptStore) -> None:
-        """Report also what these two are at."""
-        self.registry.register(_State(engine, bank))
+    def register(self, engine: Engine, store: PromptStore) -> None:
+        """Report the current state of these two, too."""
+        self.registry.register(_State(engine, store))
 
     def text(self) -> bytes:
+        """Write all metrics in Prometheus' format."""
         return generate_latest(self.registry)
 
 
-class _Told(Collector):
-    """What several servers have counted, each sample with the label `replica`."""
+class _Replicas(Collector):
+    """The metrics of several servers, each sample with the label `replica`."""
 
-    def __init__(self, told: Mapping[str, Iterable[Metric]]) -> None:
-        self.told = told
+    def __init__(self, replicas: Mapping[str, Iterable[Metric]]) -> None:
+        self.replicas = replicas
 
     def collect(self) -> Iterable[Metric]:
         families: dict[str, Metric] = {}
-        for replica, own in sorted(self.told.items()):
+        for replica, own in sorted(self.replicas.items()):
             for metric in own:
                 family = families.setdefault(metric.name, Metric(metric.name, metric.documentation, metric.type))
                 family.samples += [
@@ -73,29 +74,29 @@ class _Told(Collector):
         return families.values()
 
 
-def exposition(told: Mapping[str, Iterable[Metric]]) -> bytes:
-    """The text that Prometheus reads, of several servers by name."""
-    return generate_latest(_Told(told))
+def write_replicas(replicas: Mapping[str, Iterable[Metric]]) -> bytes:
+    """Write the metrics of several servers, by name, in Prometheus' format."""
+    return generate_latest(_Replicas(replicas))
 
 
 class _State(Collector):
-    """Read when it is asked for."""
+    """What is read at the time of a request for metrics."""
 
-    def __init__(self, engine: Engine, bank: PromptStore) -> None:
-        self.engine, self.bank = engine, bank
+    def __init__(self, engine: Engine, store: PromptStore) -> None:
+        self.engine, self.store = engine, store
 
     def collect(self) -> Iterable[Metric]:
         engine, cache = self.engine, self.engine.cache
         yield GaugeMetricFamily("softprompt_queue_length", "Requests that wait.", engine.waiting)
         yield GaugeMetricFamily("softprompt_running", "Generations that run.", engine.running)
-        yield GaugeMetricFamily("softprompt_prompts", "Prompts that are served.", len(self.bank))
+        yield GaugeMetricFamily("softprompt_prompts", "Prompts that are served.", len(self.store))
         yield GaugeMetricFamily("softprompt_prompt_cache_bytes", "Prompts' keys and values held.", cache.bytes)
         yield CounterMetricFamily("softprompt_prompt_cache_hits", "Prompts found computed.", cache.hits)
         yield CounterMetricFamily("softprompt_prompt_cache_misses", "Prompts computed.", cache.misses)
 
 
-class Timed:
-    """Times requests by the route that answers them."""
+class Timing:
+    """Middleware that times requests by the route that answers them."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self.app, self.metrics = app, metrics
@@ -106,14 +107,14 @@ class Timed:
             return
         began, status = time.perf_counter(), 500
 
-        async def told(message: Message) -> None:
+        async def note_status(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
             await send(message)
 
         try:
-            await self.app(scope, receive, told)
+            await self.app(scope, receive, note_status)
         finally:
             route = getattr(scope.get("route"), "path", "other")
             method = scope["method"] if route != "other" else "other"  # a client may invent methods

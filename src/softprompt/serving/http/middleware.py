@@ -1,8 +1,7 @@
-"""What stands before the routes: keys, the size of bodies, and how much one key has under way."""
+"""Checks before the routes: keys, body sizes, and how many requests one key has in progress."""
 
-from typing import Any
-
-from fastapi import HTTPException, Request
+from fastapi import HTTPException
+from fastapi import Request as HTTPRequest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from softprompt.serving.http.auth import Caller, Keys
@@ -14,7 +13,7 @@ OPEN = frozenset({"/", "/healthz", "/readyz", "/metrics", "/docs", "/redoc", "/o
 
 
 class Guard:
-    """Refuses before a body is read; routes that change prompts also ask `may_change`."""
+    """Refuse requests before their body is read; routes that change prompts also check `may_change`."""
 
     def __init__(self, app: ASGIApp, keys: Keys, limits: Limits) -> None:
         self.app, self.keys, self.limits = app, keys, limits
@@ -39,19 +38,19 @@ class Guard:
             )
         elif not self.concurrency.enter(caller.id):
             await problem(
-                429, f"This key has {self.limits.concurrent} requests under way, as many as it may. Wait for one.",
+                429, f"This key has {self.limits.concurrent} requests in progress, as many as it may. Wait for one.",
                 code="too_many_requests", headers={"Retry-After": "1"},
             )(scope, receive, send)  # fmt: skip
         else:
             scope.setdefault("state", {})["caller"] = caller
             try:
-                await self.app(scope, _counted(receive, most), send)
+                await self.app(scope, _limited(receive, most), send)
             finally:
                 self.concurrency.leave(caller.id)
 
 
-def may_change(request: Request) -> None:
-    """Dependency of routes that change prompts."""
+def may_change(request: HTTPRequest) -> None:
+    """Refuse a request whose key may not change prompts; a dependency of the routes that do."""
     caller: Caller = request.scope["state"]["caller"]
     if not caller.may_change:
         raise HTTPException(
@@ -59,11 +58,11 @@ def may_change(request: Request) -> None:
         )
 
 
-def _counted(receive: Receive, most: int) -> Receive:
-    """`receive`, refusing a body that is longer than it may be, whatever it declared."""
+def _limited(receive: Receive, most: int) -> Receive:
+    """Make a `receive` that refuses a body longer than `most` bytes, whatever it declared."""
     read = 0
 
-    async def counted() -> Message:
+    async def receive_and_count() -> Message:
         nonlocal read
         message = await receive()
         read += len(message.get("body", b""))
@@ -71,8 +70,8 @@ def _counted(receive: Receive, most: int) -> Receive:
             raise HTTPException(413, f"The body has more than {most} bytes; no more are read.")
         return message
 
-    return counted
+    return receive_and_count
 
 
-def _text(value: Any) -> str | None:
+def _text(value: bytes | None) -> str | None:
     return None if value is None else value.decode("latin-1")

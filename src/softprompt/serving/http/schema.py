@@ -1,6 +1,6 @@
-"""The bodies of requests and answers. Names and shapes are those of OpenAI's API where it has them."""
+"""The bodies of requests and responses. Names and shapes are those of OpenAI's API where it has them."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
@@ -13,21 +13,23 @@ WIDEST = 2**63
 
 
 class Body(BaseModel):
+    """Base of request bodies: unknown fields and other types are refused."""
+
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
-def _listed(value: Any) -> Any:
+def _as_list(value: object) -> object:
     return [value] if isinstance(value, str | dict) else value
 
 
 Inputs = Annotated[
     list[Text | Columns],
-    BeforeValidator(_listed, json_schema_input_type=Text | Columns | list[Text | Columns]),
+    BeforeValidator(_as_list, json_schema_input_type=Text | Columns | list[Text | Columns]),
     Field(min_length=1),
 ]
 Stops = Annotated[
     list[Annotated[str, Field(min_length=1, max_length=200)]],
-    BeforeValidator(_listed, json_schema_input_type=str | list[str]),
+    BeforeValidator(_as_list, json_schema_input_type=str | list[str]),
 ]
 
 
@@ -36,7 +38,7 @@ class StreamOptions(Body):
 
 
 class CompletionBody(Body):
-    """As OpenAI's completions. Temperature is 0 unless given: the answer that `softprompt predict` gives."""
+    """OpenAI's parameters of completions. Temperature is 0 unless given: the answer that `softprompt predict` gives."""
 
     model: ModelName
     prompt: Inputs = Field(description="A text or several; an object where the template has several columns.")
@@ -50,7 +52,7 @@ class CompletionBody(Body):
     stream_options: StreamOptions | None = None
     logprobs: int | None = Field(None, ge=0, le=20)
     user: str | None = Field(None, description="Ignored.")
-    # What OpenAI's API has and this server does not: refused unless it asks for nothing.
+    # OpenAI's parameters that this server does not have: refused unless they change nothing.
     n: int | None = None
     best_of: int | None = None
     echo: bool | None = None
@@ -59,13 +61,13 @@ class CompletionBody(Body):
     frequency_penalty: float | None = None
     logit_bias: dict[str, float] | None = None
 
-    def refuse_unsupported(self) -> None:
-        """Raise BadInput for what is asked and cannot be done."""
-        nothing: dict[str, tuple[Any, ...]] = {
+    def refuse_unsupported_fields(self) -> None:
+        """Raise Unsupported for a field that would change the answer and cannot be served."""
+        harmless: dict[str, tuple[object, ...]] = {
             "n": (None, 1), "best_of": (None, 1), "echo": (None, False), "suffix": (None, ""),
             "presence_penalty": (None, 0), "frequency_penalty": (None, 0), "logit_bias": (None, {}),
         }  # fmt: skip
-        for name, values in nothing.items():
+        for name, values in harmless.items():
             if (given := getattr(self, name)) not in values:
                 raise Unsupported(f"{name}={given!r} is not supported by this server; leave it out.", name)
         if self.stream_options is not None and not self.stream:
@@ -73,7 +75,7 @@ class CompletionBody(Body):
 
 
 class Unsupported(BadInput):
-    """A parameter that is known, with a value that cannot be served."""
+    """A known parameter with a value that cannot be served."""
 
     def __init__(self, message: str, param: str) -> None:
         self.param = param
@@ -96,7 +98,8 @@ class Usage(BaseModel):
     total_tokens: int
 
 
-def usage(prompt: int, completion: int = 0) -> Usage:
+def count_usage(prompt: int, completion: int = 0) -> Usage:
+    """Add up the tokens of a request."""
     return Usage(prompt_tokens=prompt, completion_tokens=completion, total_tokens=prompt + completion)
 
 
@@ -158,12 +161,12 @@ class StoredPrompt(BaseModel):
     name: str
     version: int
     modified: int
-    card: dict[str, Any] | None = None
+    card: dict[str, object] | None = None
     """The run's prompt.json."""
     error: str | None = None
     """Why it cannot be used, where its card cannot be read."""
     nearest: list[list[str]] | None = None
-    """Words of the vocabulary nearest each of its rows, where they were asked for."""
+    """Words of the vocabulary nearest each of its rows, where they were requested."""
 
 
 class StoredPrompts(BaseModel):
@@ -187,7 +190,7 @@ class Problem(BaseModel):
 
 
 class ProblemBody(BaseModel):
-    """As OpenAI's errors."""
+    """An error in OpenAI's format."""
 
     error: Problem
 

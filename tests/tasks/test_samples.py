@@ -5,7 +5,7 @@ import pytest
 from softprompt.errors import UnknownName
 from softprompt.tasks import SPLITS, Split, Task
 from softprompt.tasks.registry import get_task
-from tests.tasks.test_files import sources
+from tests.data_files import sources
 
 
 @pytest.fixture(scope="module")
