@@ -14,6 +14,7 @@ from pathlib import Path
 import jaxtyping
 import pytest
 
+from tests import shapes
 from tests.command_line import Cli
 
 # The hub's client reads this when it is imported; without it, it tries for 20 s to reach the hub.
@@ -27,8 +28,8 @@ SOURCE = Path(__file__).parent.parent / "src"
 def state_shapes() -> list[str]:
     """List the modules of softprompt that import jaxtyping, in whichever package they stand.
 
-    The others have no shape to check, and beartype cannot check them all: it compiles a check for every function as
-    it is imported, and rejects a protocol that is not `runtime_checkable` and `Self` in a decorated method.
+    The others have no shape to check, and checks cost: one is compiled for every function as it is imported. (beartype
+    also rejects `Self` in a method that it decorates by itself.)
     """
     return [
         ".".join(path.relative_to(SOURCE).with_suffix("").parts)
@@ -38,7 +39,7 @@ def state_shapes() -> list[str]:
 
 
 # Before softprompt is imported: the shapes of its annotations become checks.
-jaxtyping.install_import_hook(state_shapes(), "beartype.beartype")
+jaxtyping.install_import_hook(state_shapes(), f"{shapes.__name__}.{shapes.check.__name__}")
 
 
 @pytest.fixture(autouse=True)

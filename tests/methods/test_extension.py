@@ -18,12 +18,10 @@ from softprompt.methods.registry import get_method, list_methods
 from softprompt.runs.prompt import load_prompt
 from softprompt.runtime.plugins import import_modules, load_plugins
 from tests import tiny
-from tests.cli.test_app import QUICK, Cli, cli, data, model
-from tests.methods import test_embedding, test_registry
+from tests.command_line import QUICK, Cli
+from tests.methods import test_embedding, test_equations
 from tests.runs import test_start_from
 from tests.training import test_loop
-
-__all__ = ["cli", "data", "model"]  # fixtures
 
 CELLS = dict(
     re.findall(
@@ -133,9 +131,9 @@ class interrupted_after:
     [
         lambda tmp_path: test_loop.test_every_tensor_of_the_method_moves_and_none_of_the_backbone("llama", "gated"),
         lambda tmp_path: test_loop.test_every_method_learns_eight_examples("llama", "gated"),
-        lambda tmp_path: test_registry.test_folded_equals_unfolded("gated"),
-        lambda tmp_path: test_registry.test_groups_hold_every_trainable_tensor_once("gated"),
-        lambda tmp_path: test_registry.test_every_prompt_takes_depts_offset("gated"),
+        lambda tmp_path: test_equations.test_folded_equals_unfolded("gated"),
+        lambda tmp_path: test_equations.test_groups_hold_every_trainable_tensor_once("gated"),
+        lambda tmp_path: test_equations.test_every_prompt_takes_depts_offset("gated"),
         lambda tmp_path: test_embedding.test_equals_inputs_embeds_in_logits_and_generated_ids("t5", "gated"),
         lambda tmp_path: test_embedding.test_left_right_and_no_padding_agree("gpt2", "gated"),
         lambda tmp_path: test_start_from.test_options_that_belong_to_no_part_change_no_shape("gated"),

@@ -15,10 +15,8 @@ from softprompt.experiments.compare_finished import compare_finished
 from softprompt.runs.prompt import load_prompt
 from softprompt.runs.run_card import read_run_card
 from softprompt.training.candidate import Candidate
-from tests.cli.test_app import Cli, cli
+from tests.command_line import Cli
 from tests.compare import assert_same_tensors
-
-__all__ = ["cli"]  # a fixture
 
 KEPT = Path(__file__).parent.parent / "fixtures" / "v0_1_0"
 NAMES = {"low_rank": "dpt", "random_projection": "ulpt", "multitask": "mpt", "dept": "dept", "finished": "dpt"}
