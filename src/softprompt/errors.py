@@ -1,17 +1,17 @@
-"""Everything that softprompt raises on purpose.
+"""Every error that softprompt raises on purpose.
 
     SoftPromptError
-    ├── BadInput              the user's words or files: nothing was started        exit code 2
-    │   ├── UnknownName       a method, backbone, task or option nobody knows, with a suggestion
-    │   ├── BadData           a data file that cannot be used, with file and line
-    │   ├── BadArtefact       a folder or file that is not (or no longer) a tuned prompt
-    │   ├── PromptMismatch    a prompt that was tuned for another backbone or placement
+    ├── BadInput              arguments or files cannot be used: nothing was started      exit code 2
+    │   ├── UnknownName       a method, backbone, task or option that does not exist, with a suggestion
+    │   ├── BadData           a data file, with file and line
+    │   ├── BadArtefact       a folder or file that is not a tuned prompt, or is damaged
+    │   ├── PromptMismatch    a prompt that was trained for another backbone or placement
     │   └── MissingPackage    an optional package, with the command that installs it
-    └── RunFailed             the work started and could not end; what is saved is said   exit code 1
+    └── RunFailed             work was started and failed; the message says what is saved   exit code 1
         ├── NotFinite         the loss became NaN or infinite
         ├── OutOfMemory       a single example does not fit
         ├── CannotWrite       the disk is full or a folder cannot be written
-        └── Interrupted       Ctrl-C: saved, and how to go on
+        └── Interrupted       Ctrl-C: saved, and how to resume
 
 Every message says what was given, what was expected and what to do, in that order.
 """
@@ -20,7 +20,7 @@ import difflib
 from collections.abc import Iterable
 
 MOST_NAMED = 60
-"""A longer list of names is counted, not printed."""
+"""Longer lists of names are not printed, only counted."""
 
 
 class SoftPromptError(Exception):
@@ -30,13 +30,15 @@ class SoftPromptError(Exception):
 
 
 class BadInput(SoftPromptError):
+    """Arguments or files that cannot be used; nothing was started."""
+
     exit_code = 2
 
 
 class UnknownName(BadInput):
-    """A name that is not in a list of known names.
+    """A name that is not among the known ones.
 
-    `what` is the kind of thing ("method"), `given` the user's word, `known` the names there are.
+    `what` is the kind of thing ("method"), `given` what the user wrote, `known` the existing names.
     """
 
     def __init__(self, what: str, given: str, known: Iterable[str], hint: str = "") -> None:
@@ -51,7 +53,7 @@ class UnknownName(BadInput):
 
 
 class BadData(BadInput):
-    """A data file that cannot be used; `path` and (when one line is at fault) `line` lead the message."""
+    """A data file that cannot be used; the message begins with `path` and, when one line is at fault, `line`."""
 
     def __init__(self, message: str, path: object = None, line: int | None = None) -> None:
         place = "" if path is None else f"{path}{'' if line is None else f', line {line}'}: "
@@ -59,33 +61,35 @@ class BadData(BadInput):
 
 
 class BadArtefact(BadInput):
-    pass
+    """A folder or file that is not a tuned prompt or a run, or is damaged."""
 
 
 class PromptMismatch(BadInput):
-    pass
+    """A prompt that was trained for another backbone or placement."""
 
 
 class MissingPackage(BadInput):
+    """An optional package that is not installed; the message has the command that installs it."""
+
     def __init__(self, package: str, reason: str, command: str) -> None:
         super().__init__(f"The package {package!r} is not installed. {reason} Install it with: {command}")
 
 
 class RunFailed(SoftPromptError):
-    pass
+    """Work that was started and failed; the message says what is saved."""
 
 
 class NotFinite(RunFailed):
-    pass
+    """A loss that became NaN or infinite."""
 
 
 class OutOfMemory(RunFailed):
-    pass
+    """A single example that does not fit in memory."""
 
 
 class CannotWrite(RunFailed):
-    pass
+    """A full disk, or a folder that cannot be written."""
 
 
 class Interrupted(RunFailed):
-    pass
+    """Ctrl-C: what was done is saved, and the message says how to resume."""

@@ -92,7 +92,7 @@ def test_what_looks_at_its_input_is_stored_unfolded(tmp_path: Path, method: str)
     for one in (prompt, loaded):
         with pytest.raises(BadInput, match=f"{re.escape(repr(method))} .* depends on the input"):
             _ = one.folded
-    assert "made anew for each input" in (tmp_path / "README.md").read_text()
+    assert "made for each input" in (tmp_path / "README.md").read_text()
     assert loaded.card.positions == (256 if method == "smop+dept" else None)
 
 

@@ -285,7 +285,7 @@ def _renamed(folder: Path) -> None:
         (lambda folder: (folder / "method.safetensors").unlink(), r"method\.safetensors, .* is missing there"),
         (lambda folder: (folder / "method.safetensors").write_bytes(b"PK"), "no safetensors"),
         (_swapped, "does not fold to what prompt.safetensors"),
-        (_renamed, r"holds .*'c'.* prompt\.json asks for .*'a'"),
+        (_renamed, r"holds .*'c'.* prompt\.json needs .*'a'"),
         (lambda folder: (folder / "prompt.json").unlink(), "--resume"),
         (lambda folder: (folder / "prompt.safetensors").unlink(), "is missing"),
         (shutil.rmtree, "is not a folder"),

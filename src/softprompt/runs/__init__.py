@@ -1,1 +1,1 @@
-"""What a run leaves on disk, and what can be done with it."""
+"""Runs on disk, and what can be done with them: predict, evaluate, convert, start from."""

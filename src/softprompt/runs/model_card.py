@@ -8,7 +8,7 @@ from softprompt.runtime.files import write_text
 from softprompt.tasks.metrics import percent
 
 CURVE = "learning_curve.png"
-"""The file that the card shows when it is there (softprompt.training.learning_curve writes it)."""
+"""File that the card shows when it is there (softprompt.training.learning_curve writes it)."""
 
 
 def write_model_card(folder: Path, card: PromptCard) -> None:
@@ -75,7 +75,7 @@ def _describe(card: PromptCard, made: str) -> str:
         )
     offset = "" if card.positions is None else f", and an offset for {card.positions} source positions"
     offset += ", and an offset by token" if card.kind == "prompt+token" else ""
-    offset += ", made anew for each input" if card.kind == "input" else ""
+    offset += ", made for each input" if card.kind == "input" else ""
     return (
         f"A soft prompt for `{card.backbone}` on the task `{card.task}`, tuned with {made}.\n"
         f"{card.length} rows of {card.fingerprint.d} values{offset}; {card.stored:,} values in all. The model "

@@ -117,8 +117,8 @@ def evaluate(
         raise BadInput("Give either --data FILE or --task NAME to evaluate on.")
     examples, longest = _read_labelled(prompt, run, data, label), Task.answer_tokens
     if task is not None:
-        asked = task_like(task, card.template, tuple(card.choices), data_dir, {split: limit} if limit else None)
-        examples, longest = list(asked.examples[split]), asked.answer_tokens
+        loaded = task_like(task, card.template, tuple(card.choices), data_dir, {split: limit} if limit else None)
+        examples, longest = list(loaded.examples[split]), loaded.answer_tokens
     frozen = load_for(prompt, backbone, dtype, device)
     frozen.tokens.remember()
     with frozen.using(Bank({card.name: prompt.soft_prompt()}).to(frozen.device)):
@@ -146,7 +146,7 @@ def _read_labelled(prompt: Prompt, run: str | Path, data: str | Path | None, lab
         return []
     if column is None:
         raise BadInput(
-            f"The run {run} does not know its label column; say which of {data} holds it: --label COLUMN. A run on a "
+            f"The run {run} does not know its label column; name that of {data} with --label COLUMN. A run on a "
             "published task is evaluated with --task NAME."
         )
     return evaluation_examples(card.template, tuple(card.choices), Path(data), column, card.words)

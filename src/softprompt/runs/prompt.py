@@ -142,16 +142,16 @@ class Prompt:
         if not self.card.fingerprint.agrees(found):
             raise PromptMismatch(
                 f"The prompt {self.card.name!r} was tuned for {self.card.backbone} ({self.card.fingerprint.short()}), "
-                f"not for {backbone.name} ({found.short()}). Use that backbone, or tune the prompt anew for this one."
+                f"not for {backbone.name} ({found.short()}). Use that backbone, or train the prompt again for this one."
             )
 
     def check_placement(self, placement: str) -> None:
         """Raise PromptMismatch when the rows were trained for another placement."""
         if placement != self.card.placement:
             raise PromptMismatch(
-                f"The prompt {self.card.name!r} was tuned to stand at the placement {self.card.placement!r}, and this "
-                f"backbone places prompts {placement!r}. Say placement={self.card.placement} "
-                f"(--placement {self.card.placement}), or tune a prompt for the other place."
+                f"The prompt {self.card.name!r} was tuned for the placement {self.card.placement!r}, and this "
+                f"backbone places prompts {placement!r}. Give placement={self.card.placement} "
+                f"(--placement {self.card.placement}), or train a prompt for the other placement."
             )
 
     def save(self, folder: Path, unfolded: SoftPrompt | None = None) -> None:

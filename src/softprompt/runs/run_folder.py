@@ -1,4 +1,4 @@
-"""The folder of a run, before anything is written to it: may it be used, and by which versions of packages."""
+"""Check the folder of a run before anything is written to it, and record the versions of packages."""
 
 import importlib.metadata
 import platform

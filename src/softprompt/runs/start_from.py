@@ -91,9 +91,9 @@ class Predecessor:
                     f"{name}={_plain(was[name])}. Leave {name} out, and it is the same, or train without --start-from."
                 )
         positions = self.prompt.card.positions
-        asked = getattr(options, "positions", None)
-        if positions not in (None, asked or max_source):
-            given = f"--max-source {max_source}" if asked is None else f"positions={asked}"
+        count = getattr(options, "positions", None)
+        if positions not in (None, count or max_source):
+            given = f"--max-source {max_source}" if count is None else f"positions={count}"
             raise BadInput(
                 f"{method.name} with {given} cannot start from {self}, which has an offset for {positions} source "
                 f"positions. Give --max-source {positions}, or --set positions={positions} for an offset on the first "
@@ -136,7 +136,7 @@ class Predecessor:
         if not accepts_rows and method.prompt_part != was.prompt_part:
             return f"rows made by {method.prompt_part} cannot be set to given values, as free rows can"
         if not self.unfolded and (not accepts_rows or was.offset is not None):
-            return f"{UNFOLDED}, with the tensors to go on training, is missing there"
+            return f"{UNFOLDED}, with the tensors to continue training, is missing there"
         return None
 
     def _carried(self, method: Method) -> list[str]:
@@ -154,7 +154,7 @@ class Predecessor:
         shapes, expected = ({n: tuple(t.shape) for n, t in one.items()} for one in (found, part.state_dict()))
         if shapes != expected:
             raise BadArtefact(
-                f"{self.folder / UNFOLDED} holds {shapes} for the part {prefix.rstrip('.')!r}; prompt.json asks for "
+                f"{self.folder / UNFOLDED} holds {shapes} for the part {prefix.rstrip('.')!r}; prompt.json needs "
                 f"{expected}. It is not this run's file."
             )
         return found

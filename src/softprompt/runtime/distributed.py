@@ -57,9 +57,9 @@ def shards() -> bool:
     return place().processes > 1 and parse_flag_from_env("ACCELERATE_USE_FSDP")
 
 
-def check_sharding(asked: bool) -> None:
-    """Raise BadInput when `asked` in one process, which has nothing to shard a backbone over."""
-    if asked and place().processes == 1:
+def check_sharding(requested: bool) -> None:
+    """Raise BadInput when `requested` in one process, which has nothing to shard a backbone over."""
+    if requested and place().processes == 1:
         raise BadInput(
             "--fsdp shards the backbone over the processes of a run, and this is one process; start it with "
             "accelerate launch --multi_gpu --num_processes N -m softprompt.cli train ..., or leave --fsdp out."

@@ -28,19 +28,19 @@ def interruptible(notice: Callable[[], None]) -> Iterator[Callable[[], bool]]:
     """
     from softprompt.runtime import distributed  # torch is loaded by then
 
-    asked: float | None = None
+    since: float | None = None
     patience = FORWARDED if distributed.process_count() > 1 else 0.0
 
     def handle(signum: int, frame: FrameType | None) -> None:
-        nonlocal asked
-        if asked is None:
-            asked = time.monotonic()
+        nonlocal since
+        if since is None:
+            since = time.monotonic()
             notice()
-        elif time.monotonic() - asked >= patience:
+        elif time.monotonic() - since >= patience:
             raise_interrupt(signum, frame)
 
     before = signal.signal(signal.SIGINT, handle)
     try:
-        yield lambda: asked is not None
+        yield lambda: since is not None
     finally:
         signal.signal(signal.SIGINT, before)

@@ -78,7 +78,7 @@ def from_files(
     given = {"train": data, "dev": dev, "test": test}
     files = {split: Path(path) for split, path in given.items() if path is not None}
     data = files["train"]
-    words = {str(one): said for one, said in words.items()} if words else None
+    words = {str(one): word for one, word in words.items()} if words else None
     rows = {split: read_rows(path) for split, path in files.items()}
     label = label or _label_column(data, rows["train"])
     template = template or _template(rows["train"], label)
@@ -209,9 +209,9 @@ def _choices(
     path: Path, targets: list[str], words: Mapping[str, str] | None, open_ended: bool | None
 ) -> tuple[str, ...]:
     counts = Counter(target.strip() for target in targets)
-    said = {words.get(target, target) for target in counts} if words else set(counts)
-    if len(said) == 1 and open_ended is not True:
-        raise BadData(f"every training row has the label {next(iter(said))!r}; expected at least two labels", path)
+    labels = {words.get(target, target) for target in counts} if words else set(counts)
+    if len(labels) == 1 and open_ended is not True:
+        raise BadData(f"every training row has the label {next(iter(labels))!r}; expected at least two labels", path)
     repeats = len(counts) <= MOST_CHOICES and len(counts) * 2 <= len(targets)
     if open_ended or (open_ended is None and not words and not repeats):
         return ()
@@ -223,12 +223,12 @@ def _choices(
 def _example(
     path: Path, row: Row, form: Template, label: str, words: Mapping[str, str] | None, choices: tuple[str, ...], id: str
 ) -> Example:
-    said = row.values[label].strip()
-    if not said:
+    text = row.values[label].strip()
+    if not text:
         raise BadData(f"the label (column {label!r}) is empty", path, row.line)
-    if words and said not in words:
-        raise BadData(f"the label {said!r} is not among the label words {', '.join(words)}", path, row.line)
-    target = words[said] if words else said
+    if words and text not in words:
+        raise BadData(f"the label {text!r} is not among the label words {', '.join(words)}", path, row.line)
+    target = words[text] if words else text
     if choices and target not in choices:
-        raise BadData(f"the label {said!r} is not among the labels to learn: {', '.join(choices)}", path, row.line)
+        raise BadData(f"the label {text!r} is not among the labels to learn: {', '.join(choices)}", path, row.line)
     return Example(form.source(row.values), target, form.cue, choices, (), id, answer_at=form.answer_at(row.values))

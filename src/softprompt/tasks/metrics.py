@@ -56,8 +56,8 @@ def macro_f1(predictions: Sequence[str], references: References) -> float:
     scores = []
     for label in sorted({*golds, *predictions} - {""}):
         hits = sum(p == g == label for p, g in zip(predictions, golds, strict=True))
-        said, true = sum(p == label for p in predictions), sum(g == label for g in golds)
-        scores.append(2 * hits / (said + true))
+        guessed, true = sum(p == label for p in predictions), sum(g == label for g in golds)
+        scores.append(2 * hits / (guessed + true))
     return float(np.mean(scores)) if scores else 0.0
 
 
@@ -66,9 +66,9 @@ def matthews(predictions: Sequence[str], references: References) -> float:
     _check(predictions, references)
     golds = [answers[0] for answers in references]
     labels = sorted({*golds, *predictions})
-    said = np.array([[p == label for label in labels] for p in predictions], dtype=float)
+    guessed = np.array([[p == label for label in labels] for p in predictions], dtype=float)
     true = np.array([[g == label for label in labels] for g in golds], dtype=float)
-    return _cosine(said - said.mean(0), true - true.mean(0))
+    return _cosine(guessed - guessed.mean(0), true - true.mean(0))
 
 
 def pearson(predictions: Sequence[str], references: References) -> float:
@@ -125,9 +125,9 @@ def class_f1(predictions: Sequence[str], references: References, label: str) -> 
     _check(predictions, references)
     golds = [answers[0] for answers in references]
     hits = sum(p == g == label for p, g in zip(predictions, golds, strict=True))
-    said = sum(p == label or (p == "" and g != label) for p, g in zip(predictions, golds, strict=True))
+    guessed = sum(p == label or (p == "" and g != label) for p, g in zip(predictions, golds, strict=True))
     true = sum(g == label for g in golds)
-    return 2 * hits / (said + true) if said + true else 0.0
+    return 2 * hits / (guessed + true) if guessed + true else 0.0
 
 
 def question_em(predictions: Sequence[str], references: References, groups: Sequence[str] | None = None) -> float:
@@ -213,9 +213,9 @@ _LAST_NUMBER = re.compile(r"(?:(?<![\w)])-)?\$?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(
 
 
 def _same_number(prediction: str, golds: Sequence[str]) -> bool:
-    said = final_number(prediction)
+    guessed = final_number(prediction)
     numbers = [final_number(gold) for gold in golds]
-    return said != "" and any(number != "" and Decimal(said) == Decimal(number) for number in numbers)
+    return guessed != "" and any(number != "" and Decimal(guessed) == Decimal(number) for number in numbers)
 
 
 def _number(text: str) -> float | None:
@@ -262,9 +262,9 @@ def _equal(prediction: str, golds: Sequence[str]) -> bool:
 
 
 def _overlap(prediction: str, gold: str) -> float:
-    said, true = _plain(prediction).split(), _plain(gold).split()
-    common = sum((Counter(said) & Counter(true)).values())
-    return 2 * common / (len(said) + len(true)) if common else 0.0
+    guessed, true = _plain(prediction).split(), _plain(gold).split()
+    common = sum((Counter(guessed) & Counter(true)).values())
+    return 2 * common / (len(guessed) + len(true)) if common else 0.0
 
 
 def percent(value: float) -> str:

@@ -390,7 +390,7 @@ def _pickle(folder: Path) -> None:
         (lambda folder: edit(folder, peft_type="PREFIX_TUNING"), "'PREFIX_TUNING'"),
         (lambda folder: edit(folder, task_type="SEQ_CLS"), "'SEQ_CLS'"),
         (lambda folder: edit(folder, task_type="SEQ_2_SEQ_LM", num_transformer_submodules=1), "encoder-decoder"),
-        (lambda folder: edit(folder, num_virtual_tokens=9), r"is \(4, 16\).*says \(9, 16\)"),
+        (lambda folder: edit(folder, num_virtual_tokens=9), r"is \(4, 16\).*needs \(9, 16\)"),
         (lambda folder: edit(folder, num_virtual_tokens="many"), "expected a count"),
         (lambda folder: edit(folder, num_transformer_submodules=2), "cannot run"),
         (lambda folder: edit(folder, modules_to_save=["lm_head"]), "were trained with the prompt"),

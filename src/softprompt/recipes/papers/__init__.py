@@ -1,1 +1,1 @@
-"""The papers' recipes, one file a paper."""
+"""The papers' recipes, one file per paper."""

@@ -128,7 +128,7 @@ def _dept(adapter: Adapter, rows: Tensor, backbone_kind: Literal["causal", "seq2
         raise BadArtefact(
             f"{adapter.folder} holds {', '.join(adapter.tensors)} but not {' and '.join(missing)}: the offset was not "
             "saved, and the rows without it are another prompt. (Of the authors' 17 checkpoints, cola and sst2 are "
-            "whole.)"
+            "complete.)"
         )
     if not rank:  # the authors' code then scales the offset by 0
         return _free(rows, backbone_kind, notes)
@@ -142,7 +142,7 @@ def _dept(adapter: Adapter, rows: Tensor, backbone_kind: Literal["causal", "seq2
     untouched = _count_untrained(offset.a, 1 / math.sqrt(rank))
     if 0 < untouched < positions:
         notes.append(
-            f"The last {untouched} of {positions} rows of A lie where the authors' code draws them at random, so no "
+            f"The last {untouched} of {positions} rows of A are within the range of the authors' initialization, so no "
             "training text was that long: longer texts get a random offset there, as in the authors' code. "
             f"--max-source {positions - untouched} avoids it."
         )
@@ -162,7 +162,7 @@ def _task_factor(adapter: Adapter, task: int | None, length: int) -> Tensor:
     ranks = _count(adapter, "num_ranks", 1)
     if task is None and tasks > 1:
         raise BadInput(
-            f"{adapter.folder} holds a prompt for each of {tasks} tasks; say which: --peft-task 0 to {tasks - 1}."
+            f"{adapter.folder} holds a prompt for each of {tasks} tasks; give one: --peft-task 0 to {tasks - 1}."
         )
     if not 0 <= (task or 0) < tasks:
         raise BadInput(f"--peft-task {task}: {adapter.folder} has tasks 0 to {tasks - 1}.")
@@ -213,10 +213,10 @@ def _check_keys(adapter: Adapter) -> None:
     unknown = {name: value for name, value in adapter.config.items() if name not in known and value}
     if unknown:
         by = adapter.config.get("peft_version") or "another version"
-        said = ", ".join(f"{name}={value!r}" for name, value in unknown.items())
+        listed = ", ".join(f"{name}={value!r}" for name, value in unknown.items())
         raise BadArtefact(
-            f"{adapter.config_path}, written by PEFT {by}, has {said}; softprompt knows the keys of PEFT up to 0.21.2, "
-            "and cannot tell what this one changes. If it changes nothing, remove it from the file."
+            f"{adapter.config_path}, written by PEFT {by}, has {listed}; softprompt knows the keys of PEFT up to "
+            "0.21.2, and cannot tell what this one changes. If it changes nothing, remove it from the file."
         )
     if others := adapter.config.get("modules_to_save"):
         raise BadArtefact(
@@ -241,8 +241,10 @@ def _tensor(adapter: Adapter, name: str, shape: tuple[int | None, ...]) -> Tenso
         raise BadArtefact(f"{adapter.folder} holds {', '.join(adapter.tensors) or 'no tensor'}; {name} is missing.")
     fits = found.ndim == len(shape) and all(n in (None, m) for n, m in zip(shape, found.shape, strict=True))
     if not fits:
-        asked = tuple("any" if n is None else n for n in shape)
-        raise BadArtefact(f"{adapter.folder}: {name} is {tuple(found.shape)}; {adapter.config_path.name} says {asked}.")
+        needed = tuple("any" if n is None else n for n in shape)
+        raise BadArtefact(
+            f"{adapter.folder}: {name} is {tuple(found.shape)}; {adapter.config_path.name} needs {needed}."
+        )
     if not found.is_floating_point() or not bool(found.isfinite().all()):
         raise BadArtefact(f"{adapter.folder}: {name} is {found.dtype} or not finite; expected finite numbers.")
     return found.detach().float().clone()

@@ -37,7 +37,7 @@ EXPORTERS: dict[str, Exporter | str] = {
     "peft": "softprompt.runs.formats.peft_export:write_peft",
     "vllm": "softprompt.runs.formats.vllm_export:write_vllm",
 }
-"""A format's name (`softprompt export --to`) -> its exporter, or where that is: it is imported when it is used."""
+"""Name (`softprompt export --to`) -> exporter, or where to import it from when it is used."""
 
 
 def register_exporter(name: str, exporter: Exporter) -> None:

@@ -37,7 +37,7 @@ from transformers.utils import cached_file
 Json = dict[str, Any]
 """JSON, and arguments of vLLM's classes, whose types are unknown here: vLLM is not imported."""
 MOST_LABELS = 128
-"""The most ids whose log-probabilities vLLM 0.33.0 returns."""
+"""Maximum ids whose log-probabilities vLLM 0.33.0 returns."""
 
 
 class Client:

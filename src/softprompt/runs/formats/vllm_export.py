@@ -29,7 +29,7 @@ from softprompt.runtime.files import file_sha256, make_folder, write_json, write
 from softprompt.runtime.logging import quiet_loading
 
 READ = "0.33.0"
-"""The version of vLLM whose code was read."""
+"""Version of vLLM whose code was read."""
 BLOCK = 16
 """Positions in a block of vLLM's prefix cache, by default."""
 CONFIG, CLIENT = "vllm.json", "client.py"

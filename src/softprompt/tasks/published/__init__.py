@@ -1,1 +1,1 @@
-"""Published tasks: where their rows come from, how they are split and asked."""
+"""Published tasks: their rows, splits, templates and metrics."""

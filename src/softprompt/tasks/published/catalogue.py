@@ -72,8 +72,8 @@ def load_task(entry: Entry, spec: TaskSpec) -> Task:
     """
     protocol = get_protocol(spec.protocol)
     entry = protocol.adapt(entry, spec.compat)
-    asked = entry.form(spec.form or protocol.form)
-    read = LoadedRows(entry, asked, spec)
+    form = entry.form(spec.form or protocol.form)
+    read = LoadedRows(entry, form, spec)
     parted = protocol.part(read, spec)
     if spec.shots is not None:
         parted = few_shot(parted, entry, spec.shots, spec.draw, few_dev=protocol.few_dev, in_all=protocol is PAPER_DEPT)
@@ -87,13 +87,13 @@ def load_task(entry: Entry, spec: TaskSpec) -> Task:
         "data_dir": read.data_dir and str(read.data_dir.resolve()), "form": spec.form or protocol.form,
         "sha256": read.digests, "notes": notes_of(entry, read.data_dir),
         # To evaluate on new data in the same columns; a template and words cannot express what `prepare` does.
-        "label": None if entry.prepare else entry.label, "words": None if entry.prepare else _label_words(entry, asked),
+        "label": None if entry.prepare else entry.label, "words": None if entry.prepare else _label_words(entry, form),
     }  # fmt: skip
     if spec.compat:
         origin["defects"] = protocol.defects_of(find(entry.name))
     examples: dict[Split, Sequence[Example]] = {split: [one.example for one in parted[split]] for split in SPLITS}
     return Task(
-        entry.name, examples, asked.words, entry.metric_names(asked), asked.template, origin, entry.version,
+        entry.name, examples, form.words, entry.metric_names(form), form.template, origin, entry.version,
         protocol.scoring, protocol.strict, entry.answer_tokens,
     )  # fmt: skip
 

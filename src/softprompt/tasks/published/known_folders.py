@@ -144,10 +144,10 @@ def squad_json(path: Path) -> list[Row]:
     rows: list[Row] = []
     for article in json.loads(_read(path, "utf-8"))["data"]:
         for paragraph in article["paragraphs"]:
-            for asked in paragraph["qas"]:
-                answers = [answer["text"] for answer in asked["answers"]]
+            for query in paragraph["qas"]:
+                answers = [answer["text"] for answer in query["answers"]]
                 rows.append(
-                    _row(len(rows) + 1, context=paragraph["context"], question=asked["question"], answers=answers)
+                    _row(len(rows) + 1, context=paragraph["context"], question=query["question"], answers=answers)
                 )
     return rows
 
@@ -156,8 +156,8 @@ def mrqa_jsonl(path: Path) -> list[Row]:
     """Read MRQA's own file: a context per line with its questions; the first line may be a header."""
 
     def rows(line: int, item: Parsed) -> Iterator[Row]:
-        for asked in item.get("qas", ()):
-            yield _row(line, context=item["context"], question=asked["question"], answers=asked["answers"])
+        for query in item.get("qas", ()):
+            yield _row(line, context=item["context"], question=query["question"], answers=query["answers"])
 
     return _each(path, rows)
 

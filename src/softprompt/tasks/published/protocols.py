@@ -12,6 +12,7 @@ paper:superpos  Sadraei et al. 2024, sections 3.1 to 3.4: published validation i
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Protocol as Interface
+from typing import runtime_checkable
 
 import torch
 
@@ -25,6 +26,7 @@ from softprompt.tasks.task import SPLITS, Scoring, Split
 Parted = dict[Split, list[Related]]
 
 
+@runtime_checkable
 class Reading(Interface):
     """Reads the splits of one entry as examples, in their published order; `most` rows may be enough."""
 
@@ -49,7 +51,7 @@ class Protocol:
     strict: bool = False
     """Whether one generated answer outside the choices makes the whole score 0."""
     defects: Mapping[str, Callable[[Entry], Entry]] = field(default_factory=dict)
-    """Name -> what puts a defect of the published code into an entry."""
+    """Name -> function that puts a defect of the published code into an entry."""
     few_dev: bool = True
     """Whether a few-shot run selects on as few examples as it trains on."""
 

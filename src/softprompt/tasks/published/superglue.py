@@ -23,8 +23,8 @@ def copa(values: Values) -> Prepared:
 def multirc(values: Values) -> Prepared:
     """Remove tags from the text (a line break becomes a space); the answers to one question are a group."""
     cleaned = {name: _untagged(values[name]) for name in ("paragraph", "question", "answer")}
-    asked = f"{values['paragraph']}\n{values['question']}"
-    group = hashlib.sha256(asked.encode()).hexdigest()[:16]
+    question = f"{values['paragraph']}\n{values['question']}"
+    group = hashlib.sha256(question.encode()).hexdigest()[:16]
     return Prepared({**values, **cleaned}, values["label"], group=group)
 
 
