@@ -26,7 +26,8 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 
 from softprompt import attach
 from softprompt.methods.bank import Bank
-from softprompt.runs.formats import interpret, read_adapter
+from softprompt.runs.formats.peft_adapter import read_adapter
+from softprompt.runs.formats.peft_import import interpret
 
 PAD, END, ASK, FIRST, LAST, V = 0, 1, 2, 3, 4, 25
 SIZES: dict[str, Any] = {"vocab_size": V, "pad_token_id": PAD, "bos_token_id": END, "eos_token_id": END}

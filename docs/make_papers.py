@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 from softprompt.recipes import Plan
 from softprompt.recipes.registry import TABLES
@@ -16,14 +15,15 @@ Made by `python -m docs.make_papers` from the recipes (`src/softprompt/recipes`)
 
 `softprompt train --recipe dept/glue-rte` runs one of these, `softprompt show recipe dept/glue-rte` prints it,
 `softprompt reproduce dept/table1 --output runs/table1` runs a whole table and prints it beside the published one.
-A score of ours stands here when a table was run with the paper's backbone, and its `table.json` was put into
-`results/papers`; so far none was: it takes a GPU (the authors' 17 runs of DePT took about 270 GPU hours) and
+The column "ours" has a score when a table was run with the paper's backbone and its `table.json` was put into
+`results/papers`; so far none was: that takes a GPU (the authors' 17 runs of DePT took about 270 GPU hours) and
 checkpoints from the hub. What was run instead, on small models, is in [results](../results/README.md).
 """
 SHORT = {"options": "", "rates": "rate of ", "decay": "decay of "}
 
 
 def page() -> str:
+    """Make the page."""
     return "\n".join([HEAD, *(_section(table) for table in TABLES.values() if table.name != "fair")])
 
 
@@ -58,27 +58,27 @@ def _line(table: Table, line: Line, means: dict[tuple[str, str], float]) -> str:
         cells = [column.heading, *own, *(["; ".join(filter(None, origins))] if varied else [])]
         cells += [str(published or "-"), "not run" if mean is None else f"{mean:.1f}", gap]
         rows.append(f"| {' | '.join(cells)} |")
-    heads = ["task", *map(_said, varied), *(["source of these"] if varied else []), "published", "ours", "gap"]
+    heads = ["task", *map(_label, varied), *(["source of these"] if varied else []), "published", "ours", "gap"]
     first = next(iter(plans.values()))
     common = [name for name in names if name not in varied]
     sources: dict[str, list[str]] = {}
     for name in common:
         value = fields[first.task.task][name]
-        sources.setdefault(_source(first, name), []).append(f"{_said(name)} {value}")
+        sources.setdefault(_source(first, name), []).append(f"{_label(name)} {value}")
     notes = dict.fromkeys(note for plan in plans.values() for note in plan.notes)
     return "\n".join([
         f"### {line.title}", "",
         f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}", *rows, "",
         "The same for all:", "",
-        *(f"- {', '.join(said)}: {source or 'ours'}" for source, said in sources.items()), "",
+        *(f"- {', '.join(fields)}: {source or 'ours'}" for source, fields in sources.items()), "",
         *(f"- {note}" for note in notes), *([""] if notes else []),
     ])  # fmt: skip
 
 
 def _fields(plan: Plan) -> dict[str, str]:
-    """Everything a plan sets, by the name under which its source stands."""
+    """Return everything that a plan sets, by the name of its source."""
     recipe = plan.recipe.model_dump(exclude_unset=True)
-    found: dict[str, Any] = {"task.protocol": plan.task.protocol}
+    found: dict[str, object] = {"task.protocol": plan.task.protocol}
     found |= {f"setting.{name}": value for name, value in plan.setting.model_dump(exclude_unset=True).items()}
     found.pop("setting.backbone", None)
     for name, value in recipe.items():
@@ -91,13 +91,15 @@ def _fields(plan: Plan) -> dict[str, str]:
     return {name: _value(value) for name, value in found.items()}
 
 
-def _value(value: Any) -> str:
-    if isinstance(value, bool) or value is None:
-        return {True: "on", False: "off", None: "none"}[value]
+def _value(value: object) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "on" if value else "off"
     return f"{value:g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
 
 
-def _said(name: str) -> str:
+def _label(name: str) -> str:
     head, _, tail = name.partition(".")
     words = f"{SHORT.get(head, '')}{tail}" if tail else head
     return words.replace("_", " ")

@@ -19,27 +19,55 @@ Made by `python -m docs.make_tasks` from the catalogue (`src/softprompt/tasks`);
 `train-00000-of-00001.parquet`), in the columns named below. A TSV is read without quoting, as GLUE's are written.
 A label may be a class's number or its name. `--limit N` draws at most N rows of each split.
 
-**Splits.** Which rows train, select and test is said by the protocol ([protocols](protocols.md)). Under `fair`, train
-is the published one, test the published one where its labels are public and validation where they are hidden, and
-dev what test leaves over or a tenth of train.
+**Splits.** The protocol decides which rows train, select and test ([protocols](protocols.md)). With `fair`, train is
+the published split, test the published one where its labels are public and validation where they are hidden, and dev
+the published split that is left, or a tenth of train.
 
-**Templates.** `words` asks in natural language, `paper` as DePT's code does, with numbers for classes (its
-defects corrected: WinoGrande shows both options, STS-B is rounded to 0.2, every gold answer counts and is as it
-was written, WSC's spans are always marked). Tasks that its code does not know are asked in its manner: AG News,
-TREC, SST-5, MR, Subj, IMDB, ANLI and GSM8K.
+**Templates.** `words` is natural language; `paper` is that of DePT's code, with numbers for classes (its defects are
+corrected: WinoGrande shows both options, STS-B is rounded to 0.2, every gold answer counts as it is written, WSC's
+spans are always marked). Tasks that its code does not have get a template in its style: AG News, TREC, SST-5, MR, Subj,
+IMDB, ANLI and GSM8K.
+
+**Your own.** A file needs no declaration (`--data FILE`). A task or a metric with a name is one function or one
+entry, and one call; it works by its name in `train`, `evaluate`, `sweep` and `compare`:
+
+```python
+from softprompt.tasks import Task, from_files
+from softprompt.tasks.metrics import Metric, register_metric
+from softprompt.tasks.registry import register_task
+
+
+def length_match(predictions, references):
+    \"\"\"Return the share of answers as long as their reference.\"\"\"
+    right = [len(answer) == len(golds[0]) for answer, golds in zip(predictions, references)]
+    return sum(right) / len(right)
+
+
+def tickets() -> Task:
+    \"\"\"Route a ticket to its team.\"\"\"
+    return from_files("tickets.csv", label="team", metrics=["accuracy", "length_match"])
+
+
+register_metric(Metric("length_match", length_match, is_mean=True))
+register_task(tickets)  # or an Entry, for a task that is published: --task FAMILY/TASK
+```
+
+A package declares the module that makes these calls as an entry point of the group `softprompt.metrics` or
+`softprompt.tasks`; it is then imported when a name is not known.
 
 The examples below are written for this page; none is from the data.
 """
 
 
 def page() -> str:
+    """Make the page."""
     return "\n".join([HEAD, *map(_section, CATALOGUE.values())])
 
 
 def _section(entry: Entry) -> str:
     hub = entry.path if entry.config is None else f"{entry.path}, {entry.config}"
     also = "".join(f"; {split} from {path}" for split, (path, _) in entry.elsewhere.items())
-    splits = ", ".join(f"{ours} = `{theirs}`" for ours, theirs in entry.splits.items())
+    splits = ", ".join(f"{split} = `{theirs}`" for split, theirs in entry.splits.items())
     classes = ", ".join(f"{name} = {word}" for name, word in zip(entry.labels, entry.words.words, strict=True))
     lines = [
         f"## {entry.name}",
@@ -52,12 +80,12 @@ def _section(entry: Entry) -> str:
         f"- answers: {classes or 'free text'}",
         f"- metrics: {', '.join(entry.metric_names(entry.words))}; the first selects",
         "",
-        *(_rendered(entry, name) for name in ("words", "paper")),
+        *(_render(entry, name) for name in ("words", "paper")),
     ]
     return "\n".join(lines)
 
 
-def _rendered(entry: Entry, form: str) -> str:
+def _render(entry: Entry, form: str) -> str:
     values = {key: as_text(value) for key, value in ROWS[entry.name][0].items()}
     example = pose(entry, entry.form(form), "train", [Part("example", [Row(1, values)])])[0].example
     return f"`{form}`:\n\n```text\n{example.source}{example.cue}\n=> {example.target}\n```\n"

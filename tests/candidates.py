@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from softprompt.backbones import Backbone
+from softprompt.methods.registry import get_method
 from softprompt.recipes import Recipe
 from softprompt.runs.prompt import Prompt
 from softprompt.tasks import Example, Task
@@ -27,7 +28,7 @@ def tiny_task(choices: tuple[str, ...] = ("good", "bad")) -> Task:
 
 
 def candidate(backbone: Backbone, method: str, task: Task | None = None, **recipe: Any) -> Candidate:
-    sources = {"sources": sources_for(backbone)} if method == "attempt" else {}
+    sources = {"sources": sources_for(backbone)} if "sources" in get_method(method).options.model_fields else {}
     options = {"length": LENGTH, **tiny.small(method), **sources}
     recipe = {"options": options, "steps": 6, "batch": 4, "evaluate_every": 3, **recipe}
     return make_candidate(method, Recipe(method=method, **recipe), backbone, task or tiny_task())

@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 
 from softprompt.backbones import Backbone
-from softprompt.methods.offsets import second_table
 from softprompt.methods.offsets.position import PositionOffset
+from softprompt.methods.offsets.token_network import second_table
 from softprompt.methods.registry import InitContext, get_method, make, parse_options
 from softprompt.methods.soft_prompt import SoftPrompt, Text
 from softprompt.tasks import Example
@@ -22,7 +22,7 @@ EXAMPLES = [
 def soft_prompt(backbone: Backbone, method: str, length: int = 5, seed: int = 0) -> SoftPrompt:
     """A soft prompt in the midst of its life: every tensor away from its start, every offset row reached."""
     found = get_method(method)
-    more = {"sources": ["one", "two"]} if method == "attempt" else {}
+    more = {"sources": ["one", "two"]} if "sources" in found.options.model_fields else {}
     options = parse_options(found, {"length": length, **tiny.small(method), **more})
     generator = torch.Generator().manual_seed(seed)
     sources = torch.randn(2, length, backbone.d, generator=generator) if options.runs() else None

@@ -85,7 +85,7 @@ def predicting(backbone: Callable[..., Backbone], patch: Any) -> Iterator[Callab
         "load_backbone",
         lambda name, **given: backbone(max_source=given["max_source"], placement=given["placement"]),
     )
-    yield lambda folder, text: softprompt.runs.predict.predict(folder, [text])[0]
+    yield lambda folder, text: softprompt.runs.predict.predict(folder, [text])[0].as_json()
 
 
 @asynccontextmanager

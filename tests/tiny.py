@@ -149,33 +149,14 @@ def _modernbert() -> nn.Module:
     return ModernBertForMaskedLM(config)
 
 
-# Options of a small prompt of each method, but for its length (3 or more).
-SMALL: dict[str, dict[str, Any]] = {
-    "prompt_tuning": {},
-    "dept": {"rank": 3},
-    "superpos": {"sampled": 8},
-    "superpos_dept": {"sampled": 8, "rank": 3},
-    "accept": {"width": 4, "codewords": 5, "offset_codewords": 4},
-    "adept": {"rank": 3},
-    "attempt": {"width": 4},  # and sources: tests.sources
-    "smop": {"prompts": 2},
-    "residual": {"bottleneck": 6},
-    "low_rank": {"prompt_rank": 2},
-    "random_projection": {"prompt_rank": 3},
-    "multitask": {},
-    "p_tuning": {"hidden": 16},
-    "spot": {},
-}
 MODELS = {"t5": _t5, "bart": _bart, "gpt2": _gpt2, "llama": _llama, "gemma3": _gemma3}
 DECODERS = {"qwen3": _qwen3, "mistral": _mistral, "neox": _neox, "gemma2": _gemma2, "bloom": _bloom, "mamba": _mamba}
 MASKED = {"bert": _bert, "roberta": _roberta, "modernbert": _modernbert}
 
 
 def small(method: str, **more: Any) -> dict[str, Any]:
-    """Options of a small prompt of `method`, which may be two combined, and `more`."""
-    found = {name: value for part in method.split("+") for name, value in SMALL[part].items()}
-    fields = get_method(method).options.model_fields
-    return {name: value for name, value in found.items() if name in fields} | more
+    """Options of a small prompt of `method`, which may be two combined, but for its length (3 or more); and `more`."""
+    return {**get_method(method).small, **more}
 
 
 def model(name: str) -> nn.Module:

@@ -166,7 +166,7 @@ def test_the_example_of_the_documentation_runs(
     assert (card.method, card.kind, card.length, card.seed) == ("dept", "prompt+position", 4, None)
     with names["frozen"].using(Bank({"p": names["prompt"].eval()})):
         expected = names["frozen"].answer([Example("where is my parcel", "")], [0])
-    assert [answer["prediction"] for answer in softprompt.predict("run", ["where is my parcel"])] == expected
+    assert [answer.prediction for answer in softprompt.predict("run", ["where is my parcel"])] == expected
 
 
 @pytest.mark.parametrize("family", FAMILIES)

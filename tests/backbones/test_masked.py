@@ -16,7 +16,7 @@ from softprompt.backbones.load import resolve
 from softprompt.errors import BadInput
 from softprompt.evaluation.evaluate import evaluate_examples
 from softprompt.methods.bank import Bank
-from softprompt.methods.offsets import second_table
+from softprompt.methods.offsets.token_network import second_table
 from softprompt.methods.registry import METHODS
 from softprompt.methods.soft_prompt import SoftPrompt, Text
 from softprompt.recipes import Recipe

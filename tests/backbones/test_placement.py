@@ -11,6 +11,7 @@ from softprompt.errors import BadInput, PromptMismatch, UnknownName
 from softprompt.evaluation.evaluate import evaluate_examples
 from softprompt.methods.bank import Bank
 from softprompt.runs.formats.peft_export import write_peft
+from softprompt.runs.formats.registry import BackboneFacts
 from softprompt.runs.prompt import load_prompt
 from softprompt.tasks import Example
 from softprompt.training.finish import finish
@@ -174,7 +175,7 @@ def test_a_prompt_of_another_placement_is_refused_and_not_exported(tmp_path: Pat
     with pytest.raises(PromptMismatch, match=r"'after_bos'.*places prompts 'front'"):
         prompt.check(placed("llama", "front"))
     with pytest.raises(BadInput, match="PEFT puts every prompt in front"):
-        write_peft(prompt, {"kind": "causal"}, tmp_path / "exported")
+        write_peft(prompt, BackboneFacts("x", "causal", tiny.D, tiny.V, None), tmp_path / "exported")
     assert not (tmp_path / "exported").exists()
 
 

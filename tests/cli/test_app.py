@@ -138,7 +138,7 @@ def test_a_run_folder_is_never_overwritten_silently(cli: Cli, data: Path, model:
         (["train", "--data", "nowhere.csv", "--backbone", "MODEL", "--output", "OUT"], "no such file"),
         (["train", "--nonsense"], "No such option"),
         (["list", "metods"], "'methods'"),
-        (["predict", "nowhere", "text"], "is no folder"),
+        (["predict", "nowhere", "text"], "is not a folder"),
         (["nonsense"], "No such command"),
     ],
 )  # fmt: skip
@@ -338,6 +338,16 @@ def test_a_step_is_counted_in_examples_or_in_tokens(
     assert not (tmp_path / "run").exists()
 
 
+def test_a_run_may_be_as_long_as_its_epochs(cli: Cli, data: Path, model: str, tmp_path: Path) -> None:
+    given = ("--data", data, "--backbone", model, "--batch", "8", "--epochs", "2", "--set", "length=3")
+    assert cli("train", *given, "--output", tmp_path / "run")[0] == 0
+    recipe = json.loads((tmp_path / "run" / "run.json").read_text())["recipe"]
+    assert (recipe["steps"], recipe["epochs"]) == (2 * 32 // 8, None)
+    code, _, err = cli("train", *given, "--steps", "3", "--output", tmp_path / "other")
+    assert code == 2
+    assert "steps and epochs are both given" in " ".join(err.split())
+
+
 def test_label_words_are_what_the_model_says(cli: Cli, data: Path, model: str, tmp_path: Path) -> None:
     run = tmp_path / "run"
     words = ("--word", "good=yes", "--word", "bad=no", "--template", r"{text}\nteam :")
@@ -357,8 +367,8 @@ def test_the_python_api_has_the_command_lines_words(data: Path, model: str, tmp_
         data=str(data), backbone=model, output=str(run), method="dept", steps=4, batch=4, settings=settings
     )
     assert made["dept"].card.kind == "prompt+position"
-    assert softprompt.predict(str(run), ["a red b"])[0]["prediction"] in ("good", "bad")
-    assert softprompt.evaluate(str(run), str(data))["n"] == 40
+    assert softprompt.predict(str(run), ["a red b"])[0].prediction in ("good", "bad")
+    assert softprompt.evaluate(str(run), str(data)).n == 40
     assert softprompt.load_prompt(str(run)).folded.prompt.shape == (3, tiny.D)
 
 

@@ -190,7 +190,7 @@ def test_a_method_that_cannot_be_made_here_is_refused_before_the_first_step(comp
     ("more", "error", "message"),
     [
         ({"methods": ["dept"]}, BadInput, "two or more"),
-        ({"methods": ["dept", "dpt"]}, UnknownName, "Did you mean 'dept'"),
+        ({"methods": ["dept", "deptt"]}, UnknownName, "Did you mean 'dept'"),
         ({"methods": ["dept", "dept"]}, BadInput, "each method once"),
         ({"methods": ["dept", "superpos", "spot"]}, BadInput, "--start-from"),
         ({"baseline": "adept"}, UnknownName, "baseline"),
@@ -201,7 +201,7 @@ def test_a_method_that_cannot_be_made_here_is_refused_before_the_first_step(comp
         ({"settings": {"stps": 3}}, UnknownName, "Did you mean 'steps'"),
         ({"settings": {"dept.rnk": 3}}, UnknownName, "Did you mean 'rank'"),
         ({"settings": {"dept.steps": 3}}, BadInput, "all methods of a comparison have the same steps"),
-        ({"settings": {"spot.start_from": "no"}, "methods": ["dept", "spot"]}, BadArtefact, "no is no folder"),
+        ({"settings": {"spot.start_from": "no"}, "methods": ["dept", "spot"]}, BadArtefact, "no is not a folder"),
         ({"backbone": "gpt5"}, BadInput, "gpt5"),
     ],
 )

@@ -11,27 +11,18 @@ import torch
 from softprompt.errors import BadInput, UnknownName
 from softprompt.methods.folded import TokenOffset, Unfolded
 from softprompt.methods.initialization import from_vocabulary
-from softprompt.methods.offsets import (
-    PositionCodebook,
-    PositionLowRank,
-    TokenNetwork,
-    second_table,
-    solve_budget,
-)
-from softprompt.methods.prompts import (
-    Codebook,
-    Encoder,
-    LowRank,
-    Multitask,
-    RandomProjection,
-    Residual,
-    Routed,
-    SourceMixture,
-    Superposition,
-)
-from softprompt.methods.prompts.codebook import subspace
-from softprompt.methods.prompts.random_projection import project
-from softprompt.methods.prompts.routed import mean_pooled
+from softprompt.methods.offsets.position_codebook import PositionCodebook
+from softprompt.methods.offsets.position_low_rank import PositionLowRank, solve_budget
+from softprompt.methods.offsets.token_network import TokenNetwork, second_table
+from softprompt.methods.prompts.codebook import Codebook, subspace
+from softprompt.methods.prompts.encoder import Encoder
+from softprompt.methods.prompts.low_rank import LowRank
+from softprompt.methods.prompts.multitask import Multitask
+from softprompt.methods.prompts.random_projection import RandomProjection, project
+from softprompt.methods.prompts.residual import Residual
+from softprompt.methods.prompts.routed import Routed, mean_pooled
+from softprompt.methods.prompts.source_mixture import SourceMixture
+from softprompt.methods.prompts.superposition import Superposition
 from softprompt.methods.registry import METHODS, InitContext, get_method, make, parse_options
 from softprompt.methods.soft_prompt import PromptPart, SoftPrompt, Text
 from softprompt.training.request import make_recipes
@@ -58,7 +49,7 @@ class FakeVocabulary:
 
 def made(method: str, seed: int = 0, d: int = tiny.D, positions: int = 12, **options: object) -> SoftPrompt:
     found = get_method(method)
-    sources = {"sources": ["one", "two", "three"]} if method.startswith("attempt") else {}
+    sources = {"sources": ["one", "two", "three"]} if "sources" in found.options.model_fields else {}
     parsed = parse_options(found, {"length": 4, **tiny.small(method), **sources, **options})
     rows = torch.randn(len(parsed.runs()), parsed.length, d, generator=torch.Generator().manual_seed(9))
     site = InitContext(FakeVocabulary(d), positions, ("yes", "no"), seed, rows if parsed.runs() else None)
@@ -524,8 +515,8 @@ def test_residual_starts_with_the_papers_ratio_of_correction_to_embeddings(size:
 # DPT: A B
 
 
-def test_low_rank_equals_the_papers_equation() -> None:
-    prompt = made("low_rank", length=6, prompt_rank=3)
+def test_dpt_equals_the_papers_equation() -> None:
+    prompt = made("dpt", length=6, prompt_rank=3)
     disturb(prompt)
     part = prompt.prompt
     assert isinstance(part, LowRank)
@@ -534,18 +525,18 @@ def test_low_rank_equals_the_papers_equation() -> None:
     assert np.linalg.matrix_rank(part(None).detach().numpy()) == 3
 
 
-def test_low_rank_has_the_papers_8680_parameters() -> None:
-    assert made("low_rank", d=768, length=100, prompt_rank=10).trainable() == 8_680
+def test_dpt_has_the_papers_8680_parameters() -> None:
+    assert made("dpt", d=768, length=100, prompt_rank=10).trainable() == 8_680
 
 
-def test_low_rank_starts_uniform_as_the_paper_or_as_the_best_approximation_of_vocabulary_rows() -> None:
-    paper = made("low_rank", d=768, length=100, prompt_rank=10, start="uniform").prompt
+def test_dpt_starts_uniform_as_the_paper_or_as_the_best_approximation_of_vocabulary_rows() -> None:
+    paper = made("dpt", d=768, length=100, prompt_rank=10, start="uniform").prompt
     assert isinstance(paper, LowRank)
     for tensor in (paper.a, paper.b):
         assert 0.49 < tensor.abs().max() <= 0.5
         assert_close(tensor.std(), 1 / math.sqrt(12), 0.02)
     rows = from_vocabulary(30, FakeVocabulary(64), torch.Generator().manual_seed(0))
-    ours = made("low_rank", d=64, length=30, prompt_rank=7).prompt
+    ours = made("dpt", d=64, length=30, prompt_rank=7).prompt
     assert isinstance(ours, LowRank)
     values = np.linalg.svd(rows.numpy(), compute_uv=False)
     assert_close(np.linalg.norm(ours(None).detach().numpy() - rows.numpy()) ** 2, (values[7:] ** 2).sum(), 1e-4)
@@ -554,14 +545,14 @@ def test_low_rank_starts_uniform_as_the_paper_or_as_the_best_approximation_of_vo
 
 def test_a_rank_that_a_prompt_cannot_have_is_refused() -> None:
     with pytest.raises(BadInput, match=r"prompt_rank=5: a prompt of 4 rows .* at most 4"):
-        made("low_rank", prompt_rank=5)
+        made("dpt", prompt_rank=5)
 
 
 # ULPT: scale * (Z R) + shift
 
 
-def test_random_projection_equals_the_papers_equation() -> None:
-    prompt = made("random_projection", prompt_rank=3)
+def test_ulpt_equals_the_papers_equation() -> None:
+    prompt = made("ulpt", prompt_rank=3)
     disturb(prompt)
     part = prompt.prompt
     assert isinstance(part, RandomProjection)
@@ -571,8 +562,8 @@ def test_random_projection_equals_the_papers_equation() -> None:
 
 
 @pytest.mark.parametrize(("rank", "expected"), [(2, 1_736), (64, 7_936), (256, 27_136)])
-def test_random_projection_has_the_papers_parameters_and_stores_no_matrix(rank: int, expected: int) -> None:
-    prompt = made("random_projection", d=768, length=100, prompt_rank=rank)
+def test_ulpt_has_the_papers_parameters_and_stores_no_matrix(rank: int, expected: int) -> None:
+    prompt = made("ulpt", d=768, length=100, prompt_rank=rank)
     assert prompt.trainable() == expected
     assert sum(tensor.numel() for tensor in prompt.state_dict().values()) == expected
 
@@ -589,18 +580,18 @@ def test_the_frozen_matrix_is_the_same_bits_on_any_machine() -> None:
 
 
 def test_the_frozen_matrix_depends_on_its_own_seed_only() -> None:
-    one, other = (made("random_projection", seed).prompt for seed in (1, 2))
+    one, other = (made("ulpt", seed).prompt for seed in (1, 2))
     assert torch.equal(one.projection, other.projection)  # type: ignore[arg-type]
     assert not torch.equal(one.weights, other.weights)  # type: ignore[arg-type]
-    third = made("random_projection", 1, projection_seed=5).prompt
+    third = made("ulpt", 1, projection_seed=5).prompt
     assert not torch.equal(one.projection, third.projection)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("size", [12.6, 0.12])
-def test_random_projection_starts_at_rows_of_the_embeddings_size(size: float) -> None:
-    rows = start("random_projection", size, {"length": 100})(None).detach()
+def test_ulpt_starts_at_rows_of_the_embeddings_size(size: float) -> None:
+    rows = start("ulpt", size, {"length": 100})(None).detach()
     assert_close(rows.square().mean().sqrt() / size, 1.0, 0.1)
-    authors = start("random_projection", size, {"scale_start": 1})
+    authors = start("ulpt", size, {"scale_start": 1})
     assert isinstance(authors, RandomProjection)
     assert_close(authors.scale, np.ones(64))
     assert authors.shift.abs().max() == 0
@@ -610,8 +601,8 @@ def test_random_projection_starts_at_rows_of_the_embeddings_size(size: float) ->
 
 
 @pytest.mark.parametrize("rank", [1, 3])
-def test_multitask_equals_the_papers_equation(rank: int) -> None:
-    prompt = made("multitask", prompt_rank=rank)
+def test_mpt_equals_the_papers_equation(rank: int) -> None:
+    prompt = made("mpt", prompt_rank=rank)
     assert_close(prompt.prompt(None), prompt.prompt.rows)  # type: ignore[arg-type]
     disturb(prompt)
     part = prompt.prompt
@@ -620,8 +611,8 @@ def test_multitask_equals_the_papers_equation(rank: int) -> None:
     assert_close(part(None), p * sum(np.outer(u[:, k], v[k]) for k in range(rank)))
 
 
-def test_multitask_has_the_papers_77668_parameters() -> None:
-    assert made("multitask", d=768, length=100).trainable() == 77_668
+def test_mpt_has_the_papers_77668_parameters() -> None:
+    assert made("mpt", d=768, length=100).trainable() == 77_668
 
 
 # P-tuning v1, as PEFT's PromptEncoder
@@ -785,10 +776,10 @@ def test_every_prompt_takes_depts_offset(method: str) -> None:
 
 def test_the_ranks_of_prompt_and_offset_are_two_options() -> None:
     given = {"prompt.rank": 2, "offset.rank": 3, "length": 4}
-    assert make_recipes(["low_rank+dept"], given, 0)["low_rank+dept"].options == {
+    assert make_recipes(["dpt+dept"], given, 0)["dpt+dept"].options == {
         "prompt_rank": 2, "rank": 3, "length": 4
     }  # fmt: skip
-    assert make_recipes(["low_rank"], {"prompt.rank": 2}, 0)["low_rank"].options == {"prompt_rank": 2}
+    assert make_recipes(["dpt"], {"prompt.rank": 2}, 0)["dpt"].options == {"prompt_rank": 2}
 
 
 def test_two_methods_combine_prompt_and_offset() -> None:

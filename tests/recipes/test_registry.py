@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from docs.make_papers import FILE, page
 from pydantic import ValidationError
 from torch import Tensor
 
@@ -207,18 +208,18 @@ def test_the_lines_have_the_means_that_the_papers_print(table: str, name: str, t
 
 def test_a_part_of_a_table_is_chosen_by_name() -> None:
     table = get_table("dept/table1")
-    columns, lines = table.chosen(["rte", "superglue/cb"], ["dept"])
+    columns, lines = table.select(["rte", "superglue/cb"], ["dept"])
     assert [column.task for column in columns] == ["glue/rte", "superglue/cb"]
     assert [line.name for line in lines] == ["dept"]
-    twice = table.chosen(["rte", "glue/rte"], ["dept", "dept"])
+    twice = table.select(["rte", "glue/rte"], ["dept", "dept"])
     assert [len(part) for part in twice] == [1, 1]
-    assert [line.name for line in table.chosen(None, None)[1]] == ["prompt-tuning", "dept"]
+    assert [line.name for line in table.select(None, None)[1]] == ["prompt-tuning", "dept"]
     with pytest.raises(UnknownName, match="Did you mean 'prompt-tuning'"):
-        table.chosen(None, ["prompt_tuning"])
+        table.select(None, ["prompt_tuning"])
     with pytest.raises(UnknownName, match="line of dept/table1 'mpt'"):
-        table.chosen(None, ["mpt"])  # quoted only
+        table.select(None, ["mpt"])  # quoted only
     with pytest.raises(UnknownName, match="Did you mean 'glue/mrpc'"):
-        table.chosen(["glue/mrcp"], None)
+        table.select(["glue/mrcp"], None)
 
 
 # Recipe
@@ -243,7 +244,7 @@ def test_a_run_is_as_long_as_one_of_steps_and_epochs_says() -> None:
         ({"rates": {"prmpt": 0.3}}, "Did you mean 'prompt'"),
         ({"decay": {"offset": 0.3}}, "Unknown group of prompt_tuning 'offset'"),
         ({"shedule": "linear"}, "Did you mean 'schedule'"),
-        ({"method": "dpt"}, "Did you mean 'dept'"),
+        ({"method": "deptt"}, "Did you mean 'dept'"),
         ({"options": {"lenght": 3}}, "Did you mean 'length'"),
         ({"options": {"length": "long"}}, "option length='long'"),
         ({"clip": 0}, "clip=0"),
@@ -325,3 +326,7 @@ def test_adafactor_resumed_equals_uninterrupted_to_the_bit(tmp_path: Any) -> Non
     assert_same_tensors(second.prompt.state_dict(), whole.prompt.state_dict())
     with pytest.raises(AssertionError):
         assert_same_tensors(first.prompt.state_dict(), whole.prompt.state_dict())
+
+
+def test_the_page_of_papers_is_made_of_their_recipes() -> None:
+    assert FILE.read_text(encoding="utf-8") == page(), "python -m docs.make_papers"

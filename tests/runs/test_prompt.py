@@ -194,8 +194,8 @@ def _tensors(file: str, **changes: torch.Tensor | None) -> Any:
         ("smop", _tensors("method.safetensors", prompt__rows=torch.full((2, 3, tiny.D), torch.nan)), "not finite"),
         ("smop+dept", _tensors("method.safetensors", offset__reached=torch.ones(256)), "expected finite bool"),
         ("smop", lambda folder: (folder / "method.safetensors").unlink(), "is missing"),
-        ("smop", _edit(method="smup"), "names no method that could be made: Unknown method 'smup'"),
-        ("smop", _edit(options={"prompts": 0}), "names no method that could be made"),
+        ("smop", _edit(method="smup"), "names a method that cannot be made: Unknown method 'smup'"),
+        ("smop", _edit(options={"prompts": 0}), "names a method that cannot be made"),
         ("smop", _edit(options={"prompts": 3, "length": 3}), "prompt.json says"),
     ],
 )
@@ -210,7 +210,7 @@ def test_a_damaged_artefact_of_another_kind_is_one_clear_error(
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(BadArtefact, match="is no folder"):
+    with pytest.raises(BadArtefact, match="is not a folder"):
         load_prompt(tmp_path / "nowhere")
     with pytest.raises(BadArtefact, match=r"no prompt\.json"):
         load_prompt(tmp_path)

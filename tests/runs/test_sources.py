@@ -61,7 +61,7 @@ def test_what_cannot_be_mixed_is_refused_before_a_backbone_is_loaded(tmp_path: P
     for sources, error, message in (
         ([long], BadInput, "has 5 rows, and this prompt 3.* Give length=5"),
         ([str(tmp_path / "dept")], BadInput, r"of kind 'prompt\+position'"),
-        ([str(tmp_path / "nowhere")], BadArtefact, "is no folder"),
+        ([str(tmp_path / "nowhere")], BadArtefact, "is not a folder"),
     ):
         with pytest.raises(error, match=message):
             make_recipes(["attempt"], {**QUIET, "sources": sources}, 0)

@@ -5,7 +5,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -15,7 +15,7 @@ import softprompt
 from softprompt.backbones import Backbone
 from softprompt.errors import BadArtefact, BadInput, Interrupted, PromptMismatch
 from softprompt.methods.bank import Bank
-from softprompt.methods.registry import METHODS
+from softprompt.methods.registry import METHODS, InitContext, Method, make, parse_options
 from softprompt.runs.prompt import load_prompt
 from softprompt.runs.run_card import read_run_card
 from softprompt.runs.start_from import Predecessor, read_predecessor
@@ -30,25 +30,17 @@ from tests.candidates import candidate
 from tests.command_line import QUICK, Cli
 from tests.compare import assert_close, assert_same_tensors, copied
 
-# Which methods can start from a run of which: settable rows from any rows, other parts from the same part, and an
-# offset only where there is the same one.
-SETTABLE = {"prompt_tuning", "dept", "adept", "multitask", "spot"}
-FROM = {method: [other for other in METHODS if other in {method, *SETTABLE}] for method in METHODS} | {
-    "dept": ["dept"],
-    "superpos": [other for other in METHODS if other in {"superpos", "superpos_dept", *SETTABLE}],
-    "superpos_dept": ["dept", "superpos_dept"],
-    "accept": ["accept"],
-    "adept": ["adept"],
-    "attempt": ["attempt"],
-    "smop": ["smop"],
-}
+
+def fits(one: Method, other: Method) -> bool:
+    """Whether a run of `other` can start from one of `one`."""
+    same_part = one.prompt_part == other.prompt_part
+    settable = other.options.accepts_rows and one.kind != "input"  # settable rows start from any rows
+    return (same_part or settable) and one.offset_part in (None, other.offset_part)
+
+
+FROM = {one.name: [other.name for other in METHODS.values() if fits(one, other)] for one in METHODS.values()}
 PAIRS = [(one, other) for one, others in FROM.items() for other in others]
 FAMILIES = ["llama", "t5"]
-RATES = {
-    "prompt": 1.0, "offset": 0.3, "weights": 0.3, "codebook": 0.1, "network": 0.03, "norm": 0.1, "basis": 0.3,
-    "affine": 0.3, "inputs": 0.3, "offset_weights": 0.3, "offset_codebook": 0.1, "offset_bias": 0.1, "attention": 0.1,
-    "router": 0.3,
-}  # fmt: skip
 QUIET = {"evaluate_every": 2, "steps": 2, "batch": 4}
 
 
@@ -80,8 +72,7 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> Predecessors:
 def finished(folder: Path, method: str, family: str = "llama", **recipe: Any) -> Predecessor:
     """A run of six steps at rates that move everything."""
     backbone = tiny.backbone(family)
-    rates = {group: RATES[group] for group in METHODS[method].rates}
-    one = candidate(backbone, method, rates=rates, **recipe)
+    one = candidate(backbone, method, **{"rate_factor": 10, **recipe})
     run = begin(one, folder, Setting(backbone=backbone.name))
     tune(backbone, [one])
     finish(backbone, run, {})
@@ -175,7 +166,7 @@ def test_what_cannot_start_from_a_run_is_refused_and_what_can_is_named(
         return
     with pytest.raises(BadInput, match=f"{other} cannot start from .*{method} on tiny.*: ") as caught:
         make_recipes([*FROM[method][:1], other], {}, 0, predecessor)
-    assert f"From it can start: {', '.join(FROM[method])} (--method)." in str(caught.value)
+    assert f"Methods that can: {', '.join(FROM[method])} (--method)." in str(caught.value)
 
 
 def test_positions_that_the_predecessor_reached_stay_reached_and_new_ones_start_without_an_offset(
@@ -246,10 +237,26 @@ def test_the_positions_of_the_predecessor_can_be_kept_whatever_is_read(ended: Pr
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_every_option_belongs_to_a_part_or_to_the_start(method: str) -> None:
+def test_options_that_belong_to_no_part_change_no_shape(method: str) -> None:
     options = METHODS[method].options
-    starts = {"start", "start_text", "pool", "weights_start", "weights_scale", "gain", "scale_start", "unit"}
-    assert set(options.model_fields) - starts == {*options.of_prompt, *options.of_offset}
+    carried = {*options.of_prompt, *options.of_offset}
+    assert carried <= options.model_fields.keys()
+    small = {"length": LENGTH, **tiny.small(method)}
+
+    def shapes(**given: object) -> dict[str, tuple[int, ...]]:
+        parsed = parse_options(METHODS[method], {**small, **given})
+        backbone = tiny.backbone("llama")
+        sources = torch.zeros(len(parsed.runs()), LENGTH, backbone.d)
+        made = make(METHODS[method], parsed, InitContext(backbone, 12, ("good", "bad"), 0, sources))
+        return {name: tuple(tensor.shape) for name, tensor in made.state_dict().items()}
+
+    for name in options.model_fields.keys() - carried:
+        annotation = options.model_fields[name].annotation
+        choices = get_args(annotation)
+        others: list[object] = [value for value in choices if isinstance(value, str)] or ["8"]
+        given = {"start_text": "good"} if "start_text" in options.model_fields else {}
+        for value in [True, False] if annotation is bool else others:
+            assert shapes(**{**given, name: value}) == shapes(), f"{name}={value}"
 
 
 @pytest.mark.parametrize("other", ["gpt2", "t5"])
@@ -280,7 +287,7 @@ def _renamed(folder: Path) -> None:
         (_renamed, r"holds .*'c'.* prompt\.json asks for .*'a'"),
         (lambda folder: (folder / "prompt.json").unlink(), "--resume"),
         (lambda folder: (folder / "prompt.safetensors").unlink(), "is missing"),
-        (shutil.rmtree, "is no folder"),
+        (shutil.rmtree, "is not a folder"),
     ],
 )
 def test_a_predecessor_that_is_damaged_is_one_clear_error(
@@ -298,7 +305,7 @@ def test_folded_rows_are_enough_for_free_rows(ended: Predecessors, tmp_path: Pat
     predecessor = read_predecessor(tmp_path / "predecessor")
     one = transferred(predecessor, tiny.backbone("llama"), "prompt_tuning")
     assert torch.equal(one.prompt.state_dict()["prompt.rows"], predecessor.prompt.folded.prompt)
-    with pytest.raises(BadInput, match=r"is missing there. From it can start: prompt_tuning, dept"):
+    with pytest.raises(BadInput, match=r"is missing there. Methods that can: prompt_tuning, dept"):
         make_recipes(["superpos"], {}, 0, predecessor)
 
 
@@ -350,7 +357,7 @@ def _changed(folder: Path) -> None:
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [(lambda folder: None, None), (shutil.rmtree, "is no folder"), (_changed, "its tensors have changed")],
+    [(lambda folder: None, None), (shutil.rmtree, "is not a folder"), (_changed, "its tensors have changed")],
 )
 def test_a_run_stopped_before_its_first_checkpoint_needs_its_predecessor(
     change: Any, message: str | None, ended: Predecessors, tmp_path: Path
@@ -364,7 +371,7 @@ def test_a_run_stopped_before_its_first_checkpoint_needs_its_predecessor(
         assert_same_tensors(copied(run.candidate.prompt), started)
         assert run.candidate.start_from == predecessor.record
         return
-    with pytest.raises(BadArtefact, match=rf"before its first checkpoint, .*{message}.* train anew with --overwrite"):
+    with pytest.raises(BadArtefact, match=rf"before its first checkpoint, .*{message}.* train again with --overwrite"):
         resume_run(card, tmp_path / "run", backbone, target_task())
 
 
@@ -413,8 +420,8 @@ def test_several_methods_start_from_one_run(cli: Cli, data: Path, target: Path, 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--start-from", "nowhere"], "nowhere is no folder"),
-        (["--start-from", "FIRST", "--method", "prompt_tuning"], "From it can start: dept (--method)"),
+        (["--start-from", "nowhere"], "nowhere is not a folder"),
+        (["--start-from", "FIRST", "--method", "prompt_tuning"], "Methods that can: dept (--method)"),
         (["--start-from", "FIRST", "--method", "dept", "--method", "superpos"], "superpos cannot start from"),
         (["--start-from", "FIRST", "--set", "rank=7"], "rank=7"),
         (["--start-from", "FIRST", "--max-source", "64"], "--max-source 64"),
@@ -461,4 +468,4 @@ def test_check_knows_the_start_too(cli: Cli, data: Path, model: str, tmp_path: P
     assert f"hidden size {tiny.D}; {wide} has {2 * tiny.D}" in json.loads(out)["problems"][0]
     code, out, _ = cli(*common[:-2], tmp_path / "none", "--json")
     assert code == 2
-    assert "no folder" in json.loads(out)["problems"][0]
+    assert "not a folder" in json.loads(out)["problems"][0]

@@ -316,7 +316,7 @@ def test_a_run_json_of_another_version_is_refused(cli: Cli, data: Path, model: s
             plan_arguments(path)
     with pytest.raises(BadArtefact, match=re.escape("recipe.steps")):
         plan_arguments(config(tmp_path, json.dumps({**found, "recipe": {**found["recipe"], "steps": 0}}), "bad.json"))
-    recipe = {**found["recipe"], "method": "dpt"}
+    recipe = {**found["recipe"], "method": "deptt"}
     with pytest.raises(UnknownName, match="'dept'"):
         plan_arguments(config(tmp_path, json.dumps({**found, "recipe": recipe}), "bad.json"))
 

@@ -18,7 +18,7 @@ import softprompt
 from softprompt.backbones import Backbone, Causal
 from softprompt.errors import BadInput, Interrupted
 from softprompt.methods.bank import Bank
-from softprompt.methods.prompts import Free
+from softprompt.methods.prompts.free import Free
 from softprompt.methods.soft_prompt import SoftPrompt
 from softprompt.runs.prompt import load_prompt
 from softprompt.runs.run_card import Distillation
@@ -40,7 +40,7 @@ def stage_of(backbone: Backbone, tasks: int = 2, **recipe: Any) -> SourceStage:
     members = []
     for i in range(tasks):
         one = replace(tiny_task(), name=f"task-{i}")
-        members.append(candidate(backbone, "multitask", one, seed=3, **recipe))
+        members.append(candidate(backbone, "mpt", one, seed=3, **recipe))
         members[-1].name = one.name
         with torch.no_grad():  # the tasks start alike, and here should not
             for tensor in members[-1].prompt.parameters():
@@ -233,7 +233,7 @@ def test_a_target_task_starts_at_the_shared_prompt_and_each_task_has_its_run(
     teachers = [place / "runs" / "colour", place / "runs" / "answer"]
     code, _, err = cli("distil", *teachers, "--output", out, "--steps", 6, "--batch", 4, "--set", "evaluate_every=2")
     assert code == 0, err
-    assert f"softprompt train --method multitask --start-from {out}" in err
+    assert f"softprompt train --method mpt --start-from {out}" in err
     assert "teacher, prompt_tuning-colour" in err
     shared = load_file(out / "method.safetensors")
     parts = [load_file(out / name / "method.safetensors") for name in ("colour", "answer")]

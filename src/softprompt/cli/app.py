@@ -17,7 +17,7 @@ from rich.console import Console
 from typer.core import TyperGroup
 
 from softprompt.errors import BadInput, CannotWrite, OutOfMemory, SoftPromptError
-from softprompt.runtime.interrupts import raise_interrupted
+from softprompt.runtime.interrupts import raise_interrupt
 from softprompt.runtime.launch import check_single_process, place
 
 VERBS = {
@@ -109,7 +109,7 @@ def _is_heard(error: SoftPromptError) -> bool:
 
 def main() -> None:
     """Run the command line; a SoftPromptError becomes one line and an exit code (1 failed, 2 bad usage)."""
-    signal.signal(signal.SIGINT, raise_interrupted)
+    signal.signal(signal.SIGINT, raise_interrupt)
     # A warning is one line, not the place in our code where it was raised.
     warnings.showwarning = lambda message, *_, **__: err.print(f"note: {message}", soft_wrap=True, markup=False)
     try:

@@ -8,7 +8,7 @@ import typer
 from softprompt.cli.app import app, err
 from softprompt.cli.flags import Device, Dtype, MovedBackbone
 from softprompt.runs.convert import export_prompt, import_prompt
-from softprompt.runs.formats import EXPORTS
+from softprompt.runs.formats.registry import EXPORTERS
 from softprompt.training import parsing
 
 
@@ -16,13 +16,13 @@ from softprompt.training import parsing
 def export_(
     run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
     output: Annotated[Path, typer.Option(help="Folder to write; it must be new.")],
-    to: Annotated[str, typer.Option(help=f"Format: {', '.join(EXPORTS)}.")] = "peft",
+    to: Annotated[str, typer.Option(help=f"Format: {', '.join(EXPORTERS)}.")] = "peft",
     backbone: MovedBackbone = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what --output holds.")] = False,
 ) -> None:
     """Write a finished run as another library reads it (docs/peft.md, docs/vllm.md)."""
-    folder = export_prompt(run, output, to, backbone, overwrite, console=err)
-    err.print(f"{run} is exported to {folder}", soft_wrap=True, markup=False)
+    made = export_prompt(run, output, to, backbone, overwrite, console=err)
+    err.print(f"{run} is exported to {made.folder}", soft_wrap=True, markup=False)
 
 
 @app.command("import")

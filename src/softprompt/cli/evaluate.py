@@ -39,9 +39,9 @@ def evaluate(
         run, data, label, generate, predictions, backbone, dtype, device, task, split, data_dir, limit
     )
     if as_json:
-        print_json(found)
+        print_json(found.as_json())
     else:
-        printing.print_scores(out, found)
+        printing.print_scores(out, found.as_json())
 
 
 @app.command()
@@ -60,8 +60,8 @@ def predict(
     """
     answers = runs.predict(run, text, data, backbone, dtype, device)
     if as_json:
-        print_json(answers)
+        print_json([answer.as_json() for answer in answers])
     else:
         for answer in answers:
-            share = "" if answer["probability"] is None else f"  ({100 * answer['probability']:.0f} %)"
-            print(f"{answer['prediction']}{share}")
+            share = "" if answer.probability is None else f"  ({100 * answer.probability:.0f} %)"
+            print(f"{answer.prediction}{share}")

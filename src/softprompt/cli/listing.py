@@ -17,7 +17,7 @@ from softprompt.errors import BadInput, UnknownName
 from softprompt.evaluation.nearest_words import nearest_words
 from softprompt.methods.folded import Folded
 from softprompt.methods.parameter_count import count_baseline, count_parameters
-from softprompt.methods.registry import BASELINES, METHODS, Method
+from softprompt.methods.registry import Method, list_methods
 from softprompt.recipes.registry import RECIPES, TABLES, get_recipe
 from softprompt.runs.predict import load_for
 from softprompt.runs.prompt import load_prompt
@@ -25,7 +25,7 @@ from softprompt.runs.run_folder import versions
 from softprompt.runtime.arguments import parse_model
 from softprompt.tasks import CATALOGUE, Task
 from softprompt.tasks.published.entry import Entry
-from softprompt.tasks.registry import TASKS, get_task
+from softprompt.tasks.registry import TASKS, get_task, load_task_plugins
 from softprompt.training.arguments import CommonArguments
 from softprompt.training.request import read_task
 
@@ -93,6 +93,7 @@ def list_rows(what: str, backbone: str | None = None, max_source: int = 256) -> 
             ),
         ]
     if what == "tasks":
+        load_task_plugins()
         return [*(_task_row(name, get_task(name)) for name in TASKS), *map(_entry_row, CATALOGUE.values())]
     if what == "recipes":
         return recipe_rows()
@@ -109,7 +110,7 @@ def columns_of(what: str, rows: Rows) -> tuple[str, ...]:
 
 
 def _method_rows(backbone: str | None, max_source: int) -> Rows:
-    methods = [*METHODS.values(), *BASELINES.values()]
+    methods = list_methods()
     if backbone is None:
         return [method.describe() for method in methods]
     d, network = describe(backbone)["d"], skeleton(backbone)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from softprompt.tasks.metrics import MEANS, References, get_metric, measure
+from softprompt.tasks.metrics import References, get_metric, measure
 
 RESAMPLES = 1000
 """How often examples and runs are drawn."""
@@ -133,7 +133,8 @@ def _drawn(units: list[np.ndarray], count: int, generator: np.random.Generator) 
 def _values(metrics: Sequence[str], predictions: Sequence[str], references: References) -> dict[str, np.ndarray]:
     """Measure each example under each metric that is a mean over examples: once, not in every resample."""
     pairs = list(zip(predictions, references, strict=True))
-    return {name: np.array([get_metric(name)([p], [golds]) for p, golds in pairs]) for name in metrics if name in MEANS}
+    means = [metric for metric in map(get_metric, metrics) if metric.is_mean]
+    return {metric.name: np.array([metric([p], [golds]) for p, golds in pairs]) for metric in means}
 
 
 def _score(

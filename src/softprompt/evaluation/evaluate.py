@@ -106,7 +106,7 @@ def evaluate_examples(
             ranked = made or _ranked(backbone, asked, prompt)
             for i, example, record, cut in zip(group, asked, ranked, truncated, strict=True):
                 records[mine[i]] = _record(example, record, cut)
-    for found in distributed.gathered(records):
+    for found in distributed.gather(records):
         records |= found
     return [records[i] for i in range(len(examples))]
 

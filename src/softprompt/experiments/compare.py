@@ -26,7 +26,7 @@ from softprompt.experiments.reports.comparison_tables import as_csv, as_latex, a
 from softprompt.experiments.reports.html_page import as_page
 from softprompt.experiments.reports.svg_figure import as_picture
 from softprompt.experiments.standings import floors_in, read_finished, standings
-from softprompt.methods.registry import get_method
+from softprompt.methods.registry import canonical_name, get_method, spellings
 from softprompt.recipes import Recipe, Setting
 from softprompt.recipes.override import check_names, taken
 from softprompt.runs.run_folder import versions
@@ -35,7 +35,7 @@ from softprompt.runtime.arguments import accepts, given_in, parse_model
 from softprompt.runtime.files import make_folder, write_json, write_text
 from softprompt.runtime.interrupts import interruptible
 from softprompt.tasks import Task
-from softprompt.tasks.registry import TASKS
+from softprompt.tasks.registry import is_published
 from softprompt.training.arguments import CommonArguments
 from softprompt.training.finish import measure_test
 from softprompt.training.request import FOR_PUBLISHED, TrainingRequest, make_recipes, parse_common
@@ -74,6 +74,9 @@ def make_entrants(
 
     METHOD.start_from is the run that this method starts from. Raises BadInput and UnknownName.
     """
+    methods = [canonical_name(name) for name in methods]
+    heads = {name: name.partition(".")[0] for name in settings}
+    settings = {name.replace(head, canonical_name(head), 1): settings[name] for name, head in heads.items()}
     if len(set(methods)) != len(methods):
         raise BadInput(f"--methods names {', '.join(methods)}: each method once.")
     for name in methods:
@@ -138,13 +141,18 @@ class Comparison:
         recipe = entrant.recipe.model_copy(
             update={"rate_factor": entrant.recipe.rate_factor * factor, "seed": seed}
         )  # fmt: skip
-        folder = self._folder(task) / entrant.name / f"rates-x{factor:g}" / f"seed-{seed}"
+        folder = self._method_folder(task, entrant) / f"rates-x{factor:g}" / f"seed-{seed}"
         asked = JobSpec(task=dict(task.origin), setting=self.setting, recipe=recipe)
         name = f"{entrant.name}-{task.name}-x{factor:g}-seed{seed}"
         return Job(name, folder, asked, task, entrant.predecessor, test)
 
     def _folder(self, task: Task) -> Path:
         return self.output / task.name.replace("/", "-")
+
+    def _method_folder(self, task: Task, entrant: Entrant) -> Path:
+        """The folder of a method's runs, which another version may have named by an alias."""
+        folders = [self._folder(task) / name for name in spellings(entrant.name)]
+        return next((folder for folder in folders if folder.is_dir()), folders[0])
 
     def run(
         self,
@@ -236,7 +244,8 @@ class Comparison:
     def _costs(self, backbone: Backbone, task: Task) -> dict[str, Any]:
         """What a step of each method costs, measured now where it was not yet."""
         path = self._folder(task) / "costs.json"
-        known: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        read: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        known = {canonical_name(name): costs for name, costs in read.items()}
         if any(entrant.name not in known for entrant in self.entrants):
             recipes = {e.name: (self._final(task, e)[0].recipe, e.predecessor) for e in self.entrants}
             found = measure_costs(backbone, task, recipes, self.setting.tokens_per_pass)
@@ -318,10 +327,12 @@ def run_comparison(arguments: CompareArguments) -> dict[str, Any]:
         raise BadInput(f"--seeds {seeds} --budget {budget}: expected at least one seed and one setting of each method.")
     if len(methods) < 2:
         raise BadInput(f"--methods {','.join(methods)}: expected two or more to compare.")
+    methods = [canonical_name(name) for name in methods]
     requests = parse_each_task(arguments)
     first = requests[0]
     entrants = make_entrants(methods, first.given, first.setting.max_source, first.predecessor)
-    baseline = arguments.baseline or ("prompt_tuning" if "prompt_tuning" in methods else methods[0])
+    default = "prompt_tuning" if "prompt_tuning" in methods else methods[0]
+    baseline = canonical_name(arguments.baseline) if arguments.baseline else default
     made = Comparison(
         Path(arguments.output), [one.task for one in requests], first.setting, entrants, seeds=seeds, budget=budget,
         baseline=baseline, max_parallel=arguments.max_parallel,
@@ -345,11 +356,11 @@ def parse_each_task(arguments: CompareArguments) -> list[TrainingRequest]:
     """Resolve the arguments once for each task: beside published tasks, a shipped one takes none of their own."""
     given = arguments.tasks
     tasks = [given] if given is None or isinstance(given, str | Task) else list(given)
-    published = [isinstance(one, str) and one not in TASKS for one in tasks]
+    published = [isinstance(one, str) and is_published(one) for one in tasks]
     common = {name: value for name, value in given_in(arguments).items() if name in CommonArguments.model_fields}
     requests = []
-    for task, is_published in zip(tasks, published, strict=True):
-        dropped = FOR_PUBLISHED if any(published) and not is_published else set()
+    for task, from_hub in zip(tasks, published, strict=True):
+        dropped = FOR_PUBLISHED if any(published) and not from_hub else set()
         own = {name: value for name, value in common.items() if name not in dropped}
         requests.append(parse_common(parse_model(CommonArguments, own), task))
     return requests

@@ -8,6 +8,7 @@ from typing import Any
 from softprompt.errors import BadInput, UnknownName
 from softprompt.experiments.compare import FORMAT, common_notes, write_comparison
 from softprompt.experiments.standings import FinishedRun, floors_in, read_finished, standings
+from softprompt.methods.registry import canonical_name
 from softprompt.runs.run_folder import versions
 from softprompt.runtime.files import make_folder
 
@@ -33,7 +34,7 @@ def compare_finished(
             raise BadInput(
                 f"The runs on {task} are all of one method in one setting ({next(iter(entries))}); give two."
             )
-        chosen = baseline or ("prompt_tuning" if "prompt_tuning" in entries else next(iter(entries)))
+        chosen = canonical_name(baseline or ("prompt_tuning" if "prompt_tuning" in entries else next(iter(entries))))
         if chosen not in entries:
             raise UnknownName(f"baseline on {task}", chosen, entries)
         notes += _unequal(task, entries)

@@ -75,7 +75,7 @@ class Reproduction:
         Raises UnknownName and BadInput before anything is loaded.
         """
         self.table, self.output = table, output
-        self.columns, self.lines = table.chosen(_listed(tasks), _listed(lines))
+        self.columns, self.lines = table.select(_listed(tasks), _listed(lines))
         self.seeds = seeds or table.seeds
         self.spec, self.setting, self.changes = dict(spec or {}), dict(setting or {}), dict(changes or {})
         self.predecessor = None if start_from is None else read_predecessor(start_from)

@@ -31,6 +31,7 @@ from softprompt.experiments.jobs import Job, JobSpec, RunJobs, Watch, check_spec
 from softprompt.experiments.progress import watch
 from softprompt.experiments.reports.sweep_table import as_csv, as_markdown
 from softprompt.experiments.search_space import settings_of
+from softprompt.methods.registry import canonical_name, spellings
 from softprompt.recipes import Recipe
 from softprompt.runs.run_folder import versions
 from softprompt.runtime.arguments import accepts
@@ -88,20 +89,25 @@ class Sweep:
                 if recipe.model_dump_json() in known:
                     continue
                 known.add(recipe.model_dump_json())
-                label = ", ".join(f"{name}={_said(value)}" for name, value in values.items())
-                label = f"{method}: {label}" if self.several else label or method
-                found[label] = Candidates(label, dict(values), [self._job(label, recipe, i) for i in range(self.seeds)])
+                said = ", ".join(f"{name}={_said(value)}" for name, value in values.items())
+                labels = [f"{name}: {said}" if self.several else said or name for name in spellings(method)]
+                # 0.1.0 named folders by what is an alias now.
+                folders = [self.output / folder_name(label) for label in labels]
+                folder = next((folder for folder in folders if folder.is_dir()), folders[0])
+                jobs = [self._job(labels[0], folder, recipe, i) for i in range(self.seeds)]
+                found[labels[0]] = Candidates(labels[0], dict(values), jobs)
         return list(found.values())
 
-    def _job(self, label: str, recipe: Recipe, index: int) -> Job:
+    def _job(self, label: str, folder: Path, recipe: Recipe, index: int) -> Job:
         seed = (self.told.seed or 0) + index
         asked = JobSpec(
             task=dict(self.told.task.origin),
             setting=self.told.setting,
             recipe=recipe.model_copy(update={"seed": seed}),
         )
-        folder = self.output / folder_name(label) / f"seed-{seed}"
-        return Job(f"{label} seed {seed}", folder, asked, self.told.task, self.told.predecessor, test=False)
+        return Job(
+            f"{label} seed {seed}", folder / f"seed-{seed}", asked, self.told.task, self.told.predecessor, test=False
+        )
 
     def _rungs(self, eta: int) -> list[int]:
         """Steps after which the worse are stopped: full length / eta^k, up to a multiple of the evaluations."""
@@ -141,7 +147,7 @@ class Sweep:
             raise BadInput(f"--output {self.output} holds files and no sweep ({SEARCH}); choose another folder.")
         if path.is_file():
             try:
-                was = json.loads(path.read_text(encoding="utf-8"))
+                was = _named_as_today(json.loads(path.read_text(encoding="utf-8")))
             except (OSError, ValueError) as error:
                 raise BadArtefact(f"{path} is no search of ours: {error}. Choose another folder.") from None
             now = self._words()
@@ -238,7 +244,7 @@ class Sweep:
             "settings": rows,
             "chosen": {
                 **self._row(best),
-                "recipe": json.loads((best.jobs[0].folder / "run.json").read_text(encoding="utf-8"))["recipe"],
+                "recipe": _recipe_run(best.jobs[0]),
                 "test": scores,
                 "test_mean": statistics.mean(scores),
                 "test_deviation": statistics.stdev(scores) if len(scores) > 1 else None,
@@ -255,7 +261,7 @@ class Sweep:
     def _row(self, candidate: Candidates) -> dict[str, Any]:
         cards = [_card(job) for job in candidate.jobs]
         dev = [_dev(job) for job in candidate.jobs]
-        first = json.loads((candidate.jobs[0].folder / "run.json").read_text(encoding="utf-8"))["recipe"]
+        first = _recipe_run(candidate.jobs[0])
         return {
             "label": candidate.label, "values": candidate.values, "method": first["method"], "rates": first["rates"],
             "dev": dev, "mean": statistics.mean(dev), "deviation": statistics.stdev(dev) if len(dev) > 1 else None,
@@ -270,6 +276,17 @@ class Sweep:
         write_text(self.output / "table.csv", as_csv(found))
 
 
+def _named_as_today(words: dict[str, Any]) -> dict[str, Any]:
+    """search.json with its methods' aliases replaced."""
+    recipes = {
+        canonical_name(name): {**recipe, "method": canonical_name(name)}
+        for name, recipe in words.get("recipes", {}).items()
+    }
+    labels = [label.partition(": ") for label in words.get("settings", [])]
+    settings = [canonical_name(name) + colon + values for name, colon, values in labels]
+    return words | {"recipes": recipes} | ({"settings": settings} if "settings" in words else {})
+
+
 def folder_name(label: str) -> str:
     """A setting as the name of a folder: what a file system may not take is replaced, and told apart by a hash."""
     spaced = label.replace(", ", "__")
@@ -281,6 +298,12 @@ def folder_name(label: str) -> str:
 
 def _said(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _recipe_run(job: Job) -> dict[str, Any]:
+    """The recipe in a job's run.json, with its method's name of today."""
+    recipe: dict[str, Any] = json.loads((job.folder / "run.json").read_text(encoding="utf-8"))["recipe"]
+    return {**recipe, "method": job.recipe.method}
 
 
 def _card(job: Job) -> dict[str, Any]:

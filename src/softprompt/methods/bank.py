@@ -1,4 +1,4 @@
-"""TODO."""
+"""Several soft prompts on one frozen backbone."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -26,6 +26,7 @@ class Bank(nn.Module):
             self.add(name, prompt)
 
     def add(self, name: str, prompt: SoftPrompt) -> None:
+        """Add a soft prompt under a name of its own. Raises BadInput for one that cannot stand beside the others."""
         if name in self.names:
             raise BadInput(f"The bank already holds a prompt named {name!r}; names must differ.")
         if len(self) and "network" in (prompt.kind, self[0].kind):
@@ -50,12 +51,13 @@ class Bank(nn.Module):
         return prompt
 
     def soft_ids(self, index: int, v: int) -> list[int]:
-        """Ids of prompt `index`'s soft tokens over a vocabulary of v; index -1 is no prompt at all."""
+        """List the ids of prompt `index`'s soft tokens over a vocabulary of v; index -1 stands for no prompt."""
         if index < 0 and len(self) and self[0].kind == "network":
             raise BadInput(f"{self.names[0]} works inside the network; ask without it outside of its `using` block.")
         return [] if index < 0 else list(range(v + self.starts[index], v + self.starts[index] + self[index].length))
 
     def longest(self, indices: Iterable[int]) -> int:
+        """Count the positions that the longest of these prompts takes; -1 stands for no prompt."""
         return max((self[i].places for i in indices if i >= 0), default=0)
 
     @contextmanager

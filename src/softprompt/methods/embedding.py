@@ -1,4 +1,4 @@
-"""The one injection: soft tokens are ids past the vocabulary.
+"""Inject soft prompts as ids past the vocabulary.
 
 `SoftEmbedding` stands in for a frozen model's input embedding. Id v + i reads row i of the bank instead
 of the table, and real source tokens get their prompt's offset. Placement is then where the ids stand, a
@@ -123,7 +123,7 @@ class SoftEmbedding(nn.Module):
         return Layout(prompt.repeat_interleave(beams, 0), position.repeat_interleave(beams, 0))
 
     def read_off(self, ids: Int[Tensor, "b n"], text: Bool[Tensor, "b n"]) -> Layout | None:
-        """The layout of ids of which those in `text` that are not soft are source; None without soft tokens."""
+        """Read the layout off ids, of which those in `text` that are not soft are source; None without soft tokens."""
         soft = ids >= self.num_embeddings
         if not bool(soft.any()):
             return None

@@ -1,12 +1,12 @@
-"""TODO."""
+"""What is stored of a soft prompt: plain tensors where it can be folded, else its own."""
 
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from jaxtyping import Float
 from torch import Tensor
 
 Kind = Literal["prompt", "prompt+position", "prompt+token", "input", "network"]
-"""What a soft prompt folds to: kinds A, B, C and D of the documentation, in order; and a baseline, which is none."""
+"""What a soft prompt folds to: kinds A, B, C and D of the documentation, in order; and baselines, which do not fold."""
 
 
 class TokenOffset(NamedTuple):
@@ -41,7 +41,7 @@ class AdapterTensors(NamedTuple):
     """The form of kind "network": what was trained inside the network, by its names there."""
 
     tensors: dict[str, Tensor]
-    adapter: dict[str, Any] | None = None
+    adapter: dict[str, object] | None = None
     """What PEFT's adapter_config.json says of them; None where PEFT has no part in it."""
 
 
@@ -49,7 +49,7 @@ NETWORK = "network."
 
 
 def stored_tensors(form: Folded | Unfolded | AdapterTensors) -> dict[str, Tensor]:
-    """What the file that holds `form` holds, by name."""
+    """Name the tensors of the file that holds `form`."""
     if isinstance(form, Unfolded | AdapterTensors):
         return form.tensors
     tensors = {"prompt": form.prompt} | ({} if form.offset is None else {"offset": form.offset})
@@ -58,5 +58,5 @@ def stored_tensors(form: Folded | Unfolded | AdapterTensors) -> dict[str, Tensor
 
 
 def stored(form: Folded | Unfolded | AdapterTensors) -> int:
-    """Number of values in the file that holds `form`."""
+    """Count the values in the file that holds `form`."""
     return sum(tensor.numel() for tensor in stored_tensors(form).values())

@@ -1,4 +1,4 @@
-"""Where a prompt starts. Every function returns rows (l,d) in the space the backbone reads.
+"""Initialize prompt rows. Every `from_` function returns rows (l,d) in the space the backbone reads.
 
 Vectors are obtained by *calling* the embedding table, because some tables scale what they hold (BART, Gemma).
 """
@@ -16,19 +16,20 @@ from softprompt.errors import BadInput
 
 @runtime_checkable
 class Vocabulary(Protocol):
-    """What a start needs to know of a backbone's tokens."""
+    """A backbone's tokens and their embeddings, as far as a start needs to know them."""
 
     @property
-    def d(self) -> int: ...
+    def d(self) -> int:
+        """Hidden size."""
 
     def ordinary_ids(self) -> list[int]:
-        """Ids of the vocabulary in the tokenizer's order, without special tokens and unused rows."""
+        """List the ids of the vocabulary in the tokenizer's order, without special tokens and unused rows."""
 
     def tokens(self, text: str) -> list[int]:
-        """Ids of `text`, without special tokens."""
+        """Tokenize `text`, without special tokens."""
 
     def embed(self, ids: Sequence[int]) -> Float[Tensor, "n d"]:
-        """float32 rows of the frozen table for `ids`, as the network receives them."""
+        """Look up float32 rows of the frozen table for `ids`, as the network receives them."""
 
 
 @dataclass(frozen=True)
@@ -48,17 +49,17 @@ class Blank:
 
 
 def embedding_scale(vocabulary: Vocabulary) -> float:
-    """Root mean square of the embedding entries, as the network receives them: the unit of learning rates."""
+    """Measure the root mean square of the embedding entries, as the network receives them: the unit of rates."""
     return float(vocabulary.embed(vocabulary.ordinary_ids()[:5000]).square().mean().sqrt())
 
 
 def from_noise(length: int, vocabulary: Vocabulary, generator: torch.Generator, scale: float = 0.5) -> Tensor:
-    """Uniform in +-scale (Lester et al. 2021, section 3.2: 0.5)."""
+    """Draw uniformly in +-scale (Lester et al. 2021, section 3.2: 0.5)."""
     return (torch.rand(length, vocabulary.d, generator=generator) * 2 - 1) * scale
 
 
 def from_vocabulary(length: int, vocabulary: Vocabulary, generator: torch.Generator, pool: int | None = 5000) -> Tensor:
-    """Embeddings of `length` different tokens drawn from the first `pool` of the vocabulary (None: all of it).
+    """Embed `length` different tokens drawn from the first `pool` of the vocabulary (None: all of it).
 
     The first 5,000 are the common ones in a vocabulary sorted by frequency (Lester et al. 2021, section 3.2).
     """
@@ -66,7 +67,7 @@ def from_vocabulary(length: int, vocabulary: Vocabulary, generator: torch.Genera
 
 
 def sample_ids(count: int, vocabulary: Vocabulary, generator: torch.Generator, pool: int | None = None) -> list[int]:
-    """`count` different token ids, uniform over the first `pool` ordinary ids (None: over all of them)."""
+    """Draw `count` different token ids, uniformly over the first `pool` ordinary ids (None: over all of them)."""
     ids = vocabulary.ordinary_ids()[:pool]
     if count > len(ids):
         raise BadInput(
@@ -76,7 +77,7 @@ def sample_ids(count: int, vocabulary: Vocabulary, generator: torch.Generator, p
 
 
 def from_text(length: int, vocabulary: Vocabulary, text: str) -> Tensor:
-    """Embeddings of the tokens of `text`, repeated or cut to `length` (no special tokens in between)."""
+    """Embed the tokens of `text`, repeated or cut to `length` (no special tokens in between)."""
     ids = vocabulary.tokens(text)
     if not ids:
         raise BadInput(f"The start text {text!r} gives no tokens; give it at least one word.")
@@ -84,7 +85,7 @@ def from_text(length: int, vocabulary: Vocabulary, text: str) -> Tensor:
 
 
 def from_labels(length: int, vocabulary: Vocabulary, labels: Sequence[str], generator: torch.Generator) -> Tensor:
-    """One row a label (the mean of its tokens), then a vocabulary sample (Lester et al. 2021, section 3.2)."""
+    """Make one row per label (the mean of its tokens), then sample the vocabulary (Lester et al. 2021, section 3.2)."""
     rows = [vocabulary.embed(vocabulary.tokens(label)).mean(0) for label in labels[:length] if vocabulary.tokens(label)]
     if not rows:
         raise BadInput("A start from labels needs label words; this task has none.")

@@ -1,6 +1,7 @@
-"""What a method may be told, and what it may know of the place where its prompt will work.
+"""Options of a method, and what it may know of the place where its prompt will work.
 
-Options of a part stand beside the part (`prompts/`, `offsets/`); a method's are those of its two parts.
+Options of a part stand beside the part (`prompts/`, `offsets/`); a method's are those of its two parts
+(softprompt.methods.method.compose_options).
 """
 
 from collections.abc import Sequence
@@ -27,7 +28,7 @@ from softprompt.methods.soft_prompt import OffsetPart, PromptPart, SoftPrompt
 
 @dataclass(frozen=True)
 class InitContext:
-    """What a method may know of the place where its prompt will work."""
+    """The place where a prompt will work, as far as a method may know it."""
 
     vocabulary: Vocabulary
     positions: int
@@ -40,16 +41,23 @@ class InitContext:
     """The network, for what works inside it (softprompt.methods.baselines); None where there is none at hand."""
 
     def generator(self) -> torch.Generator:
+        """Make the random generator of the run's seed."""
         return torch.Generator().manual_seed(self.seed)
 
     def scale(self) -> float:
-        """Root mean square of the backbone's embedding entries."""
+        """Measure the root mean square of the backbone's embedding entries."""
         return embedding_scale(self.vocabulary)
 
 
 class Options(BaseModel):
+    """Options of a part. Subclasses say which part they make, and make it in `prompt` or `offset`."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    prompt_part: ClassVar[type[PromptPart] | None] = None
+    """The class that `prompt` makes."""
+    offset_part: ClassVar[type[OffsetPart] | None] = None
+    """The class that `offset` makes."""
     of_prompt: ClassVar[tuple[str, ...]] = ("length",)
     of_offset: ClassVar[tuple[str, ...]] = ()
     """Options that the tensors of each part depend on for good; all others only say how they start."""
@@ -63,33 +71,35 @@ class Options(BaseModel):
     length: int = Field(20, ge=0, le=4096, description="rows of the prompt (virtual tokens)")
 
     def runs(self) -> list[str]:
-        """Folders of finished runs whose prompts this method reads (Site.sources)."""
+        """List the folders of finished runs whose prompts this method reads (InitContext.sources)."""
         return []
 
     def soft_prompt(self, site: InitContext) -> SoftPrompt:
-        """The soft prompt, at its start."""
+        """Make the soft prompt, at its start."""
         return SoftPrompt(self.prompt(site), self.offset(site))
 
     def stored(self, form: AdapterTensors) -> SoftPrompt:
-        """The baseline whose tensors were stored as `form`. Only baselines have it."""
+        """Make the baseline whose tensors were stored as `form`. Only baselines have it."""
         raise NotImplementedError
 
     def prompt(self, site: InitContext) -> PromptPart:
+        """Make the prompt part, at its start."""
         raise NotImplementedError
 
     def offset(self, site: InitContext) -> OffsetPart | None:
+        """Make the offset part, at its start; None for a method without one."""
         return None
 
 
 class StartOptions(Options):
-    """Of a part that has rows of the embeddings' kind to start somewhere."""
+    """Options of parts whose rows are initialized in embedding space."""
 
     start: Literal["vocabulary", "text", "labels", "noise"] = "vocabulary"
     start_text: str | None = Field(None, description="the text of start=text")
     pool: int | None = Field(5000, ge=1, description="start=vocabulary draws from this many first tokens; null: all")
 
     def rows(self, site: InitContext, count: int | None = None) -> Tensor:
-        """Rows (count, d) to start at; None: as many as the prompt is long."""
+        """Make rows (count, d) to start at; None: as many as the prompt is long."""
         length = self.length if count is None else count
         if self.start == "noise":
             return from_noise(length, site.vocabulary, site.generator())
@@ -114,4 +124,5 @@ class Rate:
     scaled: bool = True
 
     def at(self, scale: float) -> float:
+        """Compute the rate on a backbone whose embedding entries have root mean square `scale`."""
         return self.factor * scale if self.scaled else self.factor

@@ -1,7 +1,7 @@
-"""How many values a method trains and stores on a backbone, without the backbone's weights.
+"""Count the values that a method trains and stores on a backbone, without the backbone's weights.
 
 The method makes its parts as it does for a run, only that the vocabulary is a stand-in: what is counted is what
-would be tuned, so there is no formula to disagree with it.
+would be trained, so no formula can disagree with it.
 """
 
 from collections.abc import Sequence
@@ -16,6 +16,8 @@ from softprompt.methods.registry import InitContext, Method, Options, make
 
 
 class Counts(NamedTuple):
+    """Values of a soft prompt."""
+
     trainable: int
     stored: int
     """What an answer needs: prompt.safetensors, or method.safetensors where nothing can be folded."""
@@ -38,7 +40,7 @@ class StandIn:
 
 
 def count_parameters(method: Method, options: Options, *, d: int, positions: int) -> Counts:
-    """Of `method` with `options` on a backbone of hidden size `d`, for `positions` source tokens.
+    """Count the values `method` trains and stores on a backbone of hidden size `d`, for `positions` source tokens.
 
     Prompts of other runs that a method mixes are stored with it: as many as `options` name.
     """
@@ -48,6 +50,9 @@ def count_parameters(method: Method, options: Options, *, d: int, positions: int
 
 
 def count_baseline(method: Method, options: Options, network: nn.Module) -> Counts:
-    """Of a baseline in `network`, which may be without weights. Raises BadInput where it has nothing to train."""
+    """Count the values a baseline trains and stores in `network`, which may be without weights.
+
+    Raises BadInput where it has nothing to train.
+    """
     made = make(method, options, InitContext(StandIn(0), 0, model=network))
     return Counts(made.trainable(), stored(made.deployable()))

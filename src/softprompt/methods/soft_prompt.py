@@ -1,4 +1,4 @@
-"""The contract: what a soft prompt is, whatever its method.
+"""The contract of a soft prompt, whatever its method.
 
 A soft prompt is two independent parts. The *prompt part* makes the rows that stand in front of the
 input; the *offset part*, if any, makes what is added to the token embeddings of the source. A part
@@ -44,7 +44,7 @@ class Soft(NamedTuple):
 
 @runtime_checkable
 class HasModel(Protocol):
-    """Holds a frozen network: what a baseline needs of a backbone to work inside it."""
+    """A backbone, as far as a baseline needs it to work inside the frozen network."""
 
     model: nn.Module
 
@@ -57,7 +57,7 @@ class HasModel(Protocol):
 
 
 class PromptPart(nn.Module):
-    """Makes the learned rows. Subclasses define `length`, `forward` and `groups`."""
+    """A module that makes the learned rows. Subclasses define `length`, `forward` and `groups`."""
 
     length: int
     kind: Kind = "prompt"
@@ -72,38 +72,38 @@ class PromptPart(nn.Module):
         raise NotImplementedError
 
     def penalty(self, text: Text) -> Tensor | None:
-        """What training adds to the mean token loss of these rows' examples, in nats; None for nothing.
+        """Compute what is added to the mean token loss of these examples, in nats; None for nothing.
 
-        Asked with all examples of a step together, so it need not be a sum over them.
+        Called once per step with all of the step's examples, so it need not be a sum over them.
         """
         return None
 
     def groups(self) -> dict[str, list[nn.Parameter]]:
-        """Trainable tensors by the name under which a recipe sets their learning rate and weight decay."""
+        """Name the trainable tensors as a recipe does to set their learning rate and weight decay."""
         raise NotImplementedError
 
     def set_rows(self, rows: Tensor) -> None:
-        """Start at `rows` (l, d): make them, from now on. Only parts that can make any rows have it."""
+        """Start at `rows` (l, d). Only parts that can make any rows have it (`Options.accepts_rows`)."""
         raise NotImplementedError
 
     def undecayed(self) -> set[str]:
-        """Names of groups that never get weight decay, whatever the recipe says."""
+        """Name the groups that never get weight decay, whatever the recipe says."""
         return set()
 
 
 class OffsetPart(nn.Module):
-    """Makes what is added to the source's token embeddings."""
+    """A module that makes what is added to the source's token embeddings."""
 
     kind: Kind
     step: int = 0
-    """As a prompt part's."""
+    """See PromptPart.step."""
 
     def forward(self, text: Text) -> Tensor:
         """Return the offset (b, s, d)."""
         raise NotImplementedError
 
     def groups(self) -> dict[str, list[nn.Parameter]]:
-        """As a prompt part's; every name begins with "offset"."""
+        """Name the trainable tensors (see PromptPart.groups); every name begins with "offset"."""
         raise NotImplementedError
 
     def start_from(self, tensors: dict[str, Tensor]) -> None:
@@ -142,11 +142,11 @@ class SoftPrompt(nn.Module):
 
     @property
     def can_pack(self) -> bool:
-        """Whether it may be computed once for all its examples, and these lie behind one another in one row."""
+        """Whether it may be computed once for all its examples, and these lie one after another in one row."""
         return self.kind != "input"
 
     def inside(self, host: HasModel) -> AbstractContextManager[None]:
-        """Take effect on `host`'s network inside the block: nothing to do for what works by rows and offsets."""
+        """Take effect on `host`'s network inside the block; rows and offsets need nothing there."""
         return nullcontext()
 
     def forward(self, text: Text) -> Soft:
@@ -154,13 +154,13 @@ class SoftPrompt(nn.Module):
         return Soft(self.prompt(text), None if self.offset is None else self.offset(text), penalty)
 
     def at_step(self, step: int) -> None:
-        """Say which optimizer step is under way."""
+        """Tell the parts which optimizer step is under way."""
         for part in (self.prompt, self.offset):
             if part is not None:
                 part.step = step
 
     def groups(self) -> dict[str, list[nn.Parameter]]:
-        """Trainable tensors by group name, the parts' groups side by side."""
+        """Name the trainable tensors, the parts' groups side by side."""
         found = dict(self.prompt.groups())
         for name, tensors in ({} if self.offset is None else self.offset.groups()).items():
             if name in found:
@@ -184,11 +184,11 @@ class SoftPrompt(nn.Module):
         return Folded(self.kind, rows, made, zeroed)
 
     def deployable(self) -> Folded | Unfolded | AdapterTensors:
-        """What is stored of this: folded where that can be, else its own tensors as they are."""
+        """Return what is stored of this: folded where that can be, else its own tensors as they are."""
         if self.kind != "input":
             return self.fold()
         return Unfolded({name: tensor.detach().clone() for name, tensor in self.state_dict().items()})
 
     def trainable(self) -> int:
-        """Number of trainable values."""
+        """Count the trainable values."""
         return sum(tensor.numel() for tensors in self.groups().values() for tensor in tensors)

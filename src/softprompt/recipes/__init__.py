@@ -1,4 +1,4 @@
-"""What a run is told to do, every number of it."""
+"""Recipes: every number of a run, as data."""
 
 from softprompt.recipes.plan import Plan
 from softprompt.recipes.recipe import Recipe, parse_recipe

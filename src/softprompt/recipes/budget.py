@@ -9,6 +9,7 @@ class StepBudget(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     steps: int = Field(300, ge=1, description="Optimizer steps.")
+    epochs: int | None = Field(None, ge=1, description="Instead of --steps: passes over the training examples.")
     batch: int = Field(16, ge=1, description="Examples of a step.")
     tokens_per_step: int | None = Field(
         None,

@@ -1,40 +1,40 @@
-"""Change a recipe by name: `rates.prompt`, `decay.weights`, `steps`, or an option of the method (`length`).
+"""Change settings of a recipe by name: `rates.prompt`, `decay.weights`, `steps`, or an option of the method (`length`).
 
-An option may be said with its part in front: `prompt.length`, `offset.rank`, `prompt.rank` (prompt_rank).
+An option may have its part in front: `prompt.length`, `offset.rank`, `prompt.rank` (prompt_rank).
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 from softprompt.errors import BadInput, UnknownName
 from softprompt.methods.registry import Method, get_method
+from softprompt.recipes.plan import Fields
 from softprompt.recipes.recipe import Recipe, parse_recipe
 
 BY_GROUP = ("rates", "decay")
 PARTS = ("prompt", "offset", "options")
 FIELDS = set(Recipe.model_fields) - {"method", "options", *BY_GROUP}
 EITHER = ({"steps", "epochs"}, {"batch", "tokens_per_step"})
-"""Fields of which one replaces the other."""
+"""Pairs of fields that replace each other."""
 
 
 def takes(method: Method, name: str) -> bool:
-    """Whether a setting of this name changes something of `method`."""
+    """Return whether a setting of this name applies to `method`."""
     head, dot, tail = name.partition(".")
     return (
         name in FIELDS or bool(dot and head in BY_GROUP and tail in method.rates) or _option(method, name) is not None
     )
 
 
-def taken(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """What of `given` the method of this name takes."""
+def taken(name: str, given: Mapping[str, object]) -> Fields:
+    """Select the settings of `given` that apply to the method `name`."""
     method = get_method(name)
     return {setting: value for setting, value in given.items() if takes(method, setting)}
 
 
-def override(recipe: Recipe, given: Mapping[str, Any]) -> Recipe:
-    """`recipe` with what of `given` its method takes, checked. Raises BadInput for a value that does not fit."""
+def override(recipe: Recipe, given: Mapping[str, object]) -> Recipe:
+    """Apply the settings of `given` that its method has to `recipe`. Raises BadInput for a value that does not fit."""
     method = get_method(recipe.method)
-    made: dict[str, Any] = recipe.model_dump(exclude_unset=True)
+    made: Fields = recipe.model_dump(exclude_unset=True)
     for name, value in taken(recipe.method, given).items():
         head, _, tail = name.partition(".")
         if name in FIELDS:
@@ -50,7 +50,7 @@ def override(recipe: Recipe, given: Mapping[str, Any]) -> Recipe:
 
 
 def _option(method: Method, name: str) -> str | None:
-    """The option of `method` that `name` means, with or without its part in front."""
+    """Return the option of `method` that `name` means, with or without its part in front; None: no option."""
     part, dot, option = name.rpartition(".")
     if part in ("prompt", "offset") and f"{part}_{option}" in method.options.model_fields:
         return f"{part}_{option}"  # prompt.rank, beside the offset's rank
@@ -60,19 +60,19 @@ def _option(method: Method, name: str) -> str | None:
     return None if part == other else option
 
 
-def override_all(recipes: Iterable[Recipe], given: Mapping[str, Any]) -> list[Recipe]:
-    """Every recipe with what it can take. Raises UnknownName for a name that none of them has."""
+def override_all(recipes: Iterable[Recipe], given: Mapping[str, object]) -> list[Recipe]:
+    """Apply to every recipe the settings that its method has. Raises UnknownName for a name that none of them has."""
     recipes = list(recipes)
     check_names([recipe.method for recipe in recipes], given)
     return [override(recipe, given) for recipe in recipes]
 
 
-def check_names(names: Iterable[str], given: Mapping[str, Any]) -> None:
-    """Raise UnknownName for a setting that none of the methods takes, BadInput for two that exclude each other."""
+def check_names(names: Iterable[str], given: Mapping[str, object]) -> None:
+    """Raise UnknownName for a setting that none of the methods has, BadInput for two that exclude each other."""
     if given.get("batch") is not None and given.get("tokens_per_step") is not None:
         raise BadInput(
-            f"batch={given['batch']} and tokens_per_step={given['tokens_per_step']}: a step is counted in examples or "
-            "in tokens; give one of them."
+            f"batch={given['batch']} and tokens_per_step={given['tokens_per_step']}: a step has a number of "
+            "examples or of tokens; give one of them."
         )
     methods = [get_method(name) for name in names]
     for name in given:

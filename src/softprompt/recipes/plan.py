@@ -1,4 +1,4 @@
-"""Plan: a whole run, its folder apart. A paper's recipe, a config file and run.json all say one."""
+"""Plan: everything about a run but its folder. A paper's recipe, a config file and run.json each hold one."""
 
 from typing import Any
 
@@ -9,9 +9,12 @@ from softprompt.recipes.recipe import Recipe
 from softprompt.recipes.setting import Setting
 from softprompt.tasks.published.spec import TaskSpec
 
+Fields = dict[str, Any]
+"""Fields of a recipe, or options of a method, by name; the recipe checks their values."""
+
 
 class Plan(BaseModel):
-    """A task, a setting and a recipe; and, of a paper's, where its numbers come from."""
+    """A task, a setting and a recipe; for a paper's, also where its numbers come from."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -27,7 +30,7 @@ class Plan(BaseModel):
 
 
 def as_yaml(plan: Plan) -> str:
-    """A plan as a config file, the sources of its numbers as comments."""
+    """Format a plan as a config file, with the sources of its numbers as comments."""
     dumped = plan.model_dump(exclude_unset=True, mode="json", exclude={"sources", "notes", "grid"})
     text: str = yaml.safe_dump(dumped, sort_keys=False, allow_unicode=True, width=120)
     grid = [f"#   {name}: {', '.join(map(str, values))}" for name, values in plan.grid.items()]

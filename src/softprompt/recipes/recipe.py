@@ -1,13 +1,13 @@
-"""Recipe: how one prompt is tuned. What is left None follows from the method, the backbone and the steps."""
+"""Recipe: how one prompt is trained. What is None follows from the method, the backbone and the steps."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from softprompt.errors import BadInput, UnknownName
-from softprompt.methods.registry import Options, get_method, parse_options
+from softprompt.methods.registry import Options, canonical_name, get_method, parse_options
 from softprompt.recipes.budget import Seeded, StepBudget
 
 
@@ -16,7 +16,6 @@ class Recipe(StepBudget, Seeded):
 
     method: str = "prompt_tuning"
     options: dict[str, Any] = Field(default_factory=dict, description="Options of the method.")
-    epochs: int | None = Field(None, ge=1, description="Instead of steps: passes over the training examples.")
     rates: dict[str, float] = Field(default_factory=dict, description="Learning rate by group; else the method's rule.")
     rate_factor: float = Field(1.0, gt=0, description="Factor on every learning rate, a method's rule as well.")
     decay: dict[str, float] = Field(default_factory=dict, description="Weight decay of AdamW by group.")
@@ -34,6 +33,11 @@ class Recipe(StepBudget, Seeded):
     evaluate_every: int | Literal["epoch"] = Field(50, description="Steps between evaluations on dev, or epoch.")
     patience: int | None = Field(None, ge=1, description="Evaluations without a better one after which the run stops.")
     dev_limit: int | None = Field(200, ge=1, description="Dev examples that choose the checkpoint; null: all.")
+
+    @field_validator("method")
+    @classmethod
+    def _named_as_today(cls, value: str) -> str:
+        return canonical_name(value)
 
     @field_validator("evaluate_every")
     @classmethod
@@ -53,7 +57,7 @@ class Recipe(StepBudget, Seeded):
         return self
 
     def resolved(self, scale: float, groups: set[str], rows: int) -> "Recipe":
-        """This recipe with every number filled in.
+        """Fill in every number of this recipe.
 
         `scale` is the root mean square of the backbone's embeddings, `rows` the number of training examples.
         """
@@ -70,10 +74,11 @@ class Recipe(StepBudget, Seeded):
         return self.model_copy(update={**filled, "evaluate_every": every})
 
     def parsed_options(self) -> Options:
+        """Check and complete the method's options. Raises UnknownName or BadInput."""
         return parse_options(get_method(self.method), self.options)
 
     def factor(self, step: int) -> float:
-        """What the learning rates are multiplied with at `step` (0 is the first), warm-up first."""
+        """Return the factor of the learning rates at `step` (the first is 0), warm-up first."""
         warmup = self.warmup or 0
         if step < warmup:
             return (step + 1) / warmup
@@ -83,13 +88,13 @@ class Recipe(StepBudget, Seeded):
         return left if self.schedule == "linear" else 0.5 - 0.5 * math.cos(math.pi * left)
 
 
-def parse_recipe(given: dict[str, Any]) -> Recipe:
-    """A checked recipe. Raises UnknownName or BadInput for what is not one."""
+def parse_recipe(given: Mapping[str, object]) -> Recipe:
+    """Check a recipe. Raises UnknownName or BadInput."""
     for name in given:
         if name not in Recipe.model_fields:
             raise UnknownName("recipe field", name, Recipe.model_fields)
     try:
-        recipe = Recipe(**given)
+        recipe = Recipe.model_validate(dict(given))
     except ValidationError as error:
         first = error.errors()[0]
         why = first["msg"].removeprefix("Value error, ")

@@ -1,4 +1,4 @@
-"""Every recipe and every table by name."""
+"""Recipes and tables by name."""
 
 from collections.abc import Callable
 from functools import partial
@@ -24,7 +24,7 @@ FAMILIES: dict[str, tuple[Callable[[str], Plan], tuple[str, ...]]] = {
     "ours": (metamath.ours, (metamath.TASK,)),
     **{f"fair-{method}": (partial(ours.fair, method=method), ours.TASKS) for method in ours.OPTIONS},
 }
-"""What makes a recipe of a task, and for which tasks, by the first part of a recipe's name."""
+"""First part of a recipe's name -> the function that makes it for a task, and for which tasks."""
 
 RECIPES: dict[str, Callable[[], Plan]] = {
     f"{family}/{task.replace('/', '-')}": partial(make, task)
@@ -41,13 +41,14 @@ TABLES: dict[str, Table] = {
 
 
 def get_recipe(name: str) -> Plan:
-    """A paper's recipe by name, as `dept/glue-rte`. Raises UnknownName."""
+    """Return a recipe by name, such as `dept/glue-rte`. Raises UnknownName."""
     if name not in RECIPES:
         raise UnknownName("recipe", name, RECIPES, "`softprompt list recipes` shows them.")
     return RECIPES[name]()
 
 
 def get_table(name: str) -> Table:
+    """Return a table by name. Raises UnknownName."""
     if name not in TABLES:
         raise UnknownName("table", name, TABLES)
     return TABLES[name]

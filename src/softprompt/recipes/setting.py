@@ -1,7 +1,7 @@
-"""Setting: where prompts are tuned, the same for all that are tuned in one call."""
+"""Setting: the backbone that prompts are trained on, and how it runs; shared by all prompts of one call."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
@@ -35,13 +35,13 @@ class Setting(BaseModel):
     )
 
 
-def parse_setting(given: Mapping[str, Any]) -> Setting:
-    """A checked setting. Raises UnknownName or BadInput."""
+def parse_setting(given: Mapping[str, object]) -> Setting:
+    """Check a setting. Raises UnknownName or BadInput."""
     for name in given:
         if name not in Setting.model_fields:
             raise UnknownName("setting", name, Setting.model_fields)
     try:
-        return Setting(**given)
+        return Setting.model_validate(dict(given))
     except ValidationError as error:
         first = error.errors()[0]
         raise BadInput(f"Setting: {'.'.join(map(str, first['loc']))}={first['input']!r}: {first['msg']}.") from None

@@ -1,4 +1,4 @@
-"""Tables: papers' results beside the recipes that should give them, and ours."""
+"""Tables: published results with the recipes that should reproduce them."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -7,11 +7,11 @@ from softprompt.errors import UnknownName
 from softprompt.recipes.plan import Plan
 
 Score = float | str
-"""As it is printed, in percent; text where the paper prints more than a number: "79.1/83.3", "0†"."""
+"""A score as the paper prints it, in percent; text where that is more than a number: "79.1/83.3", "0†"."""
 
 
 def as_number(score: Score | None) -> float | None:
-    """The number that enters a mean: of two metrics their mean, without daggers and deviations."""
+    """Return the number that enters a mean: the mean of two metrics, without daggers and deviations."""
     if score is None or isinstance(score, float | int):
         return score
     parts = [part.split("±")[0].strip("† ") for part in score.split("/")]
@@ -20,41 +20,47 @@ def as_number(score: Score | None) -> float | None:
 
 @dataclass(frozen=True)
 class Column:
+    """A task and its metric."""
+
     task: str
     metric: str
-    """Of softprompt.tasks.metrics; "pearson+spearman" is the mean of both, as papers average pairs; "f1" is that of the
-    class the task names."""
+    """Name in softprompt.tasks.metrics; "pearson+spearman" is the mean of both, as papers average pairs; "f1" is that
+    of the task's class 1."""
     heading: str
 
 
 @dataclass(frozen=True)
 class Line:
+    """A method with its recipe and its published scores."""
+
     name: str
-    """As in a folder and in --lines."""
+    """Name in folders and in --lines."""
     title: str
     plan: Callable[[str], Plan] | None = None
-    """The recipe for a task by name; None for a line that is only quoted."""
+    """Makes the recipe for a task by name; None: the line is only quoted."""
     published: Mapping[str, Score] = field(default_factory=dict)
-    """By task."""
+    """Scores by task."""
     parameters: str = ""
 
 
 @dataclass(frozen=True)
 class Table:
+    """A published table: lines of methods, columns of tasks."""
+
     name: str
     title: str
     source: str
-    """Where the published numbers stand."""
+    """Where the numbers are published."""
     backbone: str
-    """The paper's, as the hub has it."""
+    """The paper's backbone, by its hub id."""
     columns: tuple[Column, ...]
     lines: tuple[Line, ...]
     seeds: int
-    """Runs of each cell."""
+    """Runs per cell."""
     notes: tuple[str, ...] = ()
 
-    def chosen(self, tasks: list[str] | None, lines: list[str] | None) -> "tuple[list[Column], list[Line]]":
-        """Columns and lines by name, all that can be run without names. Raises UnknownName."""
+    def select(self, tasks: list[str] | None, lines: list[str] | None) -> "tuple[list[Column], list[Line]]":
+        """Select columns and lines by name; without names all that can be run. Raises UnknownName."""
         columns, runnable = list(self.columns), [line for line in self.lines if line.plan]
         if tasks is not None:
             columns = list(dict.fromkeys(self._column(task) for task in tasks))

@@ -1,8 +1,7 @@
-"""Soft prompts that something else trains (transformers.Trainer, a loop of your own): made here, and saved as runs."""
+"""make_prompt(), save_prompt(): soft prompts that another loop trains (transformers.Trainer, your own)."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from softprompt.backbones import Backbone
 from softprompt.methods.registry import InitContext, get_method, make, parse_options
@@ -15,9 +14,9 @@ from softprompt.tasks import Template
 
 
 def make_prompt(
-    method: str, backbone: Backbone, *, labels: Sequence[str] = (), seed: int = 0, **options: Any
+    method: str, backbone: Backbone, *, labels: Sequence[str] = (), seed: int = 0, **options: object
 ) -> SoftPrompt:
-    """A soft prompt of `method` for `backbone`, at its start. Raises UnknownName or BadInput for its options."""
+    """Make an untrained soft prompt of `method` for `backbone`. Raises UnknownName or BadInput for its options."""
     found = get_method(method)
     site = InitContext(backbone, backbone.max_source, tuple(labels), seed)
     return make(found, parse_options(found, options), site).to(backbone.device)
@@ -31,13 +30,23 @@ def save_prompt(
     template: str = "{text}",
     choices: Sequence[str] = (),
     method: str = "prompt_tuning",
-    options: Mapping[str, Any] | None = None,
+    options: Mapping[str, object] | None = None,
     overwrite: bool = False,
 ) -> Prompt:
-    """Write a soft prompt as a run that `predict`, `evaluate`, `export` and `--start-from` read; returns it.
+    """Save a soft prompt as a run that `predict`, `evaluate`, `export` and `--start-from` read.
 
-    `template` and `choices` (none: free text) are those it was trained with; `method` and `options` are what made it,
-    which only --start-from asks for. Raises BadInput, before anything is written, when they or `output` cannot be.
+    Args:
+        prompt: The trained soft prompt.
+        backbone: The frozen model that it was trained on.
+        output: Folder of the run; it must be new.
+        template: Input text with {columns}, as it was trained with.
+        choices: Answers to choose among; none: free text.
+        method: Name of the method that made it; only `--start-from` uses it.
+        options: Options of that method; None: its length.
+        overwrite: Replace what `output` holds.
+
+    Raises:
+        BadInput: An argument or `output` cannot be used; nothing is written.
     """
     where = Path(output)
     check_folder(where, overwrite=overwrite)
@@ -56,11 +65,26 @@ def unscored_card(
     template: str,
     choices: Sequence[str],
     method: str,
-    options: dict[str, Any],
+    options: Mapping[str, object],
     task: str = "unknown",
     packages: Mapping[str, str] | None = None,
 ) -> PromptCard:
-    """The card of a prompt that was not tuned here: no scores, no seed. Raises BadInput for bad words."""
+    """Make the card of a prompt that softprompt did not train: without scores and seed.
+
+    Args:
+        name: Name of the run.
+        prompt: The trained soft prompt.
+        backbone: The frozen model that it was trained on.
+        template: Input text with {columns}, as it was trained with.
+        choices: Answers to choose among; none: free text.
+        method: Name of the method that made it.
+        options: Options of that method.
+        task: Name of the task.
+        packages: Versions of packages that made it, beside those that are always recorded.
+
+    Raises:
+        BadInput: The template or the choices do not fit each other or the backbone.
+    """
     folded = prompt.eval().fold()
     form = Template(template)
     backbone.family.check_examples(backbone.name, choices=tuple(choices), mask=form.has_mask)
@@ -71,7 +95,7 @@ def unscored_card(
         name=name,
         kind=prompt.kind,
         method=method,
-        options=options,
+        options=dict(options),
         backbone=backbone.name,
         fingerprint=fingerprint(backbone),
         length=prompt.length,
@@ -96,9 +120,11 @@ def unscored_card(
 
 
 def save_unscored(prompt: Prompt, unfolded: SoftPrompt, folder: Path, origin: str) -> Prompt:
-    """Write the folder of a prompt without scores; `origin` says in its model card where it is from."""
+    """Write the folder of a prompt without scores; its model card says `origin`, where it is from."""
     make_folder(folder)
-    (folder / "prompt.json").unlink(missing_ok=True)  # of an overwritten run: never beside the new tensors
+    (folder / "prompt.json").unlink(
+        missing_ok=True
+    )  # an overwritten run has an old one, which must never be beside the new tensors
     write_text(folder / "README.md", _readme(prompt.card, origin))
     prompt.save(folder, unfolded)
     return prompt
@@ -115,7 +141,7 @@ tags: [soft-prompt]
 # {card.name}
 
 A soft prompt for `{card.backbone}`, {origin}.
-{card.length} rows of {card.fingerprint.d} values{offset}; {card.stored:,} values in all. No score of it is known here.
+{card.length} rows of {card.fingerprint.d} values{offset}; {card.stored:,} values in all. Its scores are not known.
 
 ## Use
 
@@ -133,6 +159,6 @@ Answers: {", ".join(card.choices) or "free text"}.
 
 ## Limits
 
-It answers only on the backbone it was made for ({card.fingerprint.short()}); loading it elsewhere is refused.
-Sources are read to {card.max_source} tokens.
+It works only on the backbone it was made for ({card.fingerprint.short()}); loading it elsewhere is refused.
+Sources are truncated to {card.max_source} tokens.
 """

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Fingerprint of a backbone's embedding table: a prompt is used only on the backbone that it was trained for."""
 
 import hashlib
 
@@ -8,10 +8,11 @@ from pydantic import BaseModel, ConfigDict
 from softprompt.backbones import Backbone
 
 SAMPLED = 256
+"""Entries of the table in a fingerprint."""
 
 
 class Fingerprint(BaseModel):
-    """Which embedding table a prompt was tuned on."""
+    """The embedding table that a prompt was trained on: its sizes, hash and some of its entries."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -19,11 +20,12 @@ class Fingerprint(BaseModel):
     d: int
     dtype: str
     sha256: str
-    """Of the table in bfloat16: the same whether the backbone is loaded in float32 or bfloat16."""
+    """Hash of the table in bfloat16: equal whether the backbone is loaded in float32 or bfloat16."""
     sample: list[float]
-    """Entries at fixed places, for a table in float16, which rounds otherwise."""
+    """Entries at fixed places, to compare with a table in float16, which rounds differently."""
 
     def agrees(self, other: "Fingerprint") -> bool:
+        """Return whether both are of one table, in any floating-point type."""
         if (self.v, self.d) != (other.v, other.d):
             return False
         if "float16" not in (self.dtype, other.dtype):
@@ -32,10 +34,12 @@ class Fingerprint(BaseModel):
         return bool(torch.allclose(mine, others, rtol=2**-7, atol=1e-6))
 
     def short(self) -> str:
+        """Format sizes and hash for a message."""
         return f"v={self.v}, d={self.d}, table {self.sha256[:8]}"
 
 
 def fingerprint(backbone: Backbone) -> Fingerprint:
+    """Compute the fingerprint of a backbone's embedding table (v,d)."""
     table = backbone.embedding.weight.detach()
     rounded = table.to(torch.bfloat16).cpu().contiguous().view(torch.int16).numpy()
     flat = table.flatten()

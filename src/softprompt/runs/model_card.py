@@ -1,4 +1,4 @@
-"""What a run shows of itself: the learning curve as a PNG, and the model card."""
+"""Write a run's model card (README.md), for readers and for the Hugging Face hub."""
 
 from pathlib import Path
 
@@ -8,10 +8,11 @@ from softprompt.runtime.files import write_text
 from softprompt.tasks.metrics import percent
 
 CURVE = "learning_curve.png"
+"""The file that the card shows when it is there (softprompt.training.learning_curve writes it)."""
 
 
 def write_model_card(folder: Path, card: PromptCard) -> None:
-    """README.md in the hub's form."""
+    """Write README.md in the hub's form."""
     method = get_method(card.method)
     rows = [
         f"| {label} | {' | '.join(percent(card.scores[key]['metrics'][name]) for name in card.metrics)} |"
@@ -23,7 +24,6 @@ def write_model_card(folder: Path, card: PromptCard) -> None:
     ]  # fmt: skip
     template = card.template.replace("`", "'")
     curve = f"\n![Learning curve]({CURVE})\n" if (folder / CURVE).is_file() else ""
-    origin = f"{method.paper}, {method.year}" + (f", {method.url}" if method.url else "")
     start = "" if card.start_from is None else f", starting from the prompt of `{card.start_from}`"
     tags = ", ".join(["soft-prompt"] * (card.kind != "network") + [card.method.replace("_", "-").replace(":", "-")])
     write_text(
@@ -36,20 +36,20 @@ tags: [{tags}]
 
 # {card.name}
 
-{_what(card, f"{method.title} ({origin}){start}")}
+{_describe(card, f"{method.title} ({method.citation}){start}")}
 
 | | {" | ".join(card.metrics)} |
 |---|{"---|" * len(card.metrics)}
 {chr(10).join(rows)}
 
-Seed {card.seed}; the checkpoint was chosen on dev.
+Seed {card.seed}; the checkpoint was selected on dev.
 {curve}
 ## Use
 
 ```sh
 softprompt predict . "your text"
 ```
-{_elsewhere(card)}
+{_use_without_softprompt(card)}
 Input template:
 
 ```
@@ -60,14 +60,14 @@ Answers: {", ".join(card.choices) or "free text"}.
 
 ## Limits
 
-It answers only on the backbone it was tuned for ({card.fingerprint.short()}); loading it elsewhere is refused.
-Sources are read to {card.max_source} tokens; its rows stand at the placement `{card.placement}`.
+It works only on the backbone it was tuned for ({card.fingerprint.short()}); loading it elsewhere is refused.
+Sources are truncated to {card.max_source} tokens; its rows have the placement `{card.placement}`.
 """,
     )
 
 
-def _what(card: PromptCard, made: str) -> str:
-    """What was tuned and how large it is."""
+def _describe(card: PromptCard, made: str) -> str:
+    """Describe what was trained and how large it is."""
     if card.kind == "network":
         return (
             f"A baseline for `{card.backbone}` on the task `{card.task}`, trained by softprompt: {made}.\n"
@@ -83,8 +83,8 @@ def _what(card: PromptCard, made: str) -> str:
     )
 
 
-def _elsewhere(card: PromptCard) -> str:
-    """How a baseline is used without softprompt."""
+def _use_without_softprompt(card: PromptCard) -> str:
+    """Explain how a baseline is used without softprompt."""
     if card.kind != "network":
         return ""
     if card.method.startswith("peft:"):

@@ -1,22 +1,81 @@
-"""TODO."""
+"""evaluate(), predict(): score and use the prompt of a finished run."""
 
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from softprompt.backbones import Backbone, load_backbone
 from softprompt.errors import BadInput
-from softprompt.evaluation.evaluate import Record, evaluate_examples, score
+from softprompt.evaluation.evaluate import Record, Scores, evaluate_examples, score
 from softprompt.methods.bank import Bank
 from softprompt.runs.prompt import Prompt, load_prompt
 from softprompt.runtime.files import write_lines
 from softprompt.tasks import Example, Split, Task, Template, evaluation_examples, read_rows
-from softprompt.tasks.metrics import measure
+from softprompt.tasks.metrics import measure, percent
 from softprompt.tasks.registry import task_like
+
+
+@dataclass(frozen=True, repr=False)
+class Evaluation:
+    """Scores of a finished run on labelled data."""
+
+    run: str
+    """Folder of the run."""
+    name: str
+    data: str
+    """File, or published task and split, that it was scored on."""
+    scores: Scores
+    floors: dict[str, dict[str, float]]
+    """The same metrics without training: "majority" (the data's commonest answer), "zero_shot" (no prompt)."""
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Value of each metric."""
+        return self.scores.metrics
+
+    @property
+    def n(self) -> int:
+        """Number of examples."""
+        return self.scores.n
+
+    def as_json(self) -> dict[str, object]:
+        """Return what `softprompt evaluate --json` prints."""
+        return {
+            "run": self.run, "name": self.name, "data": self.data, **self.scores.as_json(), "floors": self.floors,
+        }  # fmt: skip
+
+    def __repr__(self) -> str:
+        values = ", ".join(f"{name} {percent(value)}" for name, value in self.metrics.items())
+        return f"Evaluation({self.name!r} on {self.data}, {self.n} examples: {values})"
+
+
+@dataclass(frozen=True, repr=False)
+class Prediction:
+    """The answer to one text."""
+
+    source: str
+    prediction: str
+    probability: float | None
+    """Probability of the prediction among the choices; None for free text."""
+    probabilities: dict[str, float] | None
+    """Probability of each choice; None for free text."""
+    truncated: bool
+    """Whether the source was too long and was cut."""
+
+    def as_json(self) -> dict[str, object]:
+        """Return what `softprompt predict --json` prints for the text."""
+        return {
+            "source": self.source, "prediction": self.prediction, "probability": self.probability,
+            "probabilities": self.probabilities, "truncated": self.truncated,
+        }  # fmt: skip
+
+    def __repr__(self) -> str:
+        share = "" if self.probability is None else f", {100 * self.probability:.0f} %"
+        return f"Prediction({self.prediction!r}{share})"
 
 
 def evaluate(
@@ -32,16 +91,31 @@ def evaluate(
     split: Split = "test",
     data_dir: str | Path | None = None,
     limit: int | None = None,
-) -> dict[str, Any]:
+) -> Evaluation:
     """Score a finished run on labelled data, with the floors: the data's commonest answer, and no prompt.
 
-    The data is a file, or a split of a published task that is asked in the words the run was tuned with.
+    Args:
+        run: Folder of the run.
+        data: Labelled file with the columns of the training data.
+        label: Column of the label; None: the run's own.
+        generate: Score generated text instead of the likeliest choice.
+        predictions: File to write a record for each example to (JSONL).
+        backbone: Folder or hub id where the run's backbone is now.
+        dtype: Type of the backbone's weights.
+        device: Device of the backbone; None: an accelerator where there is one.
+        task: Name of a published task with the run's template and choices, instead of `data`.
+        split: Split of `task` to score on.
+        data_dir: Folder with the files of `task`; None: it is read from the hub.
+        limit: Maximum examples of `task`, drawn at random.
+
+    Raises:
+        BadInput: An argument, the run or the data cannot be used.
     """
     prompt = load_prompt(run)
     card = prompt.card
     if (data is None) == (task is None):
         raise BadInput("Give either --data FILE or --task NAME to evaluate on.")
-    examples, longest = _labelled(prompt, run, data, label), Task.answer_tokens
+    examples, longest = _read_labelled(prompt, run, data, label), Task.answer_tokens
     if task is not None:
         asked = task_like(task, card.template, tuple(card.choices), data_dir, {split: limit} if limit else None)
         examples, longest = list(asked.examples[split]), asked.answer_tokens
@@ -52,17 +126,20 @@ def evaluate(
     without = score(evaluate_examples(frozen, examples, generate=generate, max_new_tokens=longest), card.metrics)
     if predictions is not None:
         write_lines(Path(predictions), [record.as_json() for record in records])
-    found = score(records, card.metrics)
     commonest = Counter(example.target for example in examples).most_common(1)[0][0]
     golds = [example.golds() for example in examples]
     majority = measure(card.metrics, [commonest] * len(golds), golds, [example.group for example in examples])
-    floor = {"majority": majority, "zero_shot": without.metrics}
-    on = str(data) if task is None else f"{task}, {split}"
-    return {"run": str(run), "name": card.name, "data": on, **found.as_json(), "floors": floor}
+    return Evaluation(
+        run=str(run),
+        name=card.name,
+        data=str(data) if task is None else f"{task}, {split}",
+        scores=score(records, card.metrics),
+        floors={"majority": majority, "zero_shot": without.metrics},
+    )
 
 
-def _labelled(prompt: Prompt, run: str | Path, data: str | Path | None, label: str | None) -> list[Example]:
-    """The rows of a file as examples; none without a file."""
+def _read_labelled(prompt: Prompt, run: str | Path, data: str | Path | None, label: str | None) -> list[Example]:
+    """Read a file's rows as examples; none without a file."""
     card = prompt.card
     column = label or card.label
     if data is None:
@@ -82,16 +159,29 @@ def predict(
     backbone: str | None = None,
     dtype: str = "float32",
     device: str | None = None,
-) -> list[dict[str, Any]]:
-    """Answer texts (or the rows of a file, or the lines of stdin) with a finished run's prompt."""
+) -> list[Prediction]:
+    """Answer texts with a finished run's prompt.
+
+    Args:
+        run: Folder of the run.
+        texts: Texts; for a template of several columns, JSON objects. Without `texts` and `data`: the lines of stdin.
+        data: File with the template's columns, instead of `texts`.
+        backbone: Folder or hub id where the run's backbone is now.
+        dtype: Type of the backbone's weights.
+        device: Device of the backbone; None: an accelerator where there is one.
+
+    Raises:
+        BadInput: An argument, the run or the data cannot be used.
+    """
     prompt = load_prompt(run)
-    examples = _questions(prompt, texts, data)
+    examples = _read_questions(prompt, texts, data)
     frozen = load_for(prompt, backbone, dtype, device)
     with frozen.using(Bank({prompt.card.name: prompt.soft_prompt()}).to(frozen.device)):
-        return [_answer(record) for record in evaluate_examples(frozen, examples, 0)]
+        return [_as_prediction(record) for record in evaluate_examples(frozen, examples, 0)]
 
 
 def load_for(prompt: Prompt, backbone: str | None, dtype: str, device: str | None) -> Backbone:
+    """Load the backbone of `prompt`, or `backbone` where it is now. Raises PromptMismatch for another one."""
     card = prompt.card
     frozen = load_backbone(
         backbone or card.backbone, dtype=dtype, device=device, max_source=card.max_source, placement=card.placement
@@ -100,7 +190,7 @@ def load_for(prompt: Prompt, backbone: str | None, dtype: str, device: str | Non
     return frozen
 
 
-def _questions(prompt: Prompt, texts: Sequence[str] | None, data: str | Path | None) -> list[Example]:
+def _read_questions(prompt: Prompt, texts: Sequence[str] | None, data: str | Path | None) -> list[Example]:
     form, choices = Template(prompt.card.template), tuple(prompt.card.choices)
     if data is not None:
         if texts:
@@ -117,15 +207,15 @@ def _questions(prompt: Prompt, texts: Sequence[str] | None, data: str | Path | N
     return [Example(form.source(row), first, form.cue, choices, answer_at=form.answer_at(row)) for row in rows]
 
 
-def _answer(record: Record) -> dict[str, Any]:
+def _as_prediction(record: Record) -> Prediction:
     shares = None
     if record.scores:
         values = torch.tensor(list(record.scores.values()), dtype=torch.float64).softmax(0).tolist()
         shares = dict(zip(record.scores, values, strict=True))
-    return {
-        "source": record.source,
-        "prediction": record.prediction,
-        "probability": shares and shares[record.prediction],
-        "probabilities": shares,
-        "truncated": record.truncated,
-    }
+    return Prediction(
+        source=record.source,
+        prediction=record.prediction,
+        probability=None if shares is None else shares[record.prediction],
+        probabilities=shares,
+        truncated=record.truncated,
+    )

@@ -1,14 +1,15 @@
-"""The tuned prompt on disk: a folder that any copy of its backbone can read. Never pickle.
+"""Read and write tuned prompts: folders that work with any copy of their backbone. Never pickle.
 
-    prompt.safetensors   the folded tensors: prompt (l,d); kind B: offset (s,d); kind C: network.down (d,r), ...
-    prompt.json          what they are: kind, method, backbone and its fingerprint, template, choices, scores
-    method.safetensors   the unfolded tensors, to go on training or to study (not needed to use the prompt)
+    prompt.safetensors   the folded tensors: prompt (l,d); "prompt+position": and offset (s,d); "prompt+token": and
+                         network.down (d,r), ...
+    prompt.json          their card: kind, method, backbone and its fingerprint, template, choices, scores
+    method.safetensors   the unfolded tensors, to continue training or to study (not needed to use the prompt)
     README.md            a model card
 
-A prompt of kind D looks at its input and folds to nothing: it has no prompt.safetensors, and is used with its method
-and what method.safetensors holds. A baseline has, instead of both, PEFT's adapter_config.json and
+A prompt of kind "input" depends on its input and cannot be folded: it has no prompt.safetensors, and is used with its
+method and method.safetensors. A baseline (kind "network") has, instead of both, PEFT's adapter_config.json and
 adapter_model.safetensors, or network.safetensors: the tensors that replace the network's own. prompt.json is written
-last: a folder that has it is whole.
+last: a folder that has it is complete.
 """
 
 import json
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
@@ -34,12 +35,13 @@ from softprompt.methods.folded import (
     stored,
     stored_tensors,
 )
-from softprompt.methods.offsets import PositionTable, TokenNetwork
-from softprompt.methods.prompts import Free
-from softprompt.methods.registry import blank, get_method, parse_options
+from softprompt.methods.offsets.position_table import PositionTable
+from softprompt.methods.offsets.token_network import TokenNetwork
+from softprompt.methods.prompts.free import Free
+from softprompt.methods.registry import blank, canonical_name, get_method, parse_options
 from softprompt.methods.soft_prompt import SoftPrompt
 from softprompt.runs.fingerprint import Fingerprint, fingerprint
-from softprompt.runtime.files import write_json, write_tensors
+from softprompt.runtime.files import JsonObject, write_json, write_tensors
 
 FORMAT = 1
 FOLDED, UNFOLDED = "prompt.safetensors", "method.safetensors"
@@ -48,7 +50,7 @@ _METADATA = {FOLDED: {"softprompt": "prompt"}, UNFOLDED: {"softprompt": "method"
 
 
 class PromptCard(BaseModel):
-    """prompt.json."""
+    """prompt.json: what a prompt is, what it is for and how it scored."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -56,17 +58,17 @@ class PromptCard(BaseModel):
     name: str
     kind: Kind
     method: str
-    options: dict[str, Any]
+    options: dict[str, Any]  # the method's own, which it checks
     backbone: str
     fingerprint: Fingerprint
     length: int
     positions: int | None
-    """Source positions that have an offset; None without one by position."""
+    """Source positions that have an offset; None: no offset by position."""
     zeroed: int
     """Offset rows that training never reached, set to zero."""
     max_source: int
     placement: Placement = "front"
-    """Where its rows stand among the tokens (softprompt.backbones.placement)."""
+    """Place of its rows among the tokens (softprompt.backbones.placement)."""
     task: str
     template: str
     choices: list[str]
@@ -75,41 +77,52 @@ class PromptCard(BaseModel):
     metrics: list[str]
     trainable: int
     stored: int
-    """Values that using the prompt needs: those in prompt.safetensors or in the file that stands for it."""
+    """Values needed to use the prompt: those in prompt.safetensors or in the file that replaces it."""
     seed: int | None
-    """None: not known, of an imported prompt."""
+    """Seed of the run; None: not known, as for an imported prompt."""
     start_from: str | None = None
-    """Name of the run that this one started from; None: from the method's own start."""
-    scores: dict[str, Any]
-    """Of each split, and the floors beside them."""
+    """Name of the run that this one started from; None: from the method's initialization."""
+    scores: dict[str, Any]  # as older versions wrote them, too
+    """Scores by split, and the floors ("majority", "zero_shot")."""
     best: dict[str, Any] | None
+    """Step, metric and value of the checkpoint that was selected."""
     stopped: str | None
     versions: dict[str, str]
+
+    @field_validator("method")
+    @classmethod
+    def _named_as_today(cls, value: str) -> str:
+        return canonical_name(value)
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """A tuned prompt as it is stored: plain tensors and their card."""
+    """A tuned prompt: plain tensors and their card."""
 
     card: PromptCard
     form: Folded | Unfolded | AdapterTensors
 
+    def __repr__(self) -> str:
+        card = self.card
+        size = f"{card.stored:,} values" if card.kind == "network" else f"{card.length} rows"
+        return f"Prompt({card.name!r}, {card.method}, {size}, {card.backbone})"
+
     @property
     def folded(self) -> Folded:
-        """The folded tensors. Raises BadInput when there are none: of what looks at its input, and of a baseline."""
+        """The folded tensors. Raises BadInput for what has none: a prompt that depends on the input, and a baseline."""
         if isinstance(self.form, AdapterTensors):
             raise BadInput(
                 f"{self.card.name!r} ({self.card.method}) is a baseline: it changes the network, and has no rows."
             )
         if isinstance(self.form, Unfolded):
             raise BadInput(
-                f"The prompt {self.card.name!r} ({self.card.method}) depends on the input, so there are no rows that "
-                "could stand for it. Use it with softprompt itself: predict, evaluate."
+                f"The prompt {self.card.name!r} ({self.card.method}) depends on the input, so it cannot be "
+                "folded to rows. Use it with softprompt itself: predict, evaluate."
             )
         return self.form
 
     def soft_prompt(self) -> SoftPrompt:
-        """A soft prompt that a bank can hold; it answers as the tuned one did."""
+        """Make a soft prompt that a bank can hold; it answers as the trained one did."""
         if isinstance(self.form, AdapterTensors):
             method = get_method(self.card.method)
             return parse_options(method, self.card.options).stored(self.form).eval()
@@ -123,7 +136,7 @@ class Prompt:
         return SoftPrompt(rows, None if form.offset is None else PositionTable(form.offset)).eval()
 
     def check(self, backbone: Backbone) -> None:
-        """Raise PromptMismatch when `backbone` is another than the prompt's, or places prompts elsewhere."""
+        """Raise PromptMismatch when `backbone` is not the prompt's, or places prompts elsewhere."""
         self.check_placement(backbone.placement)
         found = fingerprint(backbone)
         if not self.card.fingerprint.agrees(found):
@@ -133,7 +146,7 @@ class Prompt:
             )
 
     def check_placement(self, placement: str) -> None:
-        """Raise PromptMismatch when the rows were not tuned to stand there."""
+        """Raise PromptMismatch when the rows were trained for another placement."""
         if placement != self.card.placement:
             raise PromptMismatch(
                 f"The prompt {self.card.name!r} was tuned to stand at the placement {self.card.placement!r}, and this "
@@ -142,7 +155,8 @@ class Prompt:
             )
 
     def save(self, folder: Path, unfolded: SoftPrompt | None = None) -> None:
-        own = _file_of(self.card)
+        """Write the prompt to a folder; `unfolded` is what it was folded from, to start other runs from."""
+        own = _main_file(self.card)
         meant = {own}
         if isinstance(self.form, AdapterTensors) and self.form.adapter is not None:
             write_json(folder / ADAPTER_CONFIG, self.form.adapter)
@@ -152,26 +166,26 @@ class Prompt:
                 write_tensors(folder / UNFOLDED, unfolded.state_dict(), {"softprompt": "method"})
             meant.add(UNFOLDED)
         write_tensors(folder / own, stored_tensors(self.form), _METADATA.get(own, {"format": "pt"}))
-        for other in {FOLDED, UNFOLDED, ADAPTER_CONFIG, ADAPTER, TRAINED} - meant:  # of a run that stood here before
+        for other in {FOLDED, UNFOLDED, ADAPTER_CONFIG, ADAPTER, TRAINED} - meant:  # those of an overwritten run
             (folder / other).unlink(missing_ok=True)
         write_json(folder / "prompt.json", self.card.model_dump())
 
 
-def _file_of(card: PromptCard) -> str:
-    """The file that answers are made with."""
+def _main_file(card: PromptCard) -> str:
+    """Return the name of the file that using the prompt needs."""
     if card.kind == "network":
         return ADAPTER if card.method.startswith("peft:") else TRAINED
     return UNFOLDED if card.kind == "input" else FOLDED
 
 
 def load_prompt(folder: str | Path) -> Prompt:
-    """Read a tuned prompt. Raises BadArtefact, saying what is wrong, before anything else is done with it."""
+    """Read a tuned prompt from the folder of a finished run. Raises BadArtefact, saying what is wrong with it."""
     folder = Path(folder)
     card = _read_card(folder)
-    path = folder / _file_of(card)
+    path = folder / _main_file(card)
     tensors = read_tensors(path)
     if card.kind == "network":
-        return Prompt(card, _adapted(card, path, tensors))
+        return Prompt(card, _read_adapted(card, path, tensors))
     expected = _expected(card, tensors, folder)
     found, wanted = ({name: tuple(t.shape) for name, t in one.items()} for one in (tensors, expected))
     if found != wanted:
@@ -186,8 +200,8 @@ def load_prompt(folder: str | Path) -> Prompt:
     return Prompt(card, Folded(card.kind, tensors["prompt"], tensors.get("offset"), card.zeroed, network))
 
 
-def _adapted(card: PromptCard, path: Path, tensors: dict[str, Tensor]) -> AdapterTensors:
-    """What a baseline stored. Whether it fits a network shows when it is put there."""
+def _read_adapted(card: PromptCard, path: Path, tensors: dict[str, Tensor]) -> AdapterTensors:
+    """Check what a baseline stored. Whether it fits a network is checked when it is installed there."""
     form = AdapterTensors(tensors, _read_json(path.with_name(ADAPTER_CONFIG)) if path.name == ADAPTER else None)
     if stored(form) != card.stored:
         raise BadArtefact(f"{path} holds {stored(form):,} values, but prompt.json says {card.stored:,}.")
@@ -197,13 +211,13 @@ def _adapted(card: PromptCard, path: Path, tensors: dict[str, Tensor]) -> Adapte
 
 
 def _expected(card: PromptCard, tensors: dict[str, Tensor], folder: Path) -> dict[str, Tensor]:
-    """Tensors of the names, shapes and types that the file with `tensors` must have, without values."""
+    """Return empty tensors with the names, shapes and types that the file with `tensors` must have."""
     d = card.fingerprint.d
     if card.kind == "input":
         try:
             return _blank(card).state_dict()
         except BadInput as error:
-            raise BadArtefact(f"{folder / 'prompt.json'} names no method that could be made: {error}") from None
+            raise BadArtefact(f"{folder / 'prompt.json'} names a method that cannot be made: {error}") from None
     expected = {"prompt": torch.empty(card.length, d)}
     if card.positions is not None:
         expected["offset"] = torch.empty(card.positions, d)
@@ -215,13 +229,13 @@ def _expected(card: PromptCard, tensors: dict[str, Tensor], folder: Path) -> dic
 
 
 def _blank(card: PromptCard) -> SoftPrompt:
-    """The soft prompt of a card of kind "input", before its tensors."""
+    """Make the soft prompt of a card of kind "input", before its tensors are loaded."""
     method = get_method(card.method)
     return blank(method, parse_options(method, card.options), card.fingerprint.d, card.max_source, card.choices)
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of one of a run's files. Raises BadArtefact when it is not there or not whole."""
+    """Read the tensors of one of a run's files. Raises BadArtefact when it is missing or damaged."""
     try:
         return load_file(path)
     except FileNotFoundError:
@@ -239,11 +253,11 @@ def _check_values(path: Path, name: str, tensor: Tensor, dtype: torch.dtype) -> 
 def _read_card(folder: Path) -> PromptCard:
     path = folder / "prompt.json"
     if not folder.is_dir():
-        raise BadArtefact(f"{folder} is no folder; expected the folder of a finished run.")
+        raise BadArtefact(f"{folder} is not a folder; expected a finished run (the --output of `softprompt train`).")
     if not path.is_file():
         unfinished = (folder / "run.json").is_file()
         do = f"finish it with: softprompt train --resume {folder}" if unfinished else "give the --output of a run"
-        raise BadArtefact(f"{folder} holds no prompt.json, so no finished run; {do}.")
+        raise BadArtefact(f"{folder} holds no prompt.json, so it is not a finished run; {do}.")
     try:
         value = _read_json(path)
         if value.get("format") != FORMAT:
@@ -252,10 +266,10 @@ def _read_card(folder: Path) -> PromptCard:
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
-        raise BadArtefact(f"{path} is no card of ours: {place}: {first['msg']}.") from None
+        raise BadArtefact(f"{path} is not a valid prompt.json: {place}: {first['msg']}.") from None
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _read_json(path: Path) -> JsonObject:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(value, dict):

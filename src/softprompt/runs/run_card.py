@@ -1,4 +1,4 @@
-"""TODO."""
+"""run.json: the task, setting and recipe of a run, from which it can be repeated or resumed."""
 
 import json
 from pathlib import Path
@@ -14,18 +14,18 @@ FORMAT = 1
 
 
 class Distillation(BaseModel):
-    """What MPT's source stage adds to the losses of its tasks (softprompt.training.source_stage)."""
+    """The distillation losses of MPT's source stage (softprompt.training.source_stage)."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     teachers: list[StartFrom]
-    """The runs that each task's prompt learns from."""
+    """The run that each task's prompt learns from."""
     weight: float
     temperature: float
 
 
 class RunCard(BaseModel):
-    """run.json: enough to do the run again."""
+    """run.json: enough to repeat the run."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -34,16 +34,17 @@ class RunCard(BaseModel):
     recipe: Recipe
     setting: Setting
     task: dict[str, Any]
+    """Origin of the task: what is needed to read it again."""
     start_from: StartFrom | None = None
     sources: list[StartFrom] = []
     """The runs whose prompts the method reads."""
     distillation: Distillation | None = None
-    """Of a run on several tasks, whose origins `task` then holds under "tasks"."""
+    """Set for a run on several tasks, whose origins are in `task` under "tasks"."""
     versions: dict[str, str]
 
 
 def read_run_card(folder: Path) -> RunCard:
-    """The run.json in `folder`, or a copy of one. Raises BadArtefact."""
+    """Read the run.json in `folder`, or a copy of one as a file. Raises BadArtefact."""
     path = folder if folder.is_file() else folder / "run.json"
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
@@ -51,9 +52,11 @@ def read_run_card(folder: Path) -> RunCard:
             raise BadArtefact(f"{path} has format {value.get('format')!r}; this version of softprompt reads {FORMAT}.")
         return RunCard.model_validate(value)
     except FileNotFoundError:
-        raise BadArtefact(f"{folder} holds no run.json, so no run to go on with; give the --output of a run.") from None
+        raise BadArtefact(f"{folder} holds no run.json, so no run to resume; give the --output of a run.") from None
     except ValidationError as error:
         first = error.errors()[0]
-        raise BadArtefact(f"{path} is no run of ours: {'.'.join(map(str, first['loc']))}: {first['msg']}.") from None
+        raise BadArtefact(
+            f"{path} is not a valid run.json: {'.'.join(map(str, first['loc']))}: {first['msg']}."
+        ) from None
     except (OSError, ValueError) as error:
         raise BadArtefact(f"{path} cannot be read: {error}.") from None

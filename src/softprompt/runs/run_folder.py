@@ -1,4 +1,4 @@
-"""TODO."""
+"""The folder of a run, before anything is written to it: may it be used, and by which versions of packages."""
 
 import importlib.metadata
 import platform
@@ -11,7 +11,7 @@ from softprompt.runs.start_from import Predecessor
 
 
 def versions(*more: str) -> dict[str, str]:
-    """Of Python and of the packages that a run's result depends on, `more` of them for some methods."""
+    """Return the versions of Python and of the packages that a result depends on; some methods need `more`."""
     packages = ("softprompt", "torch", "transformers", "accelerate", *more)
     return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in packages}
 
@@ -21,7 +21,7 @@ def check_folder(
 ) -> None:
     """Raise BadInput for a folder that already holds something, unless it may be overwritten.
 
-    Never may the folder of `predecessor`, or of a run that one of `recipes` reads.
+    The folder of `predecessor`, or of a run that one of `recipes` reads, may never be overwritten.
     """
     if folder.is_file():
         raise BadInput(f"--output {folder} is a file; give a folder.")
@@ -36,6 +36,6 @@ def check_folder(
         what = "a finished run" if (folder / "prompt.json").is_file() else "an unfinished run"
         what = what if (folder / "run.json").is_file() else "files"
         raise BadInput(
-            f"--output {folder} already holds {what}. Choose another folder, go on with --resume {folder}, "
+            f"--output {folder} already holds {what}. Choose another folder, resume the run with --resume {folder}, "
             "or start over with --overwrite."
         )

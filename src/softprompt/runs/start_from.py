@@ -1,14 +1,14 @@
-"""Transfer: a prompt starts as another finished run ended (`train --start-from RUN`).
+"""Start a prompt from another finished run (`train --start-from RUN`).
 
 DePT's few-shot setting: prompt, A and B of a source task start those of the target task (Shi & Lipani, ICLR
-2024; `--peft_model_id` of their code). Here for every method, part by part:
+2024; `--peft_model_id` of their code). Here it works for every method, part by part:
 
     the same prompt part    from that part's own tensors
-    a part of settable rows from the folded rows of any run (free rows; multitask)
-    an offset part          from that part's own tensors; at its own start when the predecessor has none
+    a part that accepts rows from the folded rows of any run (free rows; mpt)
+    an offset part          from that part's own tensors; from its initialization when the predecessor has none
 
-So the new run starts as the very function that its predecessor ended as: the same rows and, at every position or
-token, the same offset. What could not start so is refused before anything is written.
+So the new run starts as the same function that its predecessor ended as: the same rows and, at every position or
+token, the same offset. What cannot start like this is refused before anything is written.
 
 A method that mixes the prompts of other runs (ATTEMPT's `sources`) reads them here too.
 """
@@ -17,7 +17,6 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -32,7 +31,8 @@ from softprompt.methods.soft_prompt import SoftPrompt
 from softprompt.runs.prompt import FOLDED, UNFOLDED, Prompt, load_prompt, read_tensors
 from softprompt.runtime.files import file_sha256
 
-SAME = 1e-2  # of the largest entry: a GPU may have folded with ten bits; another run's file differs by far more
+SAME = 1e-2
+"""Largest difference of equal folds, as a share of the largest entry: a GPU may fold with ten bits (TF32)."""
 
 
 class StartFrom(BaseModel):
@@ -43,7 +43,7 @@ class StartFrom(BaseModel):
     name: str
     folder: str
     sha256: dict[str, str]
-    """Of its tensor files, by their names."""
+    """Hashes of its tensor files, by name."""
 
 
 @dataclass(frozen=True)
@@ -58,12 +58,13 @@ class Predecessor:
 
     @property
     def method(self) -> Method:
+        """Method of the run."""
         return get_method(self.prompt.card.method)
 
-    def completed(self, method: Method, given: Mapping[str, Any]) -> dict[str, Any]:
-        """The options `given` and, where they are silent on what the carried tensors depend on, this run's.
+    def completed(self, method: Method, given: Mapping[str, object]) -> dict[str, object]:
+        """Add to the options `given` those of this run that the carried tensors depend on.
 
-        Raises BadInput when `given` says where the prompt starts, because this run says so already.
+        Raises BadInput when `given` already says how the prompt is initialized.
         """
         for name, value in given.items():
             if name not in (*method.options.of_prompt, *method.options.of_offset):
@@ -79,7 +80,7 @@ class Predecessor:
         reason = self._refusal(method)
         if reason is not None:
             able = [name for name, other in METHODS.items() if self._refusal(other) is None]
-            do = f"From it can start: {', '.join(able)} (--method)." if able else "Train without --start-from."
+            do = f"Methods that can: {', '.join(able)} (--method)." if able else "Train without --start-from."
             raise BadInput(f"{method.name} cannot start from {self}: {reason}. {do}")
         was = self.prompt.card.options
         for name in self._carried(method):
@@ -100,18 +101,18 @@ class Predecessor:
             )
 
     def start(self, method: Method, prompt: SoftPrompt) -> None:
-        """Give `prompt`, just made by `method` with checked options, what this run ended with.
+        """Set `prompt`, just made by `method` with checked options, to what this run ended with.
 
         Raises BadArtefact when method.safetensors is not this run's.
         """
-        if method.prompt == self.method.prompt and self.unfolded:
+        if method.prompt_part == self.method.prompt_part and self.unfolded:
             prompt.prompt.load_state_dict(self._tensors("prompt.", prompt.prompt))
         else:
             prompt.prompt.set_rows(self.prompt.folded.prompt)
         if prompt.offset is not None and self.method.offset is not None:
             prompt.offset.start_from(self._tensors("offset.", prompt.offset))
         if prompt.kind == "input":
-            return  # nothing to compare with: method.safetensors is all there is
+            return  # not folded: there is nothing to compare with
         made, expected = (stored_tensors(form) for form in (prompt.fold(), self.prompt.form))
         for name in made.keys() & expected.keys():
             if not _same(made[name], expected[name]):
@@ -121,34 +122,34 @@ class Predecessor:
                 )
 
     def _refusal(self, method: Method) -> str | None:
-        """Why `method`, whatever its options, cannot start from this run; None when it can."""
+        """Explain why `method` cannot start from this run, whatever its options; None when it can."""
         was = self.method
         if "network" in (was.kind, method.kind):
             return "a baseline changes the network itself, so it starts from the network and nothing starts from it"
         if was.offset is not None and method.offset is None:
-            return "its offset has no place there, and its rows without their offset are another prompt"
-        if was.offset is not None and method.offset != was.offset:
-            return f"its offset ({was.offset}) is not made as this one's is ({method.offset})"
-        if was.kind == "input" and method.prompt != was.prompt:
+            return "its offset cannot be kept, and its rows without their offset are another prompt"
+        if was.offset is not None and method.offset_part != was.offset_part:
+            return f"its offset ({was.offset_part}) is not made as this one's is ({method.offset_part})"
+        if was.kind == "input" and method.prompt_part != was.prompt_part:
             return "its rows depend on the input, so there are none to start from"
         accepts_rows = method.options.accepts_rows
-        if not accepts_rows and method.prompt != was.prompt:
-            return f"rows made by {method.prompt} cannot be set to given values, as free rows can"
+        if not accepts_rows and method.prompt_part != was.prompt_part:
+            return f"rows made by {method.prompt_part} cannot be set to given values, as free rows can"
         if not self.unfolded and (not accepts_rows or was.offset is not None):
             return f"{UNFOLDED}, with the tensors to go on training, is missing there"
         return None
 
     def _carried(self, method: Method) -> list[str]:
-        """Options of `method` that the tensors it takes from here depend on."""
+        """List the options of `method` that the tensors taken from this run depend on."""
         names = {"length": None}
-        if method.prompt == self.method.prompt:
+        if method.prompt_part == self.method.prompt_part:
             names |= dict.fromkeys(method.options.of_prompt)
-        if method.offset == self.method.offset:
+        if method.offset_part == self.method.offset_part:
             names |= dict.fromkeys(method.options.of_offset)
         return list(names)
 
     def _tensors(self, prefix: str, part: nn.Module) -> dict[str, Tensor]:
-        """The tensors for `part`. Raises BadArtefact when names or shapes are not the part's."""
+        """Return the tensors for `part`. Raises BadArtefact when names or shapes are not the part's."""
         found = {n.removeprefix(prefix): tensor for n, tensor in self.unfolded.items() if n.startswith(prefix)}
         shapes, expected = ({n: tuple(t.shape) for n, t in one.items()} for one in (found, part.state_dict()))
         if shapes != expected:
@@ -163,10 +164,10 @@ class Predecessor:
 
 
 def read_predecessor(folder: str | Path) -> Predecessor:
-    """Read the finished run in `folder`. Raises BadArtefact when it is none, or is damaged."""
+    """Read the finished run in `folder`. Raises BadArtefact when it is not one, or is damaged."""
     folder = Path(folder)
     prompt = load_prompt(folder)
-    get_method(prompt.card.method)  # an unknown one is named now
+    get_method(prompt.card.method)  # raises now when it is unknown
     files = [path for path in (folder / FOLDED, folder / UNFOLDED) if path.is_file()]
     unfolded = read_tensors(folder / UNFOLDED) if folder / UNFOLDED in files else {}
     record = StartFrom(
@@ -178,12 +179,12 @@ def read_predecessor(folder: str | Path) -> Predecessor:
 
 
 def read_again(record: StartFrom, does: str = "starts from") -> Predecessor:
-    """Read the run of `record` for a run that stopped before its first checkpoint, and that `does` this with it.
+    """Read the run of `record` again, for a run that stopped before its first checkpoint.
 
-    Raises BadArtefact when it is gone or not what it was.
+    `does` says what that run does with it, for the message. Raises BadArtefact when it is gone or has changed.
     """
     why = f"This run stopped before its first checkpoint, so it needs the run it {does}, {record.name}"
-    do = "Put it back as it was, or train anew with --overwrite."
+    do = "Put it back as it was, or train again with --overwrite."
     try:
         found = read_predecessor(record.folder)
     except BadArtefact as error:
@@ -194,7 +195,7 @@ def read_again(record: StartFrom, does: str = "starts from") -> Predecessor:
 
 
 def read_sources(options: Options) -> list[Predecessor]:
-    """The finished runs that `options` name, whose prompts the method reads. Raises BadArtefact and BadInput."""
+    """Read the finished runs that `options` name, whose prompts the method mixes. Raises BadArtefact and BadInput."""
     found = [read_predecessor(run) for run in options.runs()]
     for source in found:
         card = source.prompt.card
@@ -204,14 +205,14 @@ def read_sources(options: Options) -> list[Predecessor]:
             )
         if card.length != options.length:
             raise BadInput(
-                f"The source {source} has {card.length} rows, and this prompt {options.length}: mixed prompts must be "
-                f"of one length. Give length={card.length}, or other runs."
+                f"The source {source} has {card.length} rows, and this prompt {options.length}: mixed prompts must "
+                f"have one length. Give length={card.length}, or other runs."
             )
     return found
 
 
 def source_rows(sources: Sequence[Predecessor], backbone: Backbone) -> Float[Tensor, "k l d"] | None:
-    """The prompts of `sources`, None without any. Raises PromptMismatch for one that was tuned elsewhere."""
+    """Stack the rows of `sources` (k,l,d); None without any. Raises PromptMismatch for one of another backbone."""
     for source in sources:
         source.prompt.check(backbone)
     return torch.stack([source.prompt.folded.prompt for source in sources]) if sources else None

@@ -1,15 +1,15 @@
-"""Several processes, one run (`accelerate launch`, `torchrun`): each does its share, and all hold the same result.
+"""Share one run among several processes (`accelerate launch`, `torchrun`), data parallel.
 
-Every process runs the whole program on the same words and holds all prompts; alone it computes its share of a step's
-examples and of an evaluation's. Gradients and records are then put together, so every process takes the same step and
-comes to the same decisions: what a run ends with does not depend on how many processes there are. In one process the
-verbs below do nothing. accelerate finds the processes, their devices and how they talk (NCCL, gloo).
+Every process runs the whole program with the same arguments and holds all prompts; it computes only its share of the
+examples of a step and of an evaluation. Gradients and records are then combined, so every process takes the same step
+and makes the same decisions: the result of a run does not depend on the number of processes. In one process the
+functions below do nothing. accelerate finds the processes, their devices and their backend (NCCL, gloo).
 """
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from accelerate import PartialState
@@ -20,30 +20,31 @@ from softprompt.errors import BadInput
 from softprompt.runtime.launch import place
 
 Key = TypeVar("Key")
+Value = TypeVar("Value")
 
 TOGETHER = 1 << 24
 """Values of gradients that are summed in one message."""
 
 _state: PartialState | None = None
-"""None until `join`: then, and in one process, all verbs do nothing."""
+"""None before `join` and in one process: then all functions do nothing."""
 
 
 def join(device: str | None) -> str | None:
-    """Meet the other processes of this run; returns the device that this one uses.
+    """Join the other processes of this run; return the device that this one uses.
 
-    `device` is the user's word. Raises BadInput for one that all processes would share.
+    `device` is what the user gave. Raises BadInput for one that all processes would share.
     """
     global _state
     if place().processes == 1:
         return device
     if parse_flag_from_env("ACCELERATE_USE_DEEPSPEED"):
-        raise BadInput("DeepSpeed was asked for; expected data parallel or FSDP. Choose one with `accelerate config`.")
+        raise BadInput("DeepSpeed is configured; expected data parallel or FSDP. Choose one with `accelerate config`.")
     if device is not None and ":" in device:
         raise BadInput(
             f"--device {device} is one device, and there are {place().processes} processes; give its kind alone."
         )
     if _state is None:
-        # We load a backbone whole and shard it then; transformers would leave it empty in all processes but the first.
+        # Without it transformers 5.23.0 loads weights only in the first process; here each loads all, then shards.
         os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"
         on_cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.cuda.is_available()
         _state = PartialState(cpu=device == "cpu" or (device is None and on_cpu))
@@ -52,21 +53,21 @@ def join(device: str | None) -> str | None:
 
 
 def shards() -> bool:
-    """Whether the launcher was told to shard (`accelerate launch --use_fsdp`, or accelerate's config file)."""
+    """Return whether the launcher asks for sharding (`accelerate launch --use_fsdp`, or accelerate's config file)."""
     return place().processes > 1 and parse_flag_from_env("ACCELERATE_USE_FSDP")
 
 
 def check_sharding(asked: bool) -> None:
-    """Raise BadInput where there is nothing to spread a backbone over."""
+    """Raise BadInput when `asked` in one process, which has nothing to shard a backbone over."""
     if asked and place().processes == 1:
         raise BadInput(
-            "--fsdp spreads the backbone over the processes of a run, and this is one process; start it with "
+            "--fsdp shards the backbone over the processes of a run, and this is one process; start it with "
             "accelerate launch --multi_gpu --num_processes N -m softprompt.cli train ..., or leave --fsdp out."
         )
 
 
 def leave() -> None:
-    """Part from the others, at the end of the program."""
+    """Leave the other processes, at the end of the program."""
     global _state
     if _state is not None:
         wait()
@@ -75,27 +76,29 @@ def leave() -> None:
 
 
 def process_count() -> int:
+    """Return the number of processes."""
     return 1 if _state is None else int(_state.num_processes)
 
 
 def rank() -> int:
+    """Return this process's number, from 0."""
     return 0 if _state is None else int(_state.process_index)
 
 
 def is_first() -> bool:
-    """Whether this is the process that writes and prints."""
+    """Return whether this is the process that writes and prints."""
     return rank() == 0
 
 
 def wait() -> None:
-    """Until every process is here."""
+    """Wait until every process is here."""
     if _state is not None:
         _state.wait_for_everyone()
 
 
 @contextmanager
 def in_turn(*, alone: bool) -> Iterator[None]:
-    """The first process of each machine goes through the block before the others do; with `alone`, one by one."""
+    """Let the first process of each machine run the block before the others; with `alone`, one at a time."""
     own = 0 if _state is None else int(_state.local_process_index)
     turn, turns = (own, most(own + 1)) if alone else (min(own, 1), 2)
     for _ in range(turn):
@@ -106,48 +109,54 @@ def in_turn(*, alone: bool) -> Iterator[None]:
 
 
 def share(items: int, size_of: Callable[[int], int] = lambda _: 1) -> list[int]:
-    """Which of so many items this process takes: neighbours, as large together as every other process's.
+    """Return the indices of this process's items: neighbors, with about the total size of every other process's.
 
-    Neighbours, because examples of one prompt are cheapest together. A process may be left with none.
+    They are neighbors because examples of one prompt are cheapest together. A process may have none.
     """
     if process_count() == 1:
         return list(range(items))
     sizes = [max(size_of(i), 1) for i in range(items)]
     whole, before, mine = sum(sizes), 0, []
     for i, size in enumerate(sizes):
-        if ((2 * before + size) * process_count() - 1) // (2 * whole) == rank():  # whose part holds the item's middle
+        if ((2 * before + size) * process_count() - 1) // (
+            2 * whole
+        ) == rank():  # the process whose part contains the item's middle
             mine.append(i)
         before += size
     return mine
 
 
-def gathered(value: Any) -> list[Any]:
-    """Every process's value, by rank."""
+def gather(value: Value) -> list[Value]:
+    """Return every process's value, by rank."""
     return [value] if _state is None else list(gather_object([value]))
 
 
-def from_first(value: Any) -> Any:
-    """The first process's value."""
-    return value if _state is None else broadcast_object_list([value])[0]
+def from_first(value: Value) -> Value:
+    """Return the first process's value."""
+    if _state is not None:
+        value = broadcast_object_list([value])[0]
+    return value
 
 
-def spread(tensors: Iterable[Tensor]) -> None:
-    """Give these tensors the first process's values."""
+def copy_from_first(tensors: Iterable[Tensor]) -> None:
+    """Set these tensors to the first process's values."""
     for tensor in tensors:
         if _state is not None:
             tensor.copy_(broadcast(tensor.detach().clone()))
 
 
 def anyone(flag: bool) -> bool:
+    """Return whether the flag is set in any process."""
     return total({"": float(flag)})[""] > 0
 
 
 def most(number: int) -> int:
-    return int(max(gathered(number)))
+    """Return the largest number of any process."""
+    return int(max(gather(number)))
 
 
 def total(numbers: Mapping[Key, float]) -> dict[Key, float]:
-    """The sum over processes by key; all have the same keys in the same order."""
+    """Sum numbers over processes, by key; all have the same keys in the same order."""
     if _state is None:
         return dict(numbers)
     own = torch.tensor(list(numbers.values()), dtype=torch.float64, device=_state.device)
@@ -155,7 +164,7 @@ def total(numbers: Mapping[Key, float]) -> dict[Key, float]:
 
 
 def sum_gradients(tensors: Sequence[Tensor]) -> None:
-    """Leave in every process the sum of all processes' gradients; None where no process has one."""
+    """Replace the gradients of every process by their sum; None where no process has one."""
     if _state is None:
         return
     there = total({i: float(tensor.grad is not None) for i, tensor in enumerate(tensors)})
@@ -182,14 +191,14 @@ def join_flags(flags: Iterable[Tensor]) -> None:
 
 
 def agree(value: object, what: str) -> None:
-    """Raise BadInput when the processes differ in `value`: on every machine they must have been told the same."""
-    if any(other != value for other in gathered(value)):
+    """Raise BadInput when the processes differ in `value`: every machine must have the same arguments and files."""
+    if any(other != value for other in gather(value)):
         raise BadInput(
-            f"The processes of this run differ in {what}; expected the same files and words on every machine."
+            f"The processes of this run differ in {what}; expected the same files and arguments on every machine."
         )
 
 
 def draw_apart() -> None:
-    """Let each process draw numbers of its own from here on: only a backbone's dropout draws."""
+    """Give each process its own random numbers from here on: only a backbone's dropout draws any."""
     if rank():
         torch.manual_seed(int(torch.randint(2**62, ())) + rank())

@@ -1,6 +1,6 @@
-"""Ctrl-C: the first one ends training after its step, with everything saved; the second ends it at once.
+"""Handle Ctrl-C: the first ends training after its step, with everything saved; the second ends it at once.
 
-Of several processes each gets the first one twice: from the terminal, and from the launcher that hands it on.
+With several processes each receives the first one twice: from the terminal, and from the launcher that forwards it.
 """
 
 import signal
@@ -11,20 +11,25 @@ from types import FrameType
 
 from softprompt.errors import Interrupted
 
-HANDED_ON = 5.0  # seconds in which a launcher repeats a Ctrl-C
+FORWARDED = 5.0
+"""Seconds in which a launcher repeats a Ctrl-C."""
 
 
-def raise_interrupted(signum: int, frame: FrameType | None) -> None:
+def raise_interrupt(signum: int, frame: FrameType | None) -> None:
+    """Raise Interrupted: a handler of SIGINT."""
     raise Interrupted("Interrupted. Nothing that was saved is lost.")
 
 
 @contextmanager
 def interruptible(notice: Callable[[], None]) -> Iterator[Callable[[], bool]]:
-    """Inside the block SIGINT only sets a flag, which the yielded function reads; a second SIGINT raises."""
+    """Let SIGINT only set a flag in the block, which the yielded function reads; a second SIGINT raises.
+
+    `notice` is called at the first one.
+    """
     from softprompt.runtime import distributed  # torch is loaded by then
 
     asked: float | None = None
-    patience = HANDED_ON if distributed.process_count() > 1 else 0.0
+    patience = FORWARDED if distributed.process_count() > 1 else 0.0
 
     def handle(signum: int, frame: FrameType | None) -> None:
         nonlocal asked
@@ -32,7 +37,7 @@ def interruptible(notice: Callable[[], None]) -> Iterator[Callable[[], bool]]:
             asked = time.monotonic()
             notice()
         elif time.monotonic() - asked >= patience:
-            raise_interrupted(signum, frame)
+            raise_interrupt(signum, frame)
 
     before = signal.signal(signal.SIGINT, handle)
     try:

@@ -1,4 +1,4 @@
-"""Other libraries' progress bars and notices, kept off the terminal while a model loads."""
+"""Silence transformers' and the hub's output while a model loads."""
 
 import io
 import logging as standard_logging
@@ -8,6 +8,7 @@ from contextlib import contextmanager, redirect_stderr
 
 @contextmanager
 def quiet_loading() -> Iterator[None]:
+    """Hide progress bars and notices in the block."""
     from huggingface_hub.utils import logging as hub_logging
     from transformers.utils import logging
 
@@ -16,7 +17,7 @@ def quiet_loading() -> Iterator[None]:
     hub_logging.set_verbosity(standard_logging.CRITICAL)
     logging.disable_progress_bar()
     try:
-        with redirect_stderr(io.StringIO()):  # bars that ask nobody; what goes wrong arrives as an exception
+        with redirect_stderr(io.StringIO()):  # some bars ignore the settings above; errors are exceptions
             yield
     finally:
         logging.set_verbosity(level)

@@ -1,4 +1,4 @@
-"""A Ray cluster (https://docs.ray.io): joined, or started here; and how many workers it has room for."""
+"""Join or start a Ray cluster (https://docs.ray.io), and count the workers that it has room for."""
 
 import importlib.util
 import logging
@@ -7,23 +7,25 @@ import re
 import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from types import ModuleType
 
 from softprompt.errors import BadInput, MissingPackage, SoftPromptError
 
 HERE = "auto"
 """The cluster of RAY_ADDRESS or of this machine; without one, a cluster that is this machine alone."""
 ADDRESS = re.compile(r"(?:ray://)?([^\s/:]+):(\d+)")
-SOON = 10.0  # seconds in which a cluster must answer
+SOON = 10.0
+"""Seconds in which a cluster must answer."""
 
 
 def is_address(word: str) -> bool:
+    """Return whether `word` can be the address of a cluster."""
     return word in (HERE, "local") or ADDRESS.fullmatch(word) is not None
 
 
 @contextmanager
-def joined(address: str) -> Iterator[Any]:
-    """The module `ray`, joined to the cluster at `address` for the block; one that has joined before stays joined.
+def joined(address: str) -> Iterator[ModuleType]:
+    """Join the cluster at `address` for the block, and yield the module `ray`; stay joined if it was joined before.
 
     Raises MissingPackage, and BadInput where there is no cluster.
     """
@@ -34,14 +36,15 @@ def joined(address: str) -> Iterator[Any]:
     import ray
     import ray._private.worker
 
-    # A cluster that we start reports nothing to Ray's makers unless the user wants it.
+    # Without it a cluster that is started here sends usage reports to Ray's developers. Read in Ray 2.60.0.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # Ray prints what it says of dead workers to stdout, which is for results; we say it ourselves.
+    # Private, read in Ray 2.60.0: without it Ray prints messages about dead workers to stdout, which is for results.
     ray._private.worker._worker_logs_enabled = False
     if ray.is_initialized():
         yield ray
         return
-    found = _found(ray._private.utils.read_ray_address()) if address == HERE else address
+    # Private, read in Ray 2.60.0: there is no public way to read the address of this machine's last cluster.
+    found = _default_address(ray._private.utils.read_ray_address()) if address == HERE else address
     try:
         _check_answers(found)
     except OSError as error:
@@ -50,7 +53,7 @@ def joined(address: str) -> Iterator[Any]:
         ray.init(found, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     except SoftPromptError:  # Ctrl-C
         raise
-    except Exception as error:  # noqa: BLE001  # a node that does not come up is no more than an Exception
+    except Exception as error:  # noqa: BLE001  # Ray raises a bare Exception for a node that does not start
         ray.shutdown()
         raise _no_cluster(address, error) from None
     try:
@@ -59,19 +62,19 @@ def joined(address: str) -> Iterator[Any]:
         ray.shutdown()
 
 
-def _found(noted: str | None) -> str:
-    """The address that is meant where none is given; `noted` is that of the last cluster started on this machine."""
+def _default_address(noted: str | None) -> str:
+    """Return the address to use when none is given; `noted` is that of the last cluster started on this machine."""
     if os.environ.get("RAY_ADDRESS") or not noted:
         return os.environ.get("RAY_ADDRESS") or "local"
     try:
         _check_answers(noted)
-    except OSError:  # it was killed
+    except OSError:  # that cluster was killed
         return "local"
     return noted
 
 
 def _check_answers(address: str) -> None:
-    """Raise OSError where nobody answers: Ray itself would try for minutes."""
+    """Raise OSError where no cluster answers: Ray itself would try for minutes."""
     place = ADDRESS.fullmatch(address)
     if place:
         socket.create_connection((place[1], int(place[2])), timeout=SOON).close()
@@ -81,18 +84,18 @@ def _no_cluster(address: str, error: Exception) -> BadInput:
     first = str(error).strip().split("\n")[0].rstrip(".")
     return BadInput(
         f"--ray {address}: no Ray cluster can be joined there, or started: {first}. `ray start --head` starts one "
-        "and says its address; --ray without an address takes this machine alone."
+        "and prints its address; --ray without an address uses only this machine."
     )
 
 
 def room(
     machines: Sequence[dict[str, float]], workers: int | None, device: str | None, flag: str = "--workers"
 ) -> tuple[int, dict[str, float]]:
-    """How many workers there are, and what each asks Ray for.
+    """Count the workers, and the resources that each requests from Ray.
 
-    `machines` are their resources as Ray names them, `flag` is how the user says `workers`. Without it, one for each
-    GPU or, without any (or with --device cpu), for each machine; the processors are shared out. Raises BadInput for
-    more than there is room for.
+    `machines` are the machines' resources by Ray's names, `flag` is the user's name for `workers`. Without `workers`
+    there is one per GPU or, without GPUs (or with --device cpu), one per machine; CPUs are divided among them. Raises
+    BadInput when there is no room for so many.
     """
     if workers is not None and workers < 1:
         raise BadInput(f"{flag} {workers}: expected at least 1.")

@@ -1,4 +1,4 @@
-"""What is asked of a backbone: examples with a source and a target, in three splits."""
+"""Tasks: data as examples with a source and a target, in three splits, and their metrics."""
 
 from softprompt.tasks.files import evaluation_examples, from_files, from_origin
 from softprompt.tasks.published.catalogue import CATALOGUE

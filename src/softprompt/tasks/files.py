@@ -1,9 +1,9 @@
-"""Tasks from the user's own files: which columns, which words, which rows train."""
+"""Make a task of data files: find columns, template and label words, and draw the splits."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypedDict, cast
 
 import torch
 
@@ -21,6 +21,25 @@ TEXT_COLUMNS = (
     "utterance", "comment", "query",
 )  # fmt: skip
 MOST_CHOICES = 200
+"""More different labels than this are free text."""
+
+
+class FilesOrigin(TypedDict):
+    """What run.json records of a task from files, to read it again."""
+
+    data: str
+    dev: str | None
+    test: str | None
+    template: str
+    label: str
+    words: dict[str, str] | None
+    open_ended: bool
+    fractions: list[float]
+    seed: int
+    metrics: list[str]
+    name: str | None
+    sha256: dict[str, str]
+    """Hashes of the files, by split."""
 
 
 def from_files(
@@ -37,13 +56,24 @@ def from_files(
     seed: int = 0,
     name: str | None = None,
 ) -> Task:
-    """Read a task. What is not said is found out: the label column, the template, the label words.
+    """Read a task from files. Label column, template and choices are found in the data when they are not given.
 
-    `dev` and `test` are files; a missing one is a fraction of `data` (`fractions`: dev, test), drawn with
-    `seed`. `words` maps a label of the file to the word the model shall say. `open_ended` True means free
-    text answers, False a fixed set of choices, None: choices where the labels repeat.
+    Args:
+        data: Training file.
+        dev: File to select checkpoints on; None: a fraction of `data`.
+        test: File to score on; None: a fraction of `data`.
+        template: Input text with {columns}.
+        label: Column of the answer.
+        words: Label in the file -> word that the model answers with.
+        open_ended: True: answers are free text; False: a fixed set of choices; None: choices where labels repeat.
+        metrics: Names of metrics; the first selects checkpoints.
+        fractions: Shares of `data` that become dev and test where they are not files.
+        seed: Random seed of that draw.
+        name: Name of the task; None: that of the file.
 
-    Raises BadData or BadInput, with file and line where one is at fault.
+    Raises:
+        BadData: A file cannot be used; with its line where one is at fault.
+        BadInput: An argument cannot be used.
     """
     given = {"train": data, "dev": dev, "test": test}
     files = {split: Path(path) for split, path in given.items() if path is not None}
@@ -58,11 +88,11 @@ def from_files(
         )
     form = Template(template)
     if label in form.fields:
-        raise BadInput(f"The template {template!r} shows the label, {{{label}}}; leave it out, the model is to say it.")
+        raise BadInput(f"The template {template!r} shows the label, {{{label}}}; leave it out, it is the answer.")
     for split, found in rows.items():
         _check_columns(files[split], found, [*form.fields, label], template)
     parts = _split(rows, fractions, seed)
-    # All labels of the file, also those of rows drawn for dev and test: a rare label is a choice too.
+    # All labels of the file, including those of rows drawn for dev and test: a rare label is a choice too.
     choices = _choices(data, [row.values[label] for row in rows["train"]], words, open_ended)
     examples: dict[Split, Sequence[Example]] = {}
     for split in SPLITS:
@@ -72,8 +102,8 @@ def from_files(
         ]
     named = tuple(metrics) if metrics else (("accuracy", "macro_f1") if choices else ("exact_match", "token_f1"))
     for metric in named:
-        get_metric(metric)  # an unknown one is named now, not after training
-    origin: dict[str, object] = {
+        get_metric(metric)  # raises for an unknown one now, not after training
+    origin: FilesOrigin = {
         "data": str(data.resolve()),
         "dev": str(files["dev"].resolve()) if "dev" in files else None,
         "test": str(files["test"].resolve()) if "test" in files else None,
@@ -87,30 +117,39 @@ def from_files(
         "name": name,
         "sha256": {split: file_sha256(path) for split, path in files.items()},
     }
-    return Task(name or data.stem, examples, choices, named, template, origin)
+    return Task(name or data.stem, examples, choices, named, template, dict(origin))
 
 
 def evaluation_examples(
     template: str, choices: tuple[str, ...], path: Path, label: str, words: Mapping[str, str] | None = None
 ) -> list[Example]:
-    """Examples of another file, read as a run's own were: for evaluating it on new data."""
+    """Read a file of new data with the columns and answers of a finished run.
+
+    Args:
+        template: Template of the run.
+        choices: Answers that it chooses among; none: free text.
+        path: File to read.
+        label: Column of the answer.
+        words: Label in the file -> word that the model answers with.
+    """
     rows, form = read_rows(path), Template(template)
     _check_columns(path, rows, [*form.fields, label], template)
     return [_example(path, row, form, label, words, choices, f"{path.stem}:{row.line}") for row in rows]
 
 
-def from_origin(origin: Mapping[str, Any]) -> Task:
-    """Read again the task that `from_files` recorded. Raises BadData when a file is not the one it was."""
-    for split, sha256 in origin["sha256"].items():
-        path = Path(origin["data"] if split == "train" else origin[split])
+def from_origin(origin: Mapping[str, object]) -> Task:
+    """Read again the task that `from_files` recorded. Raises BadData when a file has changed."""
+    was = cast(FilesOrigin, origin)  # run.json holds what from_files wrote
+    files = {"train": was["data"], "dev": was["dev"], "test": was["test"]}
+    for split, sha256 in was["sha256"].items():
+        path = Path(files[split] or "")
         if not path.is_file() or file_sha256(path) != sha256:
             raise BadData("is missing or not the file that the run began with; a resumed run needs the same data", path)
-    dev, test = (Path(origin[split]) if origin[split] else None for split in ("dev", "test"))
-    dev_share, test_share = origin["fractions"]
+    dev_share, test_share = was["fractions"]
     return from_files(
-        Path(origin["data"]), dev=dev, test=test, template=origin["template"], label=origin["label"],
-        words=origin["words"], open_ended=origin["open_ended"], metrics=origin["metrics"],
-        fractions=(dev_share, test_share), seed=origin["seed"], name=origin.get("name"),
+        was["data"], dev=was["dev"], test=was["test"], template=was["template"], label=was["label"],
+        words=was["words"], open_ended=was["open_ended"], metrics=was["metrics"], fractions=(dev_share, test_share),
+        seed=was["seed"], name=was.get("name"),
     )  # fmt: skip
 
 
@@ -122,7 +161,7 @@ def _label_column(path: Path, rows: list[Row]) -> str:
                 return column
     if len(columns) == 2:
         return columns[1]
-    raise BadData(f"has the columns {', '.join(columns)}; say which one holds the label: --label COLUMN", path)
+    raise BadData(f"has the columns {', '.join(columns)}; say which one is the label: --label COLUMN", path)
 
 
 def _template(rows: list[Row], label: str) -> str:
@@ -145,7 +184,7 @@ def _check_columns(path: Path | None, rows: list[Row], needed: Sequence[str], te
 
 
 def _split(rows: dict[str, list[Row]], fractions: tuple[float, float], seed: int) -> dict[Split, list[Row]]:
-    """Rows by split: from files where there are files, else drawn from the training file with `seed`."""
+    """Return rows by split: those of its file, else drawn from the training file with `seed`."""
     whole = rows["train"]
     if not all(0 < f < 0.5 for f in fractions):
         raise BadInput(f"Split fractions {fractions}: expected two numbers between 0 and 0.5, for dev and test.")

@@ -1,13 +1,16 @@
-"""Scores as pure functions of predictions and references. All lie in [-1, 1] or [0, 1]; none touches a file.
+"""Metrics: pure functions of predictions and references, by name. All lie in [-1, 1] or [0, 1]; none touches a file.
 
 Every metric takes n predictions and n tuples of references (the answers that count as right; metrics of
 classes and numbers read the first). A prediction of "" means that no answer could be read.
+
+A metric of another package is one function and `register_metric(Metric("mine", function))`.
 """
 
 import re
 import string
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from decimal import Decimal
 from functools import partial
 
@@ -17,17 +20,37 @@ from numpy.typing import NDArray
 from softprompt.errors import BadInput, UnknownName
 
 References = Sequence[tuple[str, ...]]
-Metric = Callable[[Sequence[str], References], float]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric as it is declared: its name, its function and what it is computed from."""
+
+    name: str
+    function: Callable[..., float]
+    """Takes predictions and references; and groups, where `needs_groups`."""
+    needs_groups: bool = False
+    """Whether the function also takes the group of each example, to score the examples of a group together."""
+    is_mean: bool = False
+    """Whether it is the mean of its values for single examples, which bootstrapping then computes only once."""
+
+    def __call__(
+        self, predictions: Sequence[str], references: References, groups: Sequence[str] | None = None
+    ) -> float:
+        """Score `predictions`; `groups` are used only where the metric needs them."""
+        if self.needs_groups:
+            return self.function(predictions, references, groups)
+        return self.function(predictions, references)
 
 
 def accuracy(predictions: Sequence[str], references: References) -> float:
-    """Share of predictions that equal a reference."""
+    """Return the share of predictions that equal a reference."""
     _check(predictions, references)
     return float(np.mean([p in golds for p, golds in zip(predictions, references, strict=True)]))
 
 
 def macro_f1(predictions: Sequence[str], references: References) -> float:
-    """Mean F1 of the classes that occur, each class counting the same; an unread answer is no class."""
+    """Return the mean F1 of the classes that occur, unweighted; an answer that was not read is not a class."""
     _check(predictions, references)
     golds = [answers[0] for answers in references]
     scores = []
@@ -39,7 +62,7 @@ def macro_f1(predictions: Sequence[str], references: References) -> float:
 
 
 def matthews(predictions: Sequence[str], references: References) -> float:
-    """Matthews correlation, for any number of classes (Gorodkin 2004); 0 where it is not defined."""
+    """Return the Matthews correlation, for any number of classes (Gorodkin 2004); 0 where it is not defined."""
     _check(predictions, references)
     golds = [answers[0] for answers in references]
     labels = sorted({*golds, *predictions})
@@ -49,31 +72,31 @@ def matthews(predictions: Sequence[str], references: References) -> float:
 
 
 def pearson(predictions: Sequence[str], references: References) -> float:
-    """Linear correlation of numbers; an answer that is no number counts as 0; 0 where it is not defined."""
+    """Return the linear correlation of numbers; what is not a number counts as 0; 0 where it is not defined."""
     _check(predictions, references)
     return _correlation(_numbers(predictions), _numbers([golds[0] for golds in references]))
 
 
 def spearman(predictions: Sequence[str], references: References) -> float:
-    """Correlation of ranks, ties sharing their mean rank; read as `pearson` reads."""
+    """Return the correlation of ranks, ties sharing their mean rank; answers are read as by `pearson`."""
     _check(predictions, references)
     return _correlation(_ranks(_numbers(predictions)), _ranks(_numbers([golds[0] for golds in references])))
 
 
 def exact_match(predictions: Sequence[str], references: References) -> float:
-    """Share of predictions equal to a reference after SQuAD's normalisation (Rajpurkar et al. 2016).
+    """Return the share of predictions equal to a reference after SQuAD's normalization (Rajpurkar et al. 2016).
 
-    As in SQuAD 1.1's script, which MRQA and ReCoRD took over, "the" equals "a": nothing is left of either. An
-    answer that was not given ("") is wrong.
+    SQuAD 1.1's script, which MRQA and ReCoRD use too, removes articles, so "the" equals "a": nothing is left of
+    either. An empty answer ("") is wrong.
     """
     _check(predictions, references)
     return float(np.mean([_equal(p, golds) for p, golds in zip(predictions, references, strict=True)]))
 
 
 def token_f1(predictions: Sequence[str], references: References) -> float:
-    """Mean over examples of the best word-overlap F1 with a reference, after SQuAD's normalisation.
+    """Return the mean over examples of the best word-overlap F1 with a reference, after SQuAD's normalization.
 
-    As in SQuAD 1.1's script, 0 where no word is shared, be it that neither has one left.
+    It is 0 where no word is shared, even when neither text has a word left, as in SQuAD 1.1's script.
     """
     _check(predictions, references)
     return float(
@@ -82,22 +105,22 @@ def token_f1(predictions: Sequence[str], references: References) -> float:
 
 
 def numeric(predictions: Sequence[str], references: References) -> float:
-    """Share of predictions that are a number: what `pearson` and `spearman` could read."""
+    """Return the share of predictions that are a number: those that `pearson` and `spearman` can read."""
     _check(predictions, references)
     return float(np.mean([_number(p) is not None for p in predictions]))
 
 
 def number_match(predictions: Sequence[str], references: References) -> float:
-    """Share of predictions whose last number is that of a reference (GSM8K, Cobbe et al. 2021)."""
+    """Return the share of predictions whose last number is that of a reference (GSM8K, Cobbe et al. 2021)."""
     _check(predictions, references)
     return float(np.mean([_same_number(p, golds) for p, golds in zip(predictions, references, strict=True)]))
 
 
 def class_f1(predictions: Sequence[str], references: References, label: str) -> float:
-    """F1 of the class `label` against the rest, by the name "f1(label)"; MultiRC's F1a with the class of the right.
+    """Return the F1 of the class `label` against the rest, named "f1(label)"; for right answers, MultiRC's F1a.
 
-    An unread answer is wrong either way, as in T5's code (Raffel et al. 2020): a miss where the class is true,
-    else a false alarm.
+    An answer that was not read is always wrong, as in T5's code (Raffel et al. 2020): a false negative where the
+    class is true, else a false positive.
     """
     _check(predictions, references)
     golds = [answers[0] for answers in references]
@@ -108,9 +131,9 @@ def class_f1(predictions: Sequence[str], references: References, label: str) -> 
 
 
 def question_em(predictions: Sequence[str], references: References, groups: Sequence[str] | None = None) -> float:
-    """Share of groups (questions) all of whose predictions are right: MultiRC's EM (Khashabi et al. 2018).
+    """Return the share of groups (questions) whose predictions are all right: MultiRC's EM (Khashabi et al. 2018).
 
-    An example whose group is "", or any without `groups`, is its own.
+    An example whose group is "" is a group by itself; without `groups` every example is.
     """
     _check(predictions, references)
     if groups is not None and len(groups) != len(predictions):
@@ -123,20 +146,41 @@ def question_em(predictions: Sequence[str], references: References, groups: Sequ
 
 
 METRICS: dict[str, Metric] = {
-    metric.__name__: metric
+    metric.name: metric
     for metric in (
-        accuracy, macro_f1, matthews, pearson, spearman, numeric, exact_match, token_f1, number_match, question_em
+        Metric("accuracy", accuracy, is_mean=True),
+        Metric("macro_f1", macro_f1),
+        Metric("matthews", matthews),
+        Metric("pearson", pearson),
+        Metric("spearman", spearman),
+        Metric("numeric", numeric, is_mean=True),
+        Metric("exact_match", exact_match, is_mean=True),
+        Metric("token_f1", token_f1, is_mean=True),
+        Metric("number_match", number_match, is_mean=True),
+        Metric("question_em", question_em, needs_groups=True),
     )
-}  # fmt: skip
-MEANS = {"accuracy", "exact_match", "token_f1", "number_match", "numeric"}
-"""Metrics that are the mean of their values for single examples."""
+}
+PLUGINS = "softprompt.metrics"
+"""Entry points of other packages that register metrics."""
 _CLASS_F1 = re.compile(r"f1\((.+)\)", re.DOTALL)
 
 
+def register_metric(metric: Metric) -> Metric:
+    """Add a metric under its name. Raises BadInput when the name is taken."""
+    if metric.name in METRICS or _CLASS_F1.fullmatch(metric.name):
+        raise BadInput(f"There is already a metric named {metric.name!r}; give yours another name.")
+    METRICS[metric.name] = metric
+    return metric
+
+
 def get_metric(name: str) -> Metric:
-    """A metric by name; "f1(yes)" is `class_f1` of the class yes. Raises UnknownName."""
+    """Return a metric by name; "f1(yes)" is `class_f1` of the class yes. Raises UnknownName."""
     if named := _CLASS_F1.fullmatch(name):
-        return partial(class_f1, label=named[1])
+        return Metric(name, partial(class_f1, label=named[1]))
+    if name not in METRICS:
+        from softprompt.runtime.plugins import load_plugins
+
+        load_plugins(PLUGINS)
     if name not in METRICS:
         raise UnknownName("metric", name, [*METRICS, "f1(CLASS)"])
     return METRICS[name]
@@ -145,17 +189,12 @@ def get_metric(name: str) -> Metric:
 def measure(
     names: Sequence[str], predictions: Sequence[str], references: References, groups: Sequence[str] | None = None
 ) -> dict[str, float]:
-    """Scores by name; `groups` says which predictions are counted together, for the metric that does so."""
-    return {
-        name: question_em(predictions, references, groups)
-        if name == question_em.__name__
-        else get_metric(name)(predictions, references)
-        for name in names
-    }
+    """Score `predictions` with each metric of `names`; `groups` says which of them are scored together."""
+    return {name: get_metric(name)(predictions, references, groups) for name in names}
 
 
 def final_number(text: str) -> str:
-    """The last number of a text, without the commas of thousands; "" when there is none."""
+    """Return the last number of a text, without thousands separators; "" when there is none."""
     found = _LAST_NUMBER.findall(text.replace("\N{MINUS SIGN}", "-"))
     return found[-1].replace(",", "").replace("$", "") if found else ""
 
@@ -166,10 +205,10 @@ def _check(predictions: Sequence[str], references: References) -> None:
             f"{len(predictions)} predictions for {len(references)} references: expected equally many, not 0."
         )
     if not all(references):
-        raise BadInput("A reference without any answer: every example needs at least one.")
+        raise BadInput("An example has no reference answer; every example needs at least one.")
 
 
-# A minus sign behind a digit, a letter or a bracket subtracts: "7-3" ends in 3.
+# A minus sign after a digit, a letter or a bracket subtracts: "7-3" ends in 3.
 _LAST_NUMBER = re.compile(r"(?:(?<![\w)])-)?\$?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|(?:(?<![\w)])-)?\.\d+")
 
 
@@ -192,7 +231,7 @@ def _numbers(texts: Sequence[str]) -> NDArray[np.float64]:
 
 
 def _correlation(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
-    if np.ptp(x) == 0 or np.ptp(y) == 0:  # asked before the mean is taken off, whose rounding leaves a remainder
+    if np.ptp(x) == 0 or np.ptp(y) == 0:  # checked before the mean is subtracted: rounding leaves a remainder
         return 0.0
     x, y = x / np.abs(x).max(), y / np.abs(y).max()  # so that no square overflows
     return _cosine(x - x.mean(), y - y.mean())
@@ -214,7 +253,7 @@ _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
 def _plain(text: str) -> str:
-    """Lower case, no punctuation, no articles, single blanks: the SQuAD evaluation script's rule."""
+    """Normalize as SQuAD's evaluation script: lower case, without punctuation and articles, single spaces."""
     return " ".join(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split())
 
 
@@ -229,4 +268,5 @@ def _overlap(prediction: str, gold: str) -> float:
 
 
 def percent(value: float) -> str:
+    """Format a score between 0 and 1 in percent, with one decimal."""
     return f"{100 * value:.1f}"

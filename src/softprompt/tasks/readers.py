@@ -1,4 +1,4 @@
-"""Rows of the user's own files: JSONL, CSV, TSV and Parquet, read whole, each value as text."""
+"""Read the rows of a data file (JSONL, CSV, TSV, Parquet), each value as text."""
 
 import csv
 import io
@@ -7,21 +7,23 @@ import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Literal, NamedTuple
 
 from softprompt.errors import BadData
 
 
 class Row(NamedTuple):
+    """A row of a file and its place there."""
+
     line: int
     """Line of the file (of Parquet: row), counted from 1."""
     values: dict[str, str]
 
 
 def read_rows(path: Path, columns: Sequence[str] | None = None) -> list[Row]:
-    """Read a file by its ending. Raises BadData with file and line for anything that cannot be used.
+    """Read a file by its extension. Raises BadData, with file and line, for what cannot be used.
 
-    `columns` names the columns of a CSV or TSV that has no first line to name them.
+    `columns` names the columns of a CSV or TSV that has no header.
     """
     readers: dict[str, Callable[[Path], list[Row]]] = {
         ".jsonl": _jsonl, ".ndjson": _jsonl, ".csv": partial(_csv, header=columns),
@@ -47,7 +49,7 @@ def _text(path: Path) -> str:
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        # Not `data`: places in the error are counted behind a byte order mark.
+        # Not `data`: positions in the error do not count a byte order mark.
         line = error.object[: error.start].count(b"\n") + 1
         byte = error.object[error.start]
         raise BadData(f"is not UTF-8 (byte 0x{byte:02x}); convert it, for instance with iconv", path, line) from None
@@ -60,7 +62,10 @@ def _jsonl(path: Path) -> list[Row]:
             continue
         try:
             value = json.loads(text)
-        except (ValueError, RecursionError) as error:  # also numbers too long and lists too deep for Python
+        except (
+            ValueError,
+            RecursionError,
+        ) as error:  # numbers that are too long and lists that are too deep for Python, too
             raise BadData(f"is not JSON: {getattr(error, 'msg', error)}", path, line) from None
         if not isinstance(value, dict):
             raise BadData(f"expected a JSON object, found {type(value).__name__}", path, line)
@@ -79,13 +84,15 @@ def _csv(path: Path, header: Sequence[str] | None) -> list[Row]:
 
 
 def _tsv(path: Path, header: Sequence[str] | None) -> list[Row]:
-    # A quotation mark in TSV is a character like others (IANA text/tab-separated-values; GLUE's files too).
+    # A quotation mark in TSV is an ordinary character (IANA text/tab-separated-values; so in GLUE's files).
     return _delimited(path, header, delimiter="\t", quoting=csv.QUOTE_NONE)
 
 
-def _delimited(path: Path, header: Sequence[str] | None, **dialect: Any) -> list[Row]:
+def _delimited(
+    path: Path, header: Sequence[str] | None, *, delimiter: str, quoting: Literal[0, 3], strict: bool = False
+) -> list[Row]:
     csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
-    reader = csv.reader(io.StringIO(_text(path), newline=""), **dialect)
+    reader = csv.reader(io.StringIO(_text(path), newline=""), delimiter=delimiter, quoting=quoting, strict=strict)
     rows: list[Row] = []
     end = skipped = 0
     try:
@@ -94,7 +101,7 @@ def _delimited(path: Path, header: Sequence[str] | None, **dialect: Any) -> list
             if not values:
                 continue
             if header is None:
-                skipped = int(values[0].strip() == "" and len(values) > 1)  # the index that pandas writes first
+                skipped = int(values[0].strip() == "" and len(values) > 1)  # the index column that pandas writes
                 header = _header(path, values[skipped:], line)
             elif len(values) != len(header) + skipped:
                 expected = f"expected {len(header)} columns ({', '.join(header)}), found {len(values) - skipped}"
@@ -132,10 +139,10 @@ def _parquet(path: Path) -> list[Row]:
 
 
 def as_text(value: object) -> str:
-    """A value as a template or label shows it."""
+    """Convert a value to the text that a template or label shows."""
     if isinstance(value, str):
         return value
-    if isinstance(value, bytes):  # Parquet files of old writers hold text so
+    if isinstance(value, bytes):  # text in Parquet files of old writers
         return value.decode("utf-8", "backslashreplace")
     if isinstance(value, bool):
         return str(value).lower()

@@ -1,4 +1,4 @@
-"""What a task is: examples with a source and a target, in three splits."""
+"""Task and Example: a source and its target, in three splits."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -7,16 +7,16 @@ from typing import Literal
 Split = Literal["train", "dev", "test"]
 SPLITS: tuple[Split, ...] = ("train", "dev", "test")
 Scoring = Literal["ranked", "generated"]
-"""How an answer is read where there are choices: the likeliest of them, or free text that must be one of them."""
+"""How an answer is read where there are choices: the likeliest choice, or generated text that must be one of them."""
 
 
 @dataclass(frozen=True)
 class Example:
-    """One thing to ask a backbone.
+    """One input of a backbone and its right answer.
 
-    `source` is the text, `cue` what must stand at its end even when the source is cut ("\\nTeam:").
-    `choices` are the answers allowed, all of them, when there is a fixed set; `references` the right answers
-    when there is more than one. Examples of one `group` are scored together by the metrics that do so.
+    `source` is the text, `cue` its end, which is kept even when the source is truncated ("\\nTeam:").
+    `choices` are all allowed answers when there is a fixed set; `references` the right answers when there is
+    more than one. Examples of one `group` are scored together by the metrics that need groups.
     """
 
     source: str
@@ -30,12 +30,13 @@ class Example:
     """Characters of source and cue before the answer; None: it follows them. Only masked backbones answer inside."""
 
     def golds(self) -> tuple[str, ...]:
+        """Return the right answers."""
         return self.references or (self.target,)
 
 
 @dataclass(frozen=True)
 class Task:
-    """Named examples by split. `metrics` names functions of softprompt.tasks.metrics; the first one selects."""
+    """Named examples by split. `metrics` are names in softprompt.tasks.metrics; the first selects checkpoints."""
 
     name: str
     examples: dict[Split, Sequence[Example]]
@@ -43,11 +44,11 @@ class Task:
     metrics: tuple[str, ...]
     template: str
     origin: dict[str, object] = field(default_factory=dict)
-    """Where the examples came from, as run.json records it."""
+    """Where the examples come from, as run.json records it."""
     version: str = "1"
     scoring: Scoring = "ranked"
-    """What selects on dev and is the score of test."""
+    """Scoring that selects on dev and is reported on test."""
     strict: bool = False
     """Whether one generated answer outside the choices makes the whole score 0."""
     answer_tokens: int = 20
-    """Most tokens of a generated answer where there are no choices."""
+    """Maximum tokens of a generated answer where there are no choices."""

@@ -1,6 +1,6 @@
-"""Templates: text with {columns} in it. Data, not code: nothing but column names may stand in the braces.
+"""Templates: text with {columns} in it. They are data, not code: only column names are allowed in the braces.
 
-{mask} is no column: it is the place of the answer, for masked backbones (softprompt.backbones.masked).
+{mask} is not a column but the place of the answer, for masked backbones (softprompt.backbones.masked).
 """
 
 import json
@@ -13,7 +13,7 @@ MASK = "mask"
 
 
 class Template:
-    """A source's text. `fields` are its columns in order; `cue` is the text after the last one."""
+    """Makes the text of a source. `fields` are its columns in order; `cue` is the text after the last one."""
 
     def __init__(self, text: str) -> None:
         try:
@@ -33,7 +33,7 @@ class Template:
         if named.count(MASK) > 1:
             raise BadInput(f"The template {text!r} has {{mask}}, the place of the answer, more than once.")
         last = max(i for i, (_, name, _, _) in enumerate(pieces) if name not in (None, MASK))
-        # Several pieces: a literal brace ends one. Spaces at the end would double the one that joins source and target.
+        # A literal brace ends a piece, so there may be several. A space at the end would double that before a target.
         cue = "".join(literal for literal, _, _, _ in pieces[last + 1 :])
         self.cue = cue if MASK in named else cue.rstrip(" ")
         self._pieces = pieces[: last + 1]
@@ -48,7 +48,7 @@ class Template:
         self.has_mask = MASK in named
 
     def row(self, line: str) -> dict[str, str]:
-        """The columns that a text names: itself where there is one, else those of a JSON object. Raises BadInput."""
+        """Read a text as a row: the text itself for one column, else a JSON object of columns. Raises BadInput."""
         if len(self.fields) == 1:
             return {self.fields[0]: line}
         try:
@@ -67,18 +67,18 @@ class Template:
                 raise BadInput(f"The template needs the column {name!r}; given: {', '.join(row) or 'none'}.")
 
     def source(self, row: Mapping[str, str]) -> str:
-        """The text up to and with the last column, filled from `row`; the cue follows it."""
-        return "".join(self._filled(row))
+        """Fill the template from `row` up to and with the last column; the cue follows."""
+        return "".join(self._fill(row))
 
     def answer_at(self, row: Mapping[str, str]) -> int | None:
-        """Characters of source and cue that stand before {mask}; None without one."""
+        """Count the characters of source and cue before {mask}; None without one."""
         if not self.has_mask:
             return None
-        filled = self._filled(row)
+        filled = self._fill(row)
         if self._in_cue is not None:
             return len("".join(filled)) + self._in_cue
         place = next(i for i, (_, name, _, _) in enumerate(self._pieces) if name == MASK)
         return len("".join(filled[: place + 1]))
 
-    def _filled(self, row: Mapping[str, str]) -> list[str]:
+    def _fill(self, row: Mapping[str, str]) -> list[str]:
         return [literal + (row[name] if name not in (None, MASK) else "") for literal, name, _, _ in self._pieces]

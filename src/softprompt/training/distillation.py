@@ -35,7 +35,7 @@ from softprompt.training.request import dtype_name, make_recipes
 from softprompt.training.run import Run, begin, open_backbone
 from softprompt.training.source_stage import SourceStage, tune_source_stage
 
-METHOD = "multitask"
+METHOD = "mpt"
 
 
 def distil(

@@ -72,7 +72,7 @@ class Gradients:
                 raise
             losses, why = dict.fromkeys(owners, 0.0), str(error)
         if distributed.anyone(bool(why)):
-            raise OutOfMemory(next(filter(None, distributed.gathered(why))))
+            raise OutOfMemory(next(filter(None, distributed.gather(why))))
         return losses
 
     def _accumulate(

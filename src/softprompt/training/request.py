@@ -10,7 +10,7 @@ import torch
 from softprompt.backbones.families import get_family
 from softprompt.backbones.load import describe, find_device, find_dtype
 from softprompt.errors import BadInput, MissingPackage
-from softprompt.methods.registry import get_method
+from softprompt.methods.registry import canonical_name, get_method
 from softprompt.recipes import Recipe, Setting, parse_recipe
 from softprompt.recipes.budget import StepBudget
 from softprompt.recipes.override import override_all
@@ -19,7 +19,7 @@ from softprompt.runtime import distributed
 from softprompt.runtime.arguments import given_in
 from softprompt.tasks import Task, from_files
 from softprompt.tasks.published.spec import PublishedRows
-from softprompt.tasks.registry import TASKS, get_task
+from softprompt.tasks.registry import get_task, is_published
 from softprompt.training.arguments import CommonArguments, RunArguments
 
 FOR_PUBLISHED = {"template", "limit", *PublishedRows.model_fields}
@@ -45,7 +45,7 @@ def read_task(arguments: CommonArguments, task: str | Task | None) -> Task:
             arguments.data, dev=arguments.dev, test=arguments.test, template=arguments.template,
             label=arguments.label, words=dict(arguments.words) or None, seed=arguments.split_seed,
         )  # fmt: skip
-    named = isinstance(task, str) and task not in TASKS
+    named = isinstance(task, str) and is_published(task)
     wrong = sorted(given & (FOR_FILES if named else FOR_FILES | FOR_PUBLISHED))
     if wrong:
         flags = ", ".join(f"--{name.replace('words', 'word').replace('_', '-')}" for name in wrong)
@@ -113,7 +113,7 @@ def given_settings(arguments: CommonArguments) -> dict[str, Any]:
 def choose_methods(given: str | Sequence[str] | None, predecessor: Predecessor | None = None) -> list[str]:
     """Return the methods to train; when none is given, that of the run to start from, else prompt tuning."""
     if given:
-        return [given] if isinstance(given, str) else list(given)
+        return [canonical_name(name) for name in ([given] if isinstance(given, str) else given)]
     return ["prompt_tuning" if predecessor is None else predecessor.method.name]
 
 

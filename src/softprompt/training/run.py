@@ -152,4 +152,4 @@ def _start_alike(candidate: Candidate) -> None:
     """Start every process from the first one's values: machines of different kinds may round them differently."""
     distributed.agree((candidate.name, candidate.step, candidate.task.origin), "their runs or data")
     candidate.recipe = distributed.from_first(candidate.recipe)
-    distributed.spread(candidate.prompt.state_dict().values())
+    distributed.copy_from_first(candidate.prompt.state_dict().values())

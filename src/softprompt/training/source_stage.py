@@ -43,7 +43,7 @@ METRIC = "mean of the tasks"
 class SourceStage(Candidate):
     """k tasks as one candidate: one P*, one optimizer, one best state, that of the best mean of their dev metrics.
 
-    `members` are candidates of the method multitask, one a task, with the same recipe; `teachers` their teachers.
+    `members` are candidates of the method mpt, one a task, with the same recipe; `teachers` their teachers.
     """
 
     def __init__(self, name: str, members: Sequence[Candidate], teachers: Sequence[SoftPrompt]) -> None:

@@ -15,7 +15,7 @@ from softprompt.backbones.ops import attention, label_loss
 from softprompt.backbones.ops.length_groups import group_lengths
 from softprompt.backbones.ops.packing import pack
 from softprompt.methods.bank import Bank
-from softprompt.methods.offsets import PositionLowRank
+from softprompt.methods.offsets.position_low_rank import PositionLowRank
 from softprompt.methods.prompts.free import Free
 from softprompt.methods.soft_prompt import PromptPart, SoftPrompt, Text
 from softprompt.tasks import Example

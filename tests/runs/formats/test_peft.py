@@ -21,8 +21,8 @@ from softprompt.methods.bank import Bank
 from softprompt.methods.folded import stored_tensors
 from softprompt.methods.registry import METHODS
 from softprompt.runs.convert import export_prompt, import_prompt
-from softprompt.runs.formats import interpret, read_adapter
-from softprompt.runs.formats.peft_import import KEYS
+from softprompt.runs.formats.peft_adapter import read_adapter
+from softprompt.runs.formats.peft_import import KEYS, interpret
 from softprompt.runs.prompt import Prompt, load_prompt
 from softprompt.tasks import Example
 from tests import tiny
@@ -214,7 +214,7 @@ def test_a_multitask_prompt_of_t5_is_imported_as_peft_generates_with_it(places: 
     assert trained.shape[1] == LENGTH + ids.shape[1], "PEFT no longer trains with rows in the decoder: change the note"
     prompt = import_prompt(tmp_path / "peft", places["t5"], tmp_path / "run", peft_task=1)
     assert by_us(prompt, tiny.backbone("t5"), "t5")[1] == made[0].tolist()
-    assert "what it generates with" in json.loads((tmp_path / "run" / "import.json").read_text())["notes"][0]
+    assert "that it generates with" in json.loads((tmp_path / "run" / "import.json").read_text())["notes"][0]
 
 
 @pytest.mark.parametrize("family", ["llama", "t5"])
@@ -349,7 +349,7 @@ def test_a_released_checkpoint_without_weights_or_of_a_decoder_is_refused(tmp_pa
         interpret(read_adapter(tmp_path / "gpt2"))
     released(tmp_path / "mnli")
     (tmp_path / "mnli" / "adapter_model.bin").unlink()
-    with pytest.raises(BadArtefact, match="12 are like that"):
+    with pytest.raises(BadArtefact, match="12 lack them"):
         read_adapter(tmp_path / "mnli")
 
 
@@ -379,14 +379,14 @@ def _pickle(folder: Path) -> None:
     [
         (lambda folder: (folder / "adapter_config.json").unlink(), r"holds no adapter_config\.json"),
         (lambda folder: (folder / "adapter_config.json").write_text("{"), "cannot be read"),
-        (lambda folder: (folder / "adapter_config.json").write_text("[]"), "no config of PEFT"),
+        (lambda folder: (folder / "adapter_config.json").write_text("[]"), "not a config of PEFT"),
         (lambda folder: (folder / "adapter_model.safetensors").unlink(), "no weights"),
         (lambda folder: (folder / "adapter_model.safetensors").write_bytes(b"PK"), "truncated or no safetensors"),
         (_foreign, "prompt_embeddings is missing"),
         (_extra, r"base_model\.score\.weight"),
         (_not_finite, "not finite"),
         (_pickle, "more than tensors"),
-        (lambda folder: edit(folder, peft_type="LORA"), "'LORA'.*no soft prompt"),
+        (lambda folder: edit(folder, peft_type="LORA"), "'LORA'.*not a soft prompt"),
         (lambda folder: edit(folder, peft_type="PREFIX_TUNING"), "'PREFIX_TUNING'"),
         (lambda folder: edit(folder, task_type="SEQ_CLS"), "'SEQ_CLS'"),
         (lambda folder: edit(folder, task_type="SEQ_2_SEQ_LM", num_transformer_submodules=1), "encoder-decoder"),
@@ -394,7 +394,7 @@ def _pickle(folder: Path) -> None:
         (lambda folder: edit(folder, num_virtual_tokens="many"), "expected a count"),
         (lambda folder: edit(folder, num_transformer_submodules=2), "cannot run"),
         (lambda folder: edit(folder, modules_to_save=["lm_head"]), "were trained with the prompt"),
-        (lambda folder: edit(folder, peft_version="9.0", depth=2), r"PEFT 9\.0, says depth=2"),
+        (lambda folder: edit(folder, peft_version="9.0", depth=2), r"PEFT 9\.0, has depth=2"),
     ],
 )
 def test_a_foreign_or_damaged_adapter_is_one_clear_error(
@@ -418,7 +418,7 @@ def test_the_wrong_backbone_task_or_folder_is_one_clear_error(places: dict[str, 
         ("peft/mine", {"peft_task": 0, "template": "{text"}, "cannot be read"),
         ("peft/mine", {"peft_task": 0, "choices": ["good", "good"]}, "the same tokens"),
         ("peft", {}, "its folders: mine"),
-        ("nowhere", {}, "is no folder"),
+        ("nowhere", {}, "is neither a folder nor a hub id"),
     ):
         with pytest.raises(SoftPromptError, match=message):
             import_prompt(tmp_path / folder, **(given | changes))
@@ -480,7 +480,7 @@ def test_from_the_hub_safetensors_come_first_and_only_what_is_needed(
         asked.append((repo, revision, allow_patterns))
         return str(folder)
 
-    monkeypatch.setattr("softprompt.runs.formats.hub.snapshot_download", snapshot)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
     read_adapter("owner/name@v1")
     config = "adapter_config.json"
     first = ("owner/name", "v1", [config, "adapter_model.safetensors"])
@@ -495,10 +495,13 @@ def test_from_the_hub_safetensors_come_first_and_only_what_is_needed(
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("owner/name", "'owner/name' is no folder here, and the Hugging Face hub did not give it .* Check name"),
-        ("runs/no/such@@", "is no folder, and no hub id"),
-        ("./runs/none", "is no folder, and no hub id"),
-        ("none", "is no folder, and no hub id"),
+        (
+            "owner/name",
+            "'owner/name' is not a local folder, and cannot be downloaded from the Hugging Face hub .* Check name",
+        ),
+        ("runs/no/such@@", "is neither a folder nor a hub id"),
+        ("./runs/none", "is neither a folder nor a hub id"),
+        ("none", "is neither a folder nor a hub id"),
     ],
 )
 def test_a_hub_that_cannot_be_reached_and_a_name_that_is_no_id_are_clear_errors(

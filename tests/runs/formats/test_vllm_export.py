@@ -16,8 +16,9 @@ from softprompt.errors import BadInput
 from softprompt.evaluation.evaluate import evaluate_examples
 from softprompt.methods.bank import Bank
 from softprompt.methods.folded import TokenOffset
-from softprompt.methods.offsets import PositionTable, TokenNetwork
-from softprompt.methods.prompts import Free
+from softprompt.methods.offsets.position_table import PositionTable
+from softprompt.methods.offsets.token_network import TokenNetwork
+from softprompt.methods.prompts.free import Free
 from softprompt.methods.soft_prompt import SoftPrompt
 from softprompt.runs.convert import export_prompt
 from softprompt.runs.external import unscored_card
@@ -164,7 +165,7 @@ def test_the_source_leaves_room_in_the_context(places: dict[str, str], tmp_path:
     run = made(tmp_path / "run", family="gpt2", choices=[])
     client = exported(run, places["gpt2"], tmp_path / "vllm")
     assert len(client.source_ids("the parcel " * 90, max_tokens=20)) == 96 - 3 - 20
-    with pytest.raises(ValueError, match="fill the 96 positions"):
+    with pytest.raises(ValueError, match="fill all 96 positions"):
         client.source_ids("the", max_tokens=93)
 
 
@@ -173,7 +174,7 @@ def test_a_row_with_several_columns_and_braces(places: dict[str, str], tmp_path:
     run = made(tmp_path / "run", template=template)
     client, form = exported(run, places["llama"], tmp_path / "vllm"), Template(template)
     row = {"a": "good", "b": "bad", "c": "no"}
-    assert client._filled(row) == (form.source(row), form.cue)
+    assert client._fill(row) == (form.source(row), form.cue)
     with pytest.raises(ValueError, match="reads 2 columns; give a, b"):
         client.source_ids("good")
     with pytest.raises(ValueError, match="the column 'b'; given: a"):
@@ -210,7 +211,7 @@ def test_the_folder_is_whole_and_stands_alone(
     words = ("export", run, "--to", "vllm", "--backbone", places["llama"], "--output", folder)
     code, out, err = cli(*words)
     assert (code, out) == (0, ""), err
-    assert "note: 3 rows are no multiple of 16" in err
+    assert "note: 3 rows are not a multiple of 16" in err
     assert "--set length=16" in err
     names = {"client.py", "prompt.safetensors", "prompt.json", "vllm.json", "README.md"}
     assert {path.name for path in folder.iterdir()} == names
@@ -255,7 +256,7 @@ def test_what_vllm_cannot_be_asked_is_refused(places: dict[str, str], tmp_path: 
     with pytest.raises(BadInput, match=r"kind 'input'.*softprompt predict"):
         export_prompt(tmp_path / "smop", out, "vllm", backbone=places["llama"])
     finished(tmp_path / "t5", "prompt_tuning", "t5")
-    with pytest.raises(BadInput, match=r"no decoder-only model \(seq2seq\)"):
+    with pytest.raises(BadInput, match=r"not a decoder-only model \(seq2seq\)"):
         export_prompt(tmp_path / "t5", out, "vllm", backbone=places["t5"])
     made(tmp_path / "behind", placement="after_source")
     with pytest.raises(BadInput, match=r"'after_source'.*puts rows in front"):
@@ -325,5 +326,5 @@ def test_too_many_labels_are_refused(places: dict[str, str], tmp_path: Path, mon
     folder = tmp_path / "vllm"
     exported(made(tmp_path / "run", "prompt"), places["llama"], folder)
     monkeypatch.setattr(vllm_client, "MOST_LABELS", 1)
-    with pytest.raises(ValueError, match="vLLM tells 1"):
+    with pytest.raises(ValueError, match="at most 1"):
         Client(places["llama"], folder)

@@ -14,8 +14,8 @@ from softprompt.cli.printing import print_task
 from softprompt.errors import BadInput, UnknownName
 from softprompt.tasks import CATALOGUE, SPLITS, Split
 from softprompt.tasks.published.catalogue import find, load_split
-from softprompt.tasks.published.known_folders import LAYOUTS, find_layout
-from softprompt.tasks.published.mrqa import padded_punctuation, qa
+from softprompt.tasks.published.known_folders import KNOWN_FOLDERS, find_known_folder
+from softprompt.tasks.published.mrqa import pad_punctuation, qa
 from softprompt.tasks.published.others import gsm8k
 from softprompt.tasks.published.sources import hub_call
 from softprompt.tasks.published.superglue import wsc
@@ -155,14 +155,14 @@ def test_spans_are_marked(text: str, one: tuple[str, int], two: tuple[str, int],
 
 def test_a_span_outside_the_text_is_refused() -> None:
     values = {"text": "a b", "span1_text": "a", "span1_index": "0", "span2_text": "b c", "span2_index": "1"}
-    with pytest.raises(ValueError, match="'b c' at word 1 lies outside the text of 2 words"):
+    with pytest.raises(ValueError, match="'b c' at word 1 is outside the text of 2 words"):
         wsc({**values, "label": "1"})
 
 
 def test_punctuation_is_padded() -> None:
-    assert padded_punctuation(' "It\'s"  1.5\n(no_way) ') == '" It \' s " 1 . 5 ( no_way )'
-    assert padded_punctuation("naïve—“ok” 5€") == "naïve — “ ok ” 5 €"
-    assert padded_punctuation("na\u0131\u0308ve हिन्दी ½") == "na\u0131\u0308ve हिन्दी ½"  # accents are no punctuation
+    assert pad_punctuation(' "It\'s"  1.5\n(no_way) ') == '" It \' s " 1 . 5 ( no_way )'
+    assert pad_punctuation("naïve—“ok” 5€") == "naïve — “ ok ” 5 €"
+    assert pad_punctuation("na\u0131\u0308ve हिन्दी ½") == "na\u0131\u0308ve हिन्दी ½"  # accents are no punctuation
 
 
 def test_answers_are_told_apart() -> None:
@@ -260,10 +260,10 @@ OTHERWISE: dict[tuple[str, Split], int] = {
 
 
 @needs_data
-@pytest.mark.parametrize(("name", "split"), sorted({(layout.task, layout.split) for layout in LAYOUTS}))
+@pytest.mark.parametrize(("name", "split"), sorted({(layout.task, layout.split) for layout in KNOWN_FOLDERS}))
 def test_the_real_files_hold_the_published_rows(name: str, split: Split) -> None:
     entry = find(name)
-    if find_layout(name, split, DATA) is None:
+    if find_known_folder(name, split, DATA) is None:
         pytest.skip("not in the folder")
     examples = load_split(entry, split, DATA)
     expected = OTHERWISE.get((name, split))
@@ -287,7 +287,7 @@ def test_a_real_task_is_read_again_as_it_was() -> None:
 @needs_data
 def test_the_layouts_of_copa_agree() -> None:
     ours = {example.source for example in load_split(find("copa"), "train", DATA)}
-    original = next(layout for layout in LAYOUTS if layout.files[0].endswith("copa-dev.xml"))
+    original = next(layout for layout in KNOWN_FOLDERS if layout.files[0].endswith("copa-dev.xml"))
     rows = original.read(original.paths(DATA)[0])
     assert len(rows) == 500
     there = {row.values["premise"] for row in rows}

@@ -71,7 +71,7 @@ def test_every_task_of_the_paper_has_one_rule_and_others_are_refused(tmp_path: P
     rules = [DEPT_HALVED, DEPT_LARGE, set(DEPT_DECLARED)]
     assert sum(map(len, rules)) == len(set().union(*rules))
     assert set().union(*rules) <= set(CATALOGUE)
-    with pytest.raises(BadInput, match="paper:dept says nothing of others/subj"):
+    with pytest.raises(BadInput, match="paper:dept does not define others/subj"):
         get_task(
             "subj", data_dir=folder_of(tmp_path, CATALOGUE["others/subj"], ROWS["others/subj"]), protocol="paper:dept"
         )
@@ -175,7 +175,7 @@ def test_a_draw_is_recorded_and_read_again(tmp_path: Path) -> None:
 
 def test_compat_shows_option_1_of_winogrande_twice(tmp_path: Path) -> None:
     entry = CATALOGUE["others/winogrande"]
-    right, wrong = (PROTOCOLS["paper:dept"].adapted(entry, compat) for compat in (False, True))
+    right, wrong = (PROTOCOLS["paper:dept"].adapt(entry, compat) for compat in (False, True))
     assert "{option2}" in right.paper.template
     assert "option1: {option1}" in wrong.paper.template
     assert "{option2}" not in wrong.paper.template
@@ -184,7 +184,7 @@ def test_compat_shows_option_1_of_winogrande_twice(tmp_path: Path) -> None:
 def test_compat_rounds_stsb_to_tenths_and_takes_that_for_the_truth() -> None:
     values: Values = {"sentence1": "a", "sentence2": "b", "label": "3.27"}
     right, wrong = (
-        PROTOCOLS["paper:dept"].adapted(CATALOGUE["glue/stsb"], compat).prepared(values) for compat in (False, True)
+        PROTOCOLS["paper:dept"].adapt(CATALOGUE["glue/stsb"], compat).prepared(values) for compat in (False, True)
     )
     assert (right.label, right.references) == ("3.2", ("3.27",))
     assert (wrong.label, wrong.references) == ("3.3", ())
@@ -193,7 +193,7 @@ def test_compat_rounds_stsb_to_tenths_and_takes_that_for_the_truth() -> None:
 def test_compat_counts_the_first_answer_alone_and_selects_by_exact_match() -> None:
     entry = CATALOGUE["mrqa/squad"]
     values: Values = {"question": "q", "context": "c", "answers": '["one", "two"]'}
-    right, wrong = (PROTOCOLS["paper:dept"].adapted(entry, compat) for compat in (False, True))
+    right, wrong = (PROTOCOLS["paper:dept"].adapt(entry, compat) for compat in (False, True))
     assert right.prepared(values).references == ("one", "two")
     assert wrong.prepared(values).references == ()
     assert (right.metrics[0], wrong.metrics[0]) == ("token_f1", "exact_match")

@@ -100,7 +100,7 @@ def test_a_hub_that_does_not_answer_names_the_local_layout(monkeypatch: pytest.M
         get_task("glue/rte")
     assert str(caught.value) == (
         "glue/rte: the hub's dataset nyu-mll/glue rte train cannot be read (Couldn't reach the Hub). Without the hub, "
-        "--data-dir DATA_DIR serves: DATA_DIR/glue/rte/{train,validation}.parquet (or .jsonl, .csv, .tsv) with the "
+        "give --data-dir DATA_DIR with DATA_DIR/glue/rte/{train,validation}.parquet (or .jsonl, .csv, .tsv) with the "
         "columns sentence1, sentence2, label."
     )
 
@@ -157,15 +157,15 @@ def test_an_unknown_label_is_named(tmp_path: Path, label: object) -> None:
 @pytest.mark.parametrize(
     ("name", "changed", "said"),
     [
-        ("glue/stsb", {"label": 7.5}, "the score '7.5' (column 'label') is no number from 0 to 5"),
-        ("glue/stsb", {"label": "nan"}, "the score 'nan' (column 'label') is no number from 0 to 5"),
+        ("glue/stsb", {"label": 7.5}, "the score '7.5' (column 'label') is not a number from 0 to 5"),
+        ("glue/stsb", {"label": "nan"}, "the score 'nan' (column 'label') is not a number from 0 to 5"),
         ("glue/stsb", {"label": -1.0}, "no label (column 'label' is '-1')"),
         ("superglue/copa", {"question": "why"}, "'why' (column 'question') is neither cause nor effect"),
-        ("superglue/wsc", {"span1_index": 40}, "the span 'Sue' at word 40 lies outside the text of 10 words"),
-        ("superglue/record", {"entities": "Berg"}, "the column 'entities' is no list of texts: 'Berg'"),
+        ("superglue/wsc", {"span1_index": 40}, "the span 'Sue' at word 40 is outside the text of 10 words"),
+        ("superglue/record", {"entities": "Berg"}, "the column 'entities' is not a list of texts: 'Berg'"),
         ("superglue/record", {"answers": []}, "no label (column 'answers' is '[]')"),
-        ("mrqa/nq", {"answers": "1871"}, "the column 'answers' is no list of texts: '1871'"),
-        ("mrqa/squad", {"answers": {"texts": ["1871"]}}, "the column 'answers' is no list of texts"),
+        ("mrqa/nq", {"answers": "1871"}, "the column 'answers' is not a list of texts: '1871'"),
+        ("mrqa/squad", {"answers": {"texts": ["1871"]}}, "the column 'answers' is not a list of texts"),
     ],
 )
 def test_a_value_that_does_not_fit_is_named(tmp_path: Path, name: str, changed: dict[str, Any], said: str) -> None:

@@ -1,9 +1,9 @@
-"""What every baseline is: trained tensors inside the network, behind the face of a soft prompt without rows.
+"""What every baseline is: trained tensors inside the network, with the interface of a soft prompt without rows.
 
 LoRA, prefix tuning or full fine-tuning change the network for every row of a batch, so a baseline is alone in its bank
-(softprompt.methods.bank.Bank). Everything else about it is a soft prompt's: groups, optimizer, best state,
-checkpoint. Only
-`inside` is its own: in that block the network computes with its tensors, and afterwards it is bit for bit what it was.
+(softprompt.methods.bank.Bank). Everything else about it is a soft prompt's: groups, optimizer, best state, checkpoint.
+Only `inside` is its own: in that block the network computes with its tensors, and afterwards it is bit for bit what it
+was.
 """
 
 from collections.abc import Iterator
@@ -23,6 +23,7 @@ class NoRows(PromptPart):
     """A prompt of length 0."""
 
     length = 0
+    kind: Kind = "network"
 
     def forward(self, text: Text | None) -> Tensor:
         assert text is not None
@@ -30,15 +31,16 @@ class NoRows(PromptPart):
 
 
 class BaselineOptions(Options):
-    """What a baseline may be told. Where its tensors work and how they start is all that a subclass says."""
+    """Options of a baseline. A subclass says where its tensors work and how they start."""
 
+    prompt_part = NoRows
     group: ClassVar[str]
     """The group that a recipe sets a learning rate for."""
     can_pack: ClassVar[bool] = False
     """Whether packed rows give the losses and gradients of padded ones."""
 
     def start(self, model: nn.Module, seed: int) -> AdapterTensors:
-        """The tensors at their start on `model`, in float32. `model` stays as it is. Raises BadInput."""
+        """Make the tensors at their start on `model`, in float32; `model` stays as it is. Raises BadInput."""
         raise NotImplementedError
 
     def inside(self, host: HasModel, tensors: dict[str, nn.Parameter]) -> AbstractContextManager[None]:
@@ -46,12 +48,13 @@ class BaselineOptions(Options):
         raise NotImplementedError
 
     def places(self) -> int:
-        """Positions of the network that it takes."""
+        """Count the positions of the network that it takes."""
         return 0
 
     def soft_prompt(self, site: InitContext) -> SoftPrompt:
         if site.model is None:
             raise BadInput("A baseline needs the network that it works in; tune it with softprompt train.")
+        # torch 2.13.0: Module.compile() leaves no other mark on a module than this attribute.
         if any(module._compiled_call_impl is not None for module in site.model.modules()):
             raise BadInput("--compile compiles the layers as they are; a baseline changes them. Leave out --compile.")
         if any(isinstance(module, FSDPModule) for module in site.model.modules()):
@@ -69,10 +72,6 @@ class Baseline(SoftPrompt):
         super().__init__(NoRows())
         self.options, self.adapter = options, form.adapter
         self.tree = _tree({name: tensor.detach().float().clone() for name, tensor in form.tensors.items()})
-
-    @property
-    def kind(self) -> Kind:
-        return "network"
 
     @property
     def tensors(self) -> dict[str, nn.Parameter]:
@@ -101,7 +100,7 @@ class Baseline(SoftPrompt):
 
 
 def _tree(tensors: dict[str, Tensor]) -> nn.Module:
-    """Modules with `tensors` as parameters, nested as the dots in their names say: its own name has none."""
+    """Make modules with `tensors` as parameters, nested as the dots in their names say."""
     root = nn.Module()
     for name, tensor in tensors.items():
         *path, last = name.split(".")
@@ -116,13 +115,15 @@ def _tree(tensors: dict[str, Tensor]) -> nn.Module:
 
 @contextmanager
 def put_back(model: nn.Module) -> Iterator[None]:
-    """After the block, `model` has the very modules, tensors and modes that it had before."""
+    """Give `model` back, after the block, the very modules, tensors and modes that it had before."""
     before = [(m, dict(m._modules), dict(m._parameters), m.training) for m in model.modules()]
     own = set(vars(model))
     frozen = [(tensor, tensor.requires_grad) for tensor in model.parameters()]
     try:
         yield
     finally:
+        # torch 2.13.0: a module finds its children and tensors in these dictionaries, in this order; what was put in
+        # would stay there.
         for module, modules, parameters, training in before:
             module._modules.clear()
             module._modules.update(modules)

@@ -8,8 +8,8 @@ prefix    Li & Liang, Prefix-Tuning, ACL 2021, https://aclanthology.org/2021.acl
           front of those of every layer, without the paper's network that makes them. That is P-Tuning v2's deep prompt
           (Liu et al., ACL 2022, https://aclanthology.org/2022.acl-short.8), for which PEFT has no method of its own.
 
-PEFT puts its modules into the network and is asked for nothing else: their parameters are ours. Names and shapes of the
-tensors are those of PEFT's own file, so the file is what `PeftModel.from_pretrained` reads.
+PEFT puts its modules into the network and does nothing else: softprompt trains their parameters. Names and shapes of
+the tensors are those of PEFT's own file, so the file is what `PeftModel.from_pretrained` reads.
 """
 
 import json
@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeAlias
 
 import torch
 from pydantic import Field, field_validator
@@ -27,18 +27,23 @@ from torch import Tensor, nn
 from softprompt.errors import BadInput
 from softprompt.methods.baselines.network import BaselineOptions, check_fit, put_back
 from softprompt.methods.folded import AdapterTensors
+from softprompt.methods.method import Method, Paper, register_method
+from softprompt.methods.options import Rate
 from softprompt.methods.soft_prompt import HasModel
+
+Untyped: TypeAlias = Any
+"""A model of transformers, or a model or config of PEFT: mypy reads neither library, and PEFT is optional."""
 
 ROWS = "prompt_embeddings"
 
 
 class PeftOptions(BaselineOptions):
-    """An adapter of PEFT's."""
+    """Options of an adapter that PEFT implements."""
 
     packages = ("peft",)
 
-    def config(self, model: Any) -> Any:
-        """PEFT's configuration of it, for a transformers model."""
+    def config(self, model: Untyped) -> Untyped:
+        """Make PEFT's configuration of it, for a transformers model."""
         raise NotImplementedError
 
     def start(self, model: nn.Module, seed: int) -> AdapterTensors:
@@ -48,8 +53,8 @@ class PeftOptions(BaselineOptions):
             tensors = {name: tensor.detach().clone() for name, tensor in self.trained(adapted).items()}
             return AdapterTensors(tensors, _as_json(adapted.peft_config["default"]))
 
-    def adapted(self, model: nn.Module) -> Any:
-        """`model` with PEFT's modules in it, as a PeftModel. Raises BadInput for what PEFT refuses."""
+    def adapted(self, model: nn.Module) -> Untyped:
+        """Put PEFT's modules into `model`; returns the PeftModel. Raises BadInput for what PEFT refuses."""
         from peft import get_peft_model
 
         # What it draws is not used, so it must not be missing elsewhere; what it warns about is seen to here.
@@ -60,8 +65,8 @@ class PeftOptions(BaselineOptions):
             except ValueError as error:
                 raise BadInput(f"PEFT cannot put this into {type(model).__name__}: {error}") from None
 
-    def trained(self, adapted: Any) -> dict[str, Tensor]:
-        """The parameters of PEFT's modules, by their names in PEFT's file."""
+    def trained(self, adapted: Untyped) -> dict[str, Tensor]:
+        """Find the parameters of PEFT's modules, by their names in PEFT's file."""
         found = {name: tensor for name, tensor in adapted.named_parameters() if tensor.requires_grad}
         return {name.replace(".default", "", 1): tensor for name, tensor in found.items()}
 
@@ -72,9 +77,10 @@ class PeftOptions(BaselineOptions):
             self.replace(adapted, tensors)
             yield
 
-    def replace(self, adapted: Any, tensors: dict[str, nn.Parameter]) -> None:
+    def replace(self, adapted: Untyped, tensors: dict[str, nn.Parameter]) -> None:
         """Let PEFT's modules compute with `tensors`."""
         check_fit(tensors, self.trained(adapted), self.group)
+        # torch 2.13.0: a module computes with what `_parameters` holds; else PEFT's own tensors would be trained.
         for module_name, module in adapted.named_modules():
             for own in module._parameters:
                 name = f"{module_name}.{own}".replace(".default", "", 1)
@@ -85,7 +91,7 @@ class PeftOptions(BaselineOptions):
 class TargetOptions(PeftOptions):
     """An adapter that sits at some of the network's linear layers."""
 
-    length: ClassVar[int] = 0  # type: ignore[misc]  # no option of it: it has no rows
+    length: ClassVar[int] = 0  # type: ignore[misc]  # not an option here: there are no rows
     group = "adapter"
     can_pack = True
 
@@ -95,12 +101,12 @@ class TargetOptions(PeftOptions):
 
     @field_validator("targets", mode="before")
     @classmethod
-    def _split(cls, value: Any) -> Any:
+    def _split(cls, value: object) -> object:
         if isinstance(value, str) and value != "all-linear":
             return tuple(name.strip() for name in value.split(",") if name.strip())
         return value
 
-    def adapted(self, model: nn.Module) -> Any:
+    def adapted(self, model: nn.Module) -> Untyped:
         made = super().adapted(model)
         head = model.get_output_embeddings()  # type: ignore[operator]
         if hasattr(head, "base_layer"):
@@ -111,7 +117,7 @@ class TargetOptions(PeftOptions):
         return made
 
     def named(self) -> list[str] | str | None:
-        """The targets as PEFT takes them."""
+        """Return the targets as PEFT takes them."""
         return list(self.targets) if isinstance(self.targets, tuple) else self.targets
 
 
@@ -122,12 +128,12 @@ class LoraOptions(TargetOptions):
 
     rank: int = Field(8, ge=1, description="rank of each layer's change")
     alpha: float = Field(16.0, gt=0, description="the change is scaled by alpha / rank")
-    rslora: bool = Field(False, description="by alpha / sqrt(rank) instead (rsLoRA)")
+    rslora: bool = Field(False, description="scale by alpha / sqrt(rank) instead (rsLoRA)")
 
-    def config(self, model: Any) -> Any:
+    def config(self, model: Untyped) -> Untyped:
         from peft import LoraConfig
 
-        alpha: Any = int(self.alpha) if self.alpha.is_integer() else self.alpha  # PEFT's file has a whole number
+        alpha = int(self.alpha) if self.alpha.is_integer() else self.alpha  # PEFT's file has a whole number
         return LoraConfig(
             task_type=_task_type(model),
             r=self.rank,
@@ -143,15 +149,15 @@ class Ia3Options(TargetOptions):
     of_prompt = ("targets", "feedforward")
 
     feedforward: tuple[str, ...] | None = Field(
-        None, description="those of the targets whose input, not output, is multiplied; null: PEFT's"
+        None, description="layers among the targets whose input, not output, is multiplied; null: PEFT's"
     )
 
     @field_validator("feedforward", mode="before")
     @classmethod
-    def _split_feedforward(cls, value: Any) -> Any:
+    def _split_feedforward(cls, value: object) -> object:
         return tuple(name.strip() for name in value.split(",") if name.strip()) if isinstance(value, str) else value
 
-    def config(self, model: Any) -> Any:
+    def config(self, model: Untyped) -> Untyped:
         from peft import IA3Config
 
         inputs = list(self.feedforward) if self.feedforward is not None else None
@@ -174,7 +180,7 @@ class PrefixOptions(PeftOptions):
     def places(self) -> int:
         return self.length
 
-    def config(self, model: Any) -> Any:
+    def config(self, model: Untyped) -> Untyped:
         from peft import PrefixTuningConfig
 
         if _task_type(model) is None:
@@ -186,10 +192,10 @@ class PrefixOptions(PeftOptions):
             task_type=_task_type(model), num_virtual_tokens=self.length, init_weights=start, **_decoder(model.config)
         )  # fmt: skip
 
-    def trained(self, adapted: Any) -> dict[str, Tensor]:
+    def trained(self, adapted: Untyped) -> dict[str, Tensor]:
         return {ROWS: adapted.prompt_encoder["default"].embedding.weight}
 
-    def replace(self, adapted: Any, tensors: dict[str, nn.Parameter]) -> None:
+    def replace(self, adapted: Untyped, tensors: dict[str, nn.Parameter]) -> None:
         check_fit(tensors, self.trained(adapted), self.group)
         adapted.prompt_encoder["default"].embedding.weight = tensors[ROWS]
 
@@ -205,7 +211,7 @@ class PrefixOptions(PeftOptions):
             adapted = self.adapted(model)
             self.replace(adapted, tensors)
             if model.config.is_encoder_decoder:  # type: ignore[union-attr]
-                # PEFT reads the size of the batch off the source, and here the encoder has read that already.
+                # peft 0.21.2 reads the size of the batch off the source, and here the encoder has read that already.
                 adapted.forward = lambda **given: model(
                     **given, past_key_values=adapted.get_prompt(len(given["decoder_input_ids"]))
                 )
@@ -216,15 +222,15 @@ class PrefixOptions(PeftOptions):
                 host.model = model
 
 
-def _task_type(model: Any) -> str | None:
-    """PEFT's word for what a model does; it has none for filling gaps, and needs none there."""
+def _task_type(model: Untyped) -> str | None:
+    """Name what a model does as PEFT does; it has no name for filling masks, and needs none there."""
     if model.config.is_encoder_decoder:
         return "SEQ_2_SEQ_LM"
     return "CAUSAL_LM" if model.can_generate() else None
 
 
-def _decoder(network: Any) -> dict[str, int]:
-    """Sizes of the decoder's keys and values. PEFT takes the encoder's, and heads as wide as d_model allows."""
+def _decoder(network: Untyped) -> dict[str, int]:
+    """Find the sizes of the decoder's keys and values; PEFT has the encoder's, and heads as wide as d_model allows."""
     if not network.is_encoder_decoder:
         return {}
     heads = getattr(network, "decoder_attention_heads", None) or network.num_heads
@@ -233,10 +239,57 @@ def _decoder(network: Any) -> dict[str, int]:
     return {"num_layers": layers, "num_attention_heads": heads, "token_dim": heads * size}
 
 
-def _as_json(config: Any) -> dict[str, Any]:
-    """adapter_config.json as PEFT writes it."""
+def _as_json(config: Untyped) -> dict[str, object]:
+    """Read adapter_config.json as PEFT writes it."""
     config.inference_mode = True
     with TemporaryDirectory() as folder:
         config.save_pretrained(folder)
-        found: dict[str, Any] = json.loads((Path(folder) / "adapter_config.json").read_text(encoding="utf-8"))
+        found: dict[str, object] = json.loads((Path(folder) / "adapter_config.json").read_text(encoding="utf-8"))
     return found
+
+
+register_method(
+    Method(
+        name="peft:lora",
+        title="LoRA (baseline, HF PEFT)",
+        prompt=LoraOptions,
+        paper=Paper(
+            authors="Hu et al.",
+            title="LoRA: Low-Rank Adaptation of Large Language Models",
+            venue="ICLR",
+            year=2022,
+            url="https://arxiv.org/abs/2106.09685",
+        ),
+        rates={"adapter": Rate(0.003, scaled=False)},
+    )
+)
+register_method(
+    Method(
+        name="peft:ia3",
+        title="(IA)3 (baseline, HF PEFT)",
+        prompt=Ia3Options,
+        paper=Paper(
+            authors="Liu et al.",
+            title="Few-Shot Parameter-Efficient Fine-Tuning is Better and Cheaper than In-Context Learning",
+            venue="NeurIPS",
+            year=2022,
+            url="https://arxiv.org/abs/2205.05638",
+        ),
+        rates={"adapter": Rate(0.05, scaled=False)},
+    )
+)
+register_method(
+    Method(
+        name="peft:prefix",
+        title="Prefix tuning, P-Tuning v2 (baseline, HF PEFT)",
+        prompt=PrefixOptions,
+        paper=Paper(
+            authors="Li & Liang",
+            title="Prefix-Tuning: Optimizing Continuous Prompts for Generation",
+            venue="ACL",
+            year=2021,
+            url="https://aclanthology.org/2021.acl-long.353",
+        ),
+        rates={"prefix": Rate(0.1, scaled=False)},
+    )
+)

@@ -18,13 +18,15 @@ from softprompt.errors import BadInput
 from softprompt.methods.baselines.network import BaselineOptions, check_fit, put_back
 from softprompt.methods.embedding import SoftEmbedding
 from softprompt.methods.folded import AdapterTensors
+from softprompt.methods.method import Method, Paper, register_method
+from softprompt.methods.options import Rate
 from softprompt.methods.soft_prompt import HasModel
 
 
 class WeightOptions(BaselineOptions):
     """Tensors of the network that are trained."""
 
-    length: ClassVar[int] = 0  # type: ignore[misc]  # no option of it: it has no rows
+    length: ClassVar[int] = 0  # type: ignore[misc]  # not an option here: there are no rows
     only: ClassVar[str] = ""
     """How the names of those that are trained end."""
 
@@ -43,14 +45,16 @@ class WeightOptions(BaselineOptions):
         check_fit(tensors, found, self.group)
         trained: dict[int, nn.Parameter] = {id(frozen): tensors[name] for name, frozen in found.items()}
         with put_back(host.model), host.unfused():
-            for module in host.model.modules():  # a tensor may stand in several places: T5's embeddings, tied heads
+            # In every module: a tensor may stand in several places (T5's embeddings, tied heads). torch 2.13.0: a
+            # module computes with what `_parameters` holds; without this the frozen tensors would stay there.
+            for module in host.model.modules():
                 for name, parameter in module._parameters.items():
                     if id(parameter) in trained:
                         module._parameters[name] = trained[id(parameter)]
             yield
 
     def _chosen(self, model: nn.Module) -> dict[str, Tensor]:
-        """The network's tensors that are trained, named as transformers names them."""
+        """Find the network's tensors that are trained, named as transformers names them."""
         found: dict[str, Tensor] = {}
         embeddings = [name for name, module in model.named_modules() if isinstance(module, SoftEmbedding)]
         for name, tensor in model.named_parameters():
@@ -78,3 +82,35 @@ class BitfitOptions(WeightOptions):
 
     group = "bias"
     only = "bias"
+
+
+register_method(
+    Method(
+        name="bitfit",
+        title="BitFit (baseline)",
+        prompt=BitfitOptions,
+        paper=Paper(
+            authors="Ben Zaken, Goldberg & Ravfogel",
+            title="BitFit: Simple Parameter-efficient Fine-tuning",
+            venue="ACL",
+            year=2022,
+            url="https://aclanthology.org/2022.acl-short.1",
+        ),
+        rates={"bias": Rate(0.001, scaled=False)},
+    )
+)
+register_method(
+    Method(
+        name="full",
+        title="Full fine-tuning (baseline)",
+        prompt=FullOptions,
+        paper=Paper(
+            authors="Devlin et al.",
+            title="BERT: Pre-training of Deep Bidirectional Transformers for Language Understanding",
+            venue="NAACL",
+            year=2019,
+            url="https://aclanthology.org/N19-1423",
+        ),
+        rates={"network": Rate(0.0001, scaled=False)},
+    )
+)

@@ -1,4 +1,4 @@
-"""What all offsets by source position share: one row a position, and which rows training has reached."""
+"""Share what all offsets by source position have: one row per position, and which rows training has reached."""
 
 import torch
 from jaxtyping import Bool, Float
@@ -27,11 +27,11 @@ class PositionOffset(OffsetPart):
         self.register_buffer("reached", torch.zeros(positions, dtype=torch.bool))
 
     def rows(self, s: int) -> Float[Tensor, "s d"]:
-        """The first s rows, reached or not."""
+        """Compute the first s rows, reached or not."""
         raise NotImplementedError
 
     def by_position(self) -> nn.Parameter:
-        """The tensor whose first dimension are positions."""
+        """Return the tensor whose first dimension is the position."""
         raise NotImplementedError
 
     def forward(self, text: Text) -> Float[Tensor, "b s d"]:
@@ -45,7 +45,7 @@ class PositionOffset(OffsetPart):
         return self.rows(s) * self.reached[:s].unsqueeze(-1)
 
     def start_from(self, tensors: dict[str, Tensor]) -> None:
-        """As every part's; rows that the other run reached stay reached, the others are zero until reached."""
+        """Take the tensors that another run ended with; rows that it did not reach are zero until reached."""
         super().start_from(tensors)
         with torch.no_grad():
             # The other factor is no longer zero: a row still at its random start would add noise once reached.

@@ -3,7 +3,7 @@
 Row i of the offset, added to the i-th real token of the source, is made as ACCEPT's prompt rows are, from codewords
 of its own: concat_k sum_j w_ikj c_kj with w (s,K,r) and c (K,r,t), t = 256 on T5-base.
 
-Ours and not theirs: codewords start at zero, so that tuning starts without an offset (the authors' code starts both
+Other than in the authors' code, codewords start at zero, so that training starts without an offset (theirs starts both
 factors at small noise, a thousandth of T5's embeddings, but a tenth of SmolLM2's); a row is chosen by the rank of
 the real source token; rows that no training input reached count as zero (softprompt.methods.offsets.position).
 """
@@ -13,9 +13,10 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 
+from softprompt.methods.method import Method, Paper, register_method
 from softprompt.methods.offsets.position import PositionOffset
-from softprompt.methods.options import InitContext, Options
-from softprompt.methods.prompts.codebook import kaiming, quantised, subspace
+from softprompt.methods.options import InitContext, Options, Rate
+from softprompt.methods.prompts.codebook import CodebookOptions, kaiming, quantised, subspace
 from softprompt.methods.soft_prompt import OffsetPart
 
 
@@ -38,6 +39,9 @@ class PositionCodebook(PositionOffset):
 
 
 class CodebookOffsetOptions(Options):
+    """Options of ACCEPT's offset. The published setting on T5-base: 30,720 values for 256 positions."""
+
+    offset_part = PositionCodebook
     of_offset = ("offset_width", "offset_codewords", "positions")
 
     offset_width: int | None = Field(
@@ -52,3 +56,27 @@ class CodebookOffsetOptions(Options):
         generator = torch.Generator().manual_seed(site.seed + 1)
         shape = (self.positions or site.positions, site.vocabulary.d // t, self.offset_codewords)
         return PositionCodebook(kaiming(*shape, generator=generator), t)
+
+
+register_method(
+    Method(
+        name="accept",
+        title="ACCEPT",
+        prompt=CodebookOptions,
+        offset=CodebookOffsetOptions,
+        paper=Paper(
+            authors="Lin et al.",
+            title="ACCEPT: Adaptive Codebook for Composite and Efficient Prompt Tuning",
+            venue="Findings of EMNLP",
+            year=2024,
+            url="https://github.com/AI-Application-and-Integration-Lab/Accept",
+        ),
+        rates={
+            "weights": Rate(0.03, scaled=False),
+            "codebook": Rate(0.2),
+            "offset_weights": Rate(0.003, scaled=False),
+            "offset_codebook": Rate(0.01),
+        },
+        small={"width": 4, "codewords": 5, "offset_codewords": 4},
+    )
+)

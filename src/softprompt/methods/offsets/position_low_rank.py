@@ -4,8 +4,8 @@ Delta = (alpha / sqrt r) A B, with A (s,r) and B (r,d), is added to the embeddin
 its i-th real token. The factor with alpha = 8 is what the authors' code computes and what all their
 released runs used; the paper writes A B alone, which is `alpha=None` here. A ~ U(+-1/sqrt r), B = 0.
 
-Ours and not theirs: a row is chosen by the rank of the real source token, not by the padded column, so
-any padding agrees; and rows of A that no training input reached count as zero (softprompt.methods.offsets.position).
+Other than in the authors' code, a row is chosen by the rank of the real source token, not by the padded column,
+so any padding agrees; and rows of A that no training input reached count as zero (softprompt.methods.offsets.position).
 """
 
 import math
@@ -17,9 +17,13 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from softprompt.errors import BadInput
+from softprompt.methods.method import Method, Paper, register_method
 from softprompt.methods.offsets.position import PositionOffset
-from softprompt.methods.options import InitContext, Options
+from softprompt.methods.options import InitContext, Options, Rate
+from softprompt.methods.prompts.free import FreeOptions
 from softprompt.methods.soft_prompt import OffsetPart
+
+OFFSET_RATE = Rate(0.003)
 
 
 class PositionLowRank(PositionOffset):
@@ -64,6 +68,13 @@ def solve_budget(
 
     The other is the largest that fits. T5-base, 76,800 parameters, 256 positions (paper, section 4):
     (length, rank) = (0,75) (20,60) (40,45) (60,30) (80,15), all without remainder.
+
+    Args:
+        parameters: Values in all.
+        d: Hidden size of the backbone.
+        positions: Source tokens that have an offset.
+        length: Rows of the prompt.
+        rank: Rank of the offset.
     """
     if (length is None) == (rank is None):
         raise BadInput("Give exactly one of length and rank; the budget decides the other.")
@@ -82,6 +93,9 @@ def solve_budget(
 
 
 class LowRankOffsetOptions(Options):
+    """Options of DePT's offset."""
+
+    offset_part = PositionLowRank
     of_offset = ("rank", "positions", "alpha")
 
     rank: int = Field(60, ge=1, description="rank of the offset")
@@ -95,3 +109,23 @@ class LowRankOffsetOptions(Options):
         # The prompt has used the seed already: another stream, or A would repeat the vocabulary draw.
         generator = torch.Generator().manual_seed(site.seed + 1)
         return PositionLowRank(positions, self.rank, site.vocabulary.d, alpha=self.alpha, generator=generator)
+
+
+# The published pair (length, rank) = (20, 60) of section 4: the shortest prompt but none.
+register_method(
+    Method(
+        name="dept",
+        title="DePT",
+        prompt=FreeOptions,
+        offset=LowRankOffsetOptions,
+        paper=Paper(
+            authors="Shi & Lipani",
+            title="DePT: Decomposed Prompt Tuning for Parameter-Efficient Fine-tuning",
+            venue="ICLR",
+            year=2024,
+            url="https://arxiv.org/abs/2309.05173",
+        ),
+        rates={"prompt": Rate(0.3), "offset": OFFSET_RATE},
+        small={"rank": 3},
+    )
+)

@@ -8,6 +8,8 @@ from softprompt.methods.soft_prompt import OffsetPart, Text
 
 
 class PositionTable(OffsetPart):
+    """An offset read from `table` (s,d)."""
+
     kind: Kind = "prompt+position"
 
     def __init__(self, table: Float[Tensor, "s d"]) -> None:
@@ -18,6 +20,7 @@ class PositionTable(OffsetPart):
         return read(self.buffer(), text.position)
 
     def buffer(self) -> Tensor:
+        """Return the table (s,d)."""
         table = self.table
         assert isinstance(table, Tensor)
         return table
@@ -30,6 +33,6 @@ class PositionTable(OffsetPart):
 
 
 def read(table: Float[Tensor, "rows d"], position: Tensor) -> Float[Tensor, "b s d"]:
-    """Rows of `table` at `position` (b, s); zero where the position is -1 or past the table."""
+    """Read the rows of `table` at `position` (b, s); zero where the position is -1 or past the table."""
     inside = (position >= 0) & (position < table.shape[0])
     return table[position.masked_fill(~inside, 0)] * inside.unsqueeze(-1)

@@ -14,12 +14,16 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from softprompt.methods.folded import Kind, TokenOffset
-from softprompt.methods.options import InitContext, Options
+from softprompt.methods.method import Method, Paper, register_method
+from softprompt.methods.options import InitContext, Options, Rate
+from softprompt.methods.prompts.free import FreeOptions
 from softprompt.methods.row_generators import generators
 from softprompt.methods.soft_prompt import OffsetPart, Text
 
 
 class TokenNetwork(OffsetPart):
+    """An offset that a small network makes of each token's embedding."""
+
     kind: Kind = "prompt+token"
 
     def __init__(self, network: TokenOffset, *, dropout: float = 0.0, seed: int = 0) -> None:
@@ -29,6 +33,7 @@ class TokenNetwork(OffsetPart):
             self.register_parameter(name, nn.Parameter(tensor.detach().float().clone()))
 
     def network(self) -> TokenOffset:
+        """Return the trained tensors."""
         return TokenOffset(*(self.get_parameter(name) for name in TokenOffset._fields))
 
     def forward(self, text: Text) -> Float[Tensor, "b s d"]:
@@ -36,7 +41,7 @@ class TokenNetwork(OffsetPart):
         return token_offset(self.network(), text.embeds.float(), kept)
 
     def _kept(self, text: Text) -> Float[Tensor, "b s r"]:
-        """What dropout multiplies with."""
+        """Draw what dropout multiplies the hidden units with."""
         r = self.network().down_bias.shape[0]
         kept = torch.ones(*text.mask.shape, r)
         for row, mask, generator in zip(kept, text.mask.cpu(), generators(text, self.seed, self.step), strict=True):
@@ -55,13 +60,13 @@ class TokenNetwork(OffsetPart):
 def token_offset(
     network: TokenOffset, embeds: Float[Tensor, "*rows d"], kept: Float[Tensor, "*rows r"] | None = None
 ) -> Float[Tensor, "*rows d"]:
-    """relu(x A + a) B + b for embeddings x as the backbone's network receives them."""
+    """Compute relu(x A + a) B + b for embeddings x as the backbone's network receives them."""
     states = embeds @ network.down + network.down_bias
     return torch.relu(states if kept is None else states * kept) @ network.up + network.up_bias
 
 
 def second_table(network: TokenOffset, table: Float[Tensor, "v d"], rows: int = 8192) -> Float[Tensor, "v d"]:
-    """The embedding table that gives source tokens their offset without a computation, `rows` of it at a time.
+    """Make the embedding table that gives source tokens their offset without a computation, `rows` of it at a time.
 
     `table` holds embeddings as the network receives them (a Gemma or BART table is scaled first).
     """
@@ -70,6 +75,9 @@ def second_table(network: TokenOffset, table: Float[Tensor, "v d"], rows: int = 
 
 
 class TokenNetworkOptions(Options):
+    """Options of ADePT's offset."""
+
+    offset_part = TokenNetwork
     of_offset = ("rank", "dropout")
 
     rank: int = Field(19, ge=1, description="width of the network that makes the offset")
@@ -82,3 +90,24 @@ class TokenNetworkOptions(Options):
         down = torch.rand(d, self.rank, generator=generator) * 2 * bound - bound
         start = TokenOffset(down, torch.zeros(self.rank), torch.zeros(self.rank, d), torch.zeros(d))
         return TokenNetwork(start, dropout=self.dropout, seed=site.seed)
+
+
+# The published pair (length, rank) = (60, 19) on T5-base.
+register_method(
+    Method(
+        name="adept",
+        title="ADePT",
+        prompt=FreeOptions,
+        offset=TokenNetworkOptions,
+        defaults={"length": 60},
+        paper=Paper(
+            authors="Tang et al.",
+            title="ADePT: Adaptive Decomposed Prompt Tuning for Parameter-Efficient Fine-tuning",
+            venue="ICLR",
+            year=2025,
+            url="https://github.com/HungerPWAY/ADePT",
+        ),
+        rates={"prompt": Rate(0.3), "offset": Rate(4e-4, scaled=False), "offset_bias": Rate(0.01)},
+        small={"rank": 3},
+    )
+)

@@ -8,7 +8,7 @@ P = unit * f(E), with learned E (l,d) and a trained network f, as HF PEFT's Prom
 E ~ N(0, 1) and torch's own start of f, as in PEFT, where `unit` is 1. Rows then start with entries near 0.1 whatever
 the backbone: a hundredth of T5's embeddings, five times Llama's. `unit` is a number fixed at the start so that the
 rows have the embeddings' size; E and f stay pure numbers, and their learning rates suit any backbone. `unit=1` is
-PEFT's. After tuning only the rows are kept to answer with, so the network costs nothing then.
+PEFT's. After training only the rows are kept to answer with, so the network costs nothing then.
 """
 
 from itertools import pairwise
@@ -19,7 +19,8 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 
-from softprompt.methods.options import InitContext, Options
+from softprompt.methods.method import Method, Paper, register_method
+from softprompt.methods.options import InitContext, Options, Rate
 from softprompt.methods.soft_prompt import PromptPart, Text
 
 Network = Literal["mlp", "lstm"]
@@ -53,6 +54,9 @@ class Encoder(PromptPart):
 
 
 class EncoderOptions(Options):
+    """Options of rows that a network makes of learned inputs."""
+
+    prompt_part = Encoder
     of_prompt = ("length", "encoder", "hidden")
 
     length: int = Field(20, ge=1, le=4096, description="rows of the prompt (virtual tokens)")
@@ -71,3 +75,21 @@ class EncoderOptions(Options):
             size = float(part(None).square().mean().sqrt())
             part.unit.fill_(site.scale() / size if self.unit is None else self.unit)
         return part
+
+
+register_method(
+    Method(
+        name="p_tuning",
+        title="P-tuning v1",
+        prompt=EncoderOptions,
+        paper=Paper(
+            authors="Liu et al.",
+            title="GPT Understands, Too",
+            venue="",
+            year=2021,
+            url="https://arxiv.org/abs/2103.10385",
+        ),
+        rates={"inputs": Rate(0.03, scaled=False), "network": Rate(0.001, scaled=False)},
+        small={"hidden": 16},
+    )
+)

@@ -7,11 +7,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from softprompt.methods.options import InitContext, StartOptions
+from softprompt.methods.method import Method, Paper, register_method
+from softprompt.methods.options import InitContext, Rate, StartOptions
 from softprompt.methods.soft_prompt import PromptPart, Text
 
 
 class Free(PromptPart):
+    """Rows (l,d), trained as they are."""
+
     def __init__(self, rows: Float[Tensor, "l d"]) -> None:
         super().__init__()
         self.rows = nn.Parameter(rows.detach().float().clone())
@@ -29,7 +32,27 @@ class Free(PromptPart):
 
 
 class FreeOptions(StartOptions):
+    """Options of free rows."""
+
+    prompt_part = Free
     accepts_rows = True
 
     def prompt(self, site: InitContext) -> PromptPart:
         return Free(self.rows(site))
+
+
+register_method(
+    Method(
+        name="prompt_tuning",
+        title="Prompt tuning",
+        prompt=FreeOptions,
+        paper=Paper(
+            authors="Lester, Al-Rfou & Constant",
+            title="The Power of Scale for Parameter-Efficient Prompt Tuning",
+            venue="EMNLP",
+            year=2021,
+            url="https://arxiv.org/abs/2104.08691",
+        ),
+        rates={"prompt": Rate(0.3)},
+    )
+)

@@ -4,8 +4,8 @@ ICLR 2023, https://arxiv.org/abs/2303.02861
 
 P = P* o (U V), elementwise, with the shared prompt P* (l,d), U (l,r) and V (r,d); r = 1 in the paper. All are
 trained. In the source stage (softprompt.training.distillation) k tasks have one P* between them, each its own U_t
-and V_t; the
-target stage starts at that P* and at the means of U_t and V_t, at vocabulary rows or, as SPoT does, at any run's rows.
+and V_t; the target stage starts at that P* and at the means of U_t and V_t, at vocabulary rows or, as SPoT does, at any
+run's rows.
 
 U V starts at ones, so that P starts as P*. (HF PEFT draws U and V from N(0, 0.02^2): the product starts near 0.0004,
 which all but deletes a prompt that was not trained with them.) A rank past the first starts with U ~ N(0, 1) and V = 0:
@@ -19,7 +19,8 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 
-from softprompt.methods.options import InitContext, StartOptions
+from softprompt.methods.method import Method, Paper, register_method
+from softprompt.methods.options import InitContext, Rate, StartOptions
 from softprompt.methods.soft_prompt import PromptPart, Text
 
 
@@ -56,7 +57,7 @@ class Shared(PromptPart):
         self.u, self.v = nn.ParameterList(task.u for task in tasks), nn.ParameterList(task.v for task in tasks)
 
     def target(self) -> Multitask:
-        """P* and the means of U_t and V_t, where the paper's target stage starts."""
+        """Make P* and the means of U_t and V_t, where the paper's target stage starts."""
         made = Multitask(self.rows, self.u[0].shape[1])
         with torch.no_grad():
             made.u.copy_(torch.stack(list(self.u)).mean(0))
@@ -74,6 +75,7 @@ class Shared(PromptPart):
 class MultitaskOptions(StartOptions):
     """100 rows: the paper's, 77,668 values on T5-base."""
 
+    prompt_part = Multitask
     of_prompt = ("length", "prompt_rank")
     accepts_rows = True
 
@@ -83,3 +85,21 @@ class MultitaskOptions(StartOptions):
     def prompt(self, site: InitContext) -> PromptPart:
         generator = torch.Generator().manual_seed(site.seed + 1)  # the rows have used the seed already
         return Multitask(self.rows(site), self.prompt_rank, generator=generator)
+
+
+register_method(
+    Method(
+        name="mpt",
+        title="MPT",
+        prompt=MultitaskOptions,
+        paper=Paper(
+            authors="Wang et al.",
+            title="Multitask Prompt Tuning Enables Parameter-Efficient Transfer Learning",
+            venue="ICLR",
+            year=2023,
+            url="https://arxiv.org/abs/2303.02861",
+        ),
+        rates={"prompt": Rate(0.3), "weights": Rate(0.03, scaled=False)},
+        aliases=("multitask",),
+    )
+)

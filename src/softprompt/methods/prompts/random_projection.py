@@ -8,8 +8,8 @@ never to change (NEP 19), as whole 53-bit fractions; what is done to them here i
 has it. `torch.rand` promises neither between versions nor between devices.
 
 Z ~ N(0, 1) and shift = 0, as in the authors' code. There scale starts at 1, and the rows at the size
-sqrt(2 r / (r + d)), about 0.4 at r = 64: little beside T5's embeddings (12.6), much beside SmolLM2's (0.12). Ours
-starts at rows of the embeddings' size; `scale_start=1` is the authors'.
+sqrt(2 r / (r + d)), about 0.4 at r = 64: little beside T5's embeddings (12.6), much beside SmolLM2's (0.12). The
+default starts at rows of the embeddings' size; `scale_start=1` is the authors'.
 """
 
 import math
@@ -20,7 +20,8 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 
-from softprompt.methods.options import InitContext, Options
+from softprompt.methods.method import Method, Paper, register_method
+from softprompt.methods.options import InitContext, Options, Rate
 from softprompt.methods.soft_prompt import PromptPart, Text
 
 
@@ -45,7 +46,7 @@ class RandomProjection(PromptPart):
 
 
 def project(rank: int, d: int, seed: int) -> Float[Tensor, "r d"]:
-    """The frozen matrix of `seed`: the same bits on any machine, with any version of numpy or torch."""
+    """Draw the frozen matrix of `seed`: the same bits on any machine, with any version of numpy or torch."""
     fractions = np.random.RandomState(seed).random_sample((rank, d))  # multiples of 2^-53 in [0, 1)
     bound = math.sqrt(6 / (rank + d))
     return torch.from_numpy(((2 * fractions - 1) * bound).astype(np.float32))
@@ -54,11 +55,12 @@ def project(rank: int, d: int, seed: int) -> Float[Tensor, "r d"]:
 class RandomProjectionOptions(Options):
     """100 rows as in the paper; rank 64 is its best on T5-base, with a tenth of prompt tuning's values."""
 
+    prompt_part = RandomProjection
     of_prompt = ("length", "prompt_rank", "projection_seed")
 
     length: int = Field(100, ge=1, le=4096, description="rows of the prompt (virtual tokens)")
     prompt_rank: int = Field(64, ge=1, description="trained values of each row")
-    projection_seed: int = Field(0, ge=0, lt=2**32, description="of the frozen matrix, whatever the run's seed is")
+    projection_seed: int = Field(0, ge=0, lt=2**32, description="seed of the frozen matrix, whatever the run's seed is")
     scale_start: float | None = Field(
         None, gt=0, description="start of the scale; null: rows of the embeddings' size; 1: the authors'"
     )
@@ -69,3 +71,22 @@ class RandomProjectionOptions(Options):
         own = math.sqrt(2 * r / (r + d))  # root mean square of Z R: r terms, R's variance 2 / (r + d)
         scale = site.scale() / own if self.scale_start is None else self.scale_start
         return RandomProjection(weights, d, seed=self.projection_seed, scale=scale)
+
+
+register_method(
+    Method(
+        name="ulpt",
+        title="ULPT",
+        prompt=RandomProjectionOptions,
+        paper=Paper(
+            authors="Wu, Hao & Mou",
+            title="Ultra-Low-Dimensional Prompt Tuning via Random Projection",
+            venue="",
+            year=2025,
+            url="https://arxiv.org/abs/2502.04501",
+        ),
+        rates={"weights": Rate(0.3, scaled=False), "affine": Rate(1.0)},
+        small={"prompt_rank": 3},
+        aliases=("random_projection",),
+    )
+)

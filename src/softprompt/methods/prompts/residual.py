@@ -19,7 +19,8 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import layer_norm
 
-from softprompt.methods.options import InitContext, StartOptions
+from softprompt.methods.method import Method, Paper, register_method
+from softprompt.methods.options import InitContext, Rate, StartOptions
 from softprompt.methods.soft_prompt import PromptPart, Text
 
 T5_SCALE = 12.6
@@ -66,13 +67,14 @@ class Residual(PromptPart):
 
 
 def _uniform(networks: int, rows: int, columns: int, generator: torch.Generator | None) -> Tensor:
-    """As torch.nn.Linear starts its weights: uniform in +-1/sqrt(inputs)."""
+    """Draw weights as torch.nn.Linear starts them: uniform in +-1/sqrt(inputs)."""
     return (torch.rand(networks, rows, columns, generator=generator) * 2 - 1) / math.sqrt(rows)
 
 
 class ResidualOptions(StartOptions):
     """10 rows and a bottleneck of 400: the published counts (the authors' code has 800 as its own default)."""
 
+    prompt_part = Residual
     of_prompt = ("length", "bottleneck", "skip", "layer_norm", "separate")
 
     length: int = Field(10, ge=1, le=4096, description="rows of the prompt (virtual tokens)")
@@ -94,3 +96,23 @@ class ResidualOptions(StartOptions):
             separate=self.separate,
             generator=torch.Generator().manual_seed(site.seed + 1),  # the rows have used the seed already
         )
+
+
+register_method(
+    Method(
+        name="residual",
+        title="Residual Prompt Tuning",
+        prompt=ResidualOptions,
+        paper=Paper(
+            authors="Razdaibiedina et al.",
+            title="Residual Prompt Tuning: Improving Prompt Tuning with Residual Reparameterization",
+            venue="ACL",
+            year=2023,
+            url="https://arxiv.org/abs/2305.03937",
+        ),
+        rates={"prompt": Rate(0.3), "network": Rate(0.003, scaled=False), "norm": Rate(0.01)},
+        # The authors' code: 1e-5 on everything trained.
+        decay={"prompt": 1e-5, "network": 1e-5, "norm": 1e-5},
+        small={"bottleneck": 6},
+    )
+)

@@ -16,7 +16,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from softprompt.methods.folded import Kind
-from softprompt.methods.options import InitContext, StartOptions
+from softprompt.methods.method import Method, Paper, register_method
+from softprompt.methods.options import InitContext, Rate, StartOptions
 from softprompt.methods.row_generators import generators
 from softprompt.methods.soft_prompt import PromptPart, Text
 
@@ -67,7 +68,7 @@ class Routed(PromptPart):
 
 
 def mean_pooled(text: Text) -> Float[Tensor, "b d"]:
-    """Mean embedding of each row's real source tokens; zero where there are none."""
+    """Average the embeddings of each row's real source tokens; zero where there are none."""
     mask = text.mask.unsqueeze(-1)
     return text.embeds.float().masked_fill(~mask, 0).sum(1) / mask.sum(1).clamp(min=1)
 
@@ -75,6 +76,7 @@ def mean_pooled(text: Text) -> Float[Tensor, "b d"]:
 class RoutedOptions(StartOptions):
     """Four prompts of five rows, as the paper recommends. They start as `prompts` x `length` free rows would."""
 
+    prompt_part = Routed
     of_prompt = ("length", "prompts", "noise", "balance")
 
     length: int = Field(5, ge=1, le=4096, description="rows of each prompt (virtual tokens of an input)")
@@ -90,3 +92,22 @@ class RoutedOptions(StartOptions):
             rows.reshape(self.prompts, self.length, -1), router,
             noise=self.noise, balance=self.balance, seed=site.seed,
         )  # fmt: skip
+
+
+register_method(
+    Method(
+        name="smop",
+        title="SMoP",
+        prompt=RoutedOptions,
+        paper=Paper(
+            authors="Choi et al.",
+            title="SMoP: Towards Efficient and Effective Prompt Tuning with Sparse Mixture-of-Prompts",
+            venue="EMNLP",
+            year=2023,
+            url="https://aclanthology.org/2023.emnlp-main.884",
+        ),
+        # A routed prompt is multiplied with its probability, so a step in it is a smaller step of the rows.
+        rates={"prompt": Rate(0.6), "router": Rate(0.003, scaled=False)},
+        small={"prompts": 2},
+    )
+)

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 
 from softprompt.errors import BadInput
 from softprompt.methods.folded import Kind
-from softprompt.methods.options import InitContext, StartOptions
+from softprompt.methods.method import Method, Paper, register_method
+from softprompt.methods.options import InitContext, Rate, StartOptions
 from softprompt.methods.soft_prompt import PromptPart, Text
 
 TEMPERATURE, T5_BASE_D, T5_SCALE = 2087.0, 768, 12.0  # scores grow with d and with the size of embeddings
@@ -55,20 +56,23 @@ class SourceMixture(PromptPart):
 
 
 def max_pooled(text: Text) -> Float[Tensor, "b d"]:
-    """Largest entry of each row's real source tokens in every dimension; zero where there are none."""
+    """Take the largest entry of each row's real source tokens in every dimension; zero where there are none."""
     mask = text.mask.unsqueeze(-1)
     largest = text.embeds.float().masked_fill(~mask, -torch.inf).amax(1)
     return largest.masked_fill(~mask.any(1), 0)
 
 
 def _listed(value: object) -> object:
-    """["a", "b"], or "a,b", or "[a,b]" from a shell."""
+    """Read ["a", "b"], or "a,b", or "[a,b]" from a shell."""
     if not isinstance(value, str):
         return value
     return [name.strip() for name in value.strip("[]").split(",") if name.strip()]
 
 
 class AttemptOptions(StartOptions):
+    """Options of a mixture with the prompts of finished runs."""
+
+    prompt_part = SourceMixture
     of_prompt = ("length", "sources", "width", "temperature")
 
     length: int = Field(100, ge=1, le=4096, description="rows of the prompt, and of every source prompt")
@@ -93,3 +97,21 @@ class AttemptOptions(StartOptions):
         # The authors' modeling_t5.py starts the linear layers it adds at N(0, 0.01).
         down, up = (torch.randn(*shape, generator=generator) * 0.01 for shape in ((self.width, d), (d, self.width)))
         return SourceMixture(self.rows(site), site.sources, down, up, temperature=self.temperature or scaled)
+
+
+register_method(
+    Method(
+        name="attempt",
+        title="ATTEMPT",
+        prompt=AttemptOptions,
+        paper=Paper(
+            authors="Asai et al.",
+            title="ATTEMPT: Parameter-Efficient Multi-task Tuning via Attentional Mixtures of Soft Prompts",
+            venue="EMNLP",
+            year=2022,
+            url="https://aclanthology.org/2022.emnlp-main.446",
+        ),
+        rates={"prompt": Rate(0.3), "attention": Rate(0.001, scaled=False)},
+        small={"width": 4},
+    )
+)

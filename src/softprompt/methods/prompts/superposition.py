@@ -15,7 +15,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from softprompt.methods.initialization import sample_ids
-from softprompt.methods.options import InitContext, Options
+from softprompt.methods.method import Method, Paper, register_method
+from softprompt.methods.offsets.position_low_rank import OFFSET_RATE, LowRankOffsetOptions
+from softprompt.methods.options import InitContext, Options, Rate
 from softprompt.methods.soft_prompt import PromptPart, Text
 
 Codebook = Literal["trained", "frozen", "delta"]
@@ -69,6 +71,9 @@ class Superposition(PromptPart):
 
 
 class SuperpositionOptions(Options):
+    """Options of mixed vocabulary embeddings."""
+
+    prompt_part = Superposition
     of_prompt = ("length", "sampled", "codebook", "shared", "softmax")
 
     length: int = Field(10, ge=0, le=4096, description="rows of the prompt (virtual tokens)")
@@ -95,3 +100,37 @@ class SuperpositionOptions(Options):
             shared=self.shared,
             softmax=self.softmax,
         )
+
+
+PAPER = Paper(
+    authors="Sadraei Javaheri et al.",
+    title="SuperPos-Prompt: Enhancing Soft Prompt Tuning of Language Models",
+    venue="PMLR 262",
+    year=2024,
+    url="https://proceedings.mlr.press/v262/ali-sadraei-javaheri24a.html",
+)
+RATES = {"weights": Rate(0.01, scaled=False), "codebook": Rate(0.1)}
+DECAY = {"weights": 1e-5}  # section 3.4: on p' only
+
+register_method(
+    Method(
+        name="superpos",
+        title="SuperPos-Prompt",
+        prompt=SuperpositionOptions,
+        paper=PAPER,
+        rates=RATES,
+        decay=DECAY,
+        small={"sampled": 8},
+    )
+)
+register_method(
+    Method(
+        name="superpos_dept",
+        title="SuperPos-Prompt with DePT's offset",
+        prompt=SuperpositionOptions,
+        offset=LowRankOffsetOptions,
+        rates={**RATES, "offset": OFFSET_RATE},
+        decay=DECAY,
+        small={"sampled": 8, "rank": 3},
+    )
+)

@@ -16,7 +16,7 @@ TASKS = tuple(
 
 
 def prompt_tuning(task: str) -> Plan:
-    """The paper's default: 100 rows that start from class labels, on an LM-adapted T5."""
+    """Make the paper's default: 100 rows that start from class labels, on an LM-adapted T5."""
     if task not in TASKS:
         raise UnknownName("task of prompt tuning", task, TASKS)
     text = task == "superglue/record"  # it has no labels

@@ -1,13 +1,11 @@
 """GSM8K after MetaMathQA: the task of PEFT's own comparison of methods, an anchor on a modern decoder.
 
 https://github.com/huggingface/peft, method_comparison/MetaMathQA (results of July 2026, single runs): Llama-3.2-3B
-in bfloat16, 5,000 steps of 4 examples, AdamW, cosine, clipping 1.0. Its own lessons: a vocabulary start is worth 11
-points, the learning rate 18; nobody tried a rate above 0.001, fewer than 200 rows, or no weight decay.
+in bfloat16, 5,000 steps of 4 examples, AdamW, cosine, clipping 1.0. It shows that a vocabulary start is worth 11
+points and the learning rate 18; nobody tried a rate above 0.001, fewer than 200 rows, or no weight decay.
 """
 
-from typing import Any
-
-from softprompt.recipes.plan import Plan
+from softprompt.recipes.plan import Fields, Plan
 from softprompt.recipes.recipe import Recipe
 from softprompt.recipes.setting import Setting
 from softprompt.recipes.tables import Column, Line, Table
@@ -15,7 +13,7 @@ from softprompt.tasks.published.spec import TaskSpec
 
 SOURCE = "huggingface/peft, method_comparison/MetaMathQA/results, snapshot of July 2026"
 TASK = "others/gsm8k"
-COMMON: dict[str, Any] = {
+COMMON: Fields = {
     "batch": 4, "steps": 5000, "schedule": "cosine", "clip": 1.0, "evaluate_every": 250, "dev_limit": 50,
 }  # fmt: skip
 _THEIRS = (*COMMON, "setting.backbone", "setting.dtype", "setting.max_source")
@@ -42,22 +40,22 @@ def _peft(name: str, start: str, rate: float) -> Plan:
 
 
 def vocabulary(task: str = TASK) -> Plan:
-    """PEFT's best prompt tuning: 34.3 %."""
+    """Make the plan of PEFT's best prompt tuning: 34.3 %."""
     return _peft("vocabulary", "vocabulary", 1e-3)
 
 
 def noise(task: str = TASK) -> Plan:
-    """The same with a random start: 23.4 %."""
+    """Make the plan of `vocabulary` with a random start: 23.4 %."""
     return _peft("noise", "noise", 1e-3)
 
 
 def default(task: str = TASK) -> Plan:
-    """PEFT's defaults, random start and rate 1e-4: 5.7 %."""
+    """Make the plan of PEFT's defaults, random start and rate 1e-4: 5.7 %."""
     return _peft("default", "noise", 1e-4)
 
 
 def ours(task: str = TASK) -> Plan:
-    """With the lessons of that table: a vocabulary start, 50 rows, no decay, and the rate as a grid. Not run yet."""
+    """Apply the lessons of that table: a vocabulary start, 50 rows, no decay, and the rate as a grid. Not run yet."""
     return Plan(
         name="ours/others-gsm8k",
         task=TaskSpec(task=TASK),

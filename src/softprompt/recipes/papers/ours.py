@@ -1,20 +1,19 @@
-"""Our own table: the methods under the protocol fair, with our default rates and budgets.
+"""The table of softprompt itself: four methods with the protocol fair, default rates and budgets.
 
-Rates are multiples of the size of the backbone's embeddings (softprompt.methods.registry.Rate), chosen on other
+Rates are multiples of the size of the backbone's embeddings (softprompt.methods.options.Rate), chosen on other
 tasks (results/README.md, "Learning rates"). Ten rows for every method, as in SuperPos-Prompt's tables.
 """
 
 from functools import partial
-from typing import Any
 
-from softprompt.recipes.plan import Plan
+from softprompt.recipes.plan import Fields, Plan
 from softprompt.recipes.recipe import Recipe
 from softprompt.recipes.setting import Setting
 from softprompt.recipes.tables import Column, Line, Table
 from softprompt.tasks.published.catalogue import find
 from softprompt.tasks.published.spec import TaskSpec
 
-OPTIONS: dict[str, dict[str, Any]] = {
+OPTIONS: dict[str, Fields] = {
     "prompt_tuning": {"length": 10},
     "dept": {"length": 10, "rank": 10},
     "superpos": {"length": 10},
@@ -27,7 +26,7 @@ TASKS = (
 
 
 def fair(task: str, method: str) -> Plan:
-    """300 steps of 16 examples, evaluated every 50: minutes on a CPU with a small model."""
+    """Make a plan of 300 steps of 16 examples, evaluated every 50: minutes on a CPU with a small model."""
     return Plan(
         task=TaskSpec(task=task),
         setting=Setting(max_source=128),

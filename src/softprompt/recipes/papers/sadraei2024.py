@@ -3,14 +3,14 @@ with Superposition of Multi Token Embeddings", PMLR 262:34-46.
 
 https://proceedings.mlr.press/v262/ali-sadraei-javaheri24a.html; no code is published.
 
-The paper does not say: batch size, source length, clipping, precision, seeds, templates and label words, how p' starts.
-Ours stand in for them, and each recipe's notes say so.
+The paper does not state batch size, source length, clipping, precision, seeds, templates, label words and the
+initialization of p'. softprompt's defaults are used for them, and each recipe's notes say so.
 """
 
+from collections.abc import Callable
 from functools import partial
-from typing import Any
 
-from softprompt.recipes.plan import Plan
+from softprompt.recipes.plan import Fields, Plan
 from softprompt.recipes.recipe import Recipe
 from softprompt.recipes.setting import Setting
 from softprompt.recipes.tables import Column, Line, Table
@@ -25,7 +25,7 @@ TASKS = (
     "glue/qqp", "glue/qnli", "glue/mnli", "glue/sst2", "glue/stsb", "glue/mrpc", "glue/cola", "superglue/multirc",
     "glue/rte", "superglue/cb", "superglue/copa", "superglue/wic", "superglue/boolq",
 )  # fmt: skip
-COMMON: dict[str, Any] = {
+COMMON: Fields = {
     "epochs": 80,  # sections 3.1 to 3.4, as all of this but the batch
     "schedule": "constant",
     "warmup": 0,
@@ -50,7 +50,7 @@ SILENT = ("Batch, source length, clipping, templates and label words are not in 
 
 
 def superpos(task: str, *, backbone: str = BASE, dropout: bool = False) -> Plan:
-    """SuperPos-Prompt, without dropout in the frozen network (its second contribution) or with it."""
+    """Make the plan of SuperPos-Prompt, without dropout in the frozen network (its second contribution) or with it."""
     return _plan(
         "superpos", task, backbone, dropout,
         Recipe(
@@ -67,7 +67,7 @@ def superpos(task: str, *, backbone: str = BASE, dropout: bool = False) -> Plan:
 
 
 def simple(task: str, *, backbone: str = BASE, dropout: bool = False) -> Plan:
-    """The paper's baseline "Simple PT". Its rate of 0.01 is a thirtieth of Lester et al.'s."""
+    """Make the plan of the baseline "Simple PT". Its rate of 0.01 is a thirtieth of Lester et al.'s."""
     return _plan(
         "superpos-simple", task, backbone, dropout,
         Recipe(
@@ -102,7 +102,9 @@ def _plan(
     )
 
 
-def _line(name: str, title: str, make: Any, backbone: str, *scores: float | str, dropout: bool = False) -> Line:
+def _line(
+    name: str, title: str, make: Callable[..., Plan] | None, backbone: str, *scores: float | str, dropout: bool = False
+) -> Line:
     plan = partial(make, backbone=backbone, dropout=dropout) if make else None
     return Line(name, title, plan, dict(zip(TASKS, scores, strict=True)))
 

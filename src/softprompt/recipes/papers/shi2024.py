@@ -4,16 +4,15 @@ https://arxiv.org/abs/2309.05173; code and runs: https://github.com/ZhengxiangSh
 
 Two sets of numbers exist and disagree. `released` is what the authors' published runs used (the folders
 checkpoints/TASK of their repository: adapter_config.json, trainer_state.json, output.log); those runs' test scores are
-the paper's, to the decimal. `appendix` is what is reported of the paper's own list of hyper-parameters, at second hand:
+the paper's, to the decimal. `appendix` is the paper's own list of hyperparameters, at second hand:
 ACCEPT (Lin et al. 2024), which follows DePT, says 30,000 and 300,000 steps, a warm-up of 6 % and weight decay 0.01.
 """
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 from softprompt.errors import UnknownName
-from softprompt.recipes.plan import Plan
+from softprompt.recipes.plan import Fields, Plan
 from softprompt.recipes.recipe import Recipe
 from softprompt.recipes.setting import Setting
 from softprompt.recipes.tables import Column, Line, Table
@@ -22,8 +21,8 @@ from softprompt.tasks.published.spec import TaskSpec
 CODE = "github.com/ZhengxiangShi/DePT"
 BACKBONE = "google-t5/t5-base"  # checkpoints/*/README.md
 START = "Classify this text is postive or not:</s>"
-"""train.py: the text, misspelled, of every released adapter_config.json; tokenised there with T5's end of sequence."""
-GRID: dict[str, tuple[Any, ...]] = {
+"""train.py: the text, misspelled, of every released adapter_config.json; tokenized there with T5's end of sequence."""
+GRID: dict[str, tuple[float, ...]] = {
     "rates.prompt": (0.3, 0.4, 0.5),  # README, "--learning_rate"; 0.5 in ACCEPT's scripts, which follow the paper
     "rates.offset": (1e-4, 5e-4, 1e-3, 5e-3),  # released runs and README, "--lora_embedding_lr"
 }
@@ -67,9 +66,9 @@ TRAIN_ROWS = {
     "others/winogrande": 39_398, "others/yelp": 100_000, "others/scitail": 23_596, "others/paws": 49_401,
 }  # fmt: skip  # after dev is taken off; ULPT (Wu et al. 2025), table 4
 TASKS = (*RELEASED, *TRAIN_ROWS)
-COMMON: dict[str, Any] = {
+COMMON: Fields = {
     "batch": 32,  # every output.log; MRQA as 16 x 2
-    "warmup": 500,  # README and trainer_state.json: the rate is at its top at step 500
+    "warmup": 500,  # README and trainer_state.json: the rate peaks at step 500
     "schedule": "linear",  # trainer_state.json: 0 at the last step
     "clip": 1.0,  # output.log, max_grad_norm
     "epsilon": 1e-6,  # transformers 4.26.1's AdamW; adam_epsilon=1e-8 in the log is not passed on
@@ -102,7 +101,7 @@ DISAGREE = (
 
 
 def released(task: str) -> Plan:
-    """A released run, as its folder says. Raises UnknownName for a task that has none."""
+    """Make the plan of a released run, from its folder. Raises UnknownName for a task without one."""
     if task not in RELEASED:
         raise UnknownName("released run of DePT", task, RELEASED, "The others are in dept-appendix.")
     run = RELEASED[task]
@@ -126,9 +125,9 @@ def released(task: str) -> Plan:
 
 
 def appendix(task: str) -> Plan:
-    """The hyper-parameters that are reported of the paper's appendix (second hand, see above).
+    """Make the plan of the paper's appendix, at second hand (see the module's docstring).
 
-    For tasks without a released run, the middle of the published lengths: m = 60.
+    Tasks without a released run have the middle of the published lengths: m = 60.
     """
     if task not in TASKS:
         raise UnknownName("task of DePT", task, TASKS)
@@ -160,7 +159,7 @@ def appendix(task: str) -> Plan:
 
 
 def prompt_tuning(task: str) -> Plan:
-    """The baseline of equal size: 100 rows (76,800 values on T5-base), everything else as `released`."""
+    """Make the plan of the baseline of equal size: 100 rows (76,800 values on T5-base), the rest as `released`."""
     run = RELEASED.get(task, Released(60, 30, 256, 0.3, 5e-4, 30_000, ""))
     return Plan(
         name=f"dept-prompt-tuning/{task.replace('/', '-')}",
@@ -182,7 +181,7 @@ def prompt_tuning(task: str) -> Plan:
 
 
 def fewshot(task: str, k: int) -> Plan:
-    """The paper's few-shot setting: k examples in all, from a source task's prompt and offset.
+    """Make the plan of the few-shot setting: k examples in all, from a source task's prompt and offset.
 
     Source tasks: MNLI, QQP, SST-2, SQuAD, ReCoRD. Give the finished source run with --start-from.
     """

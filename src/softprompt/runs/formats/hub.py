@@ -1,16 +1,15 @@
-"""An adapter on the Hugging Face hub: its config and one file of weights are fetched, and nothing else of it.
+"""Download an adapter from the Hugging Face hub: its config and one file of weights, nothing else.
 
-    owner/name              its newest state
+    owner/name              its newest commit
     owner/name@revision     a branch, tag or commit
     owner/name/some/folder  one of the folders in it
 
-The weights are those in safetensors; only where there are none, the pickled ones, which are read as tensors alone.
+The weights are those in safetensors; only where there are none, the pickled ones, which are read as tensors alone
+(weights_only).
 """
 
 import re
 from pathlib import Path
-
-from huggingface_hub import snapshot_download
 
 from softprompt.errors import BadInput
 
@@ -18,14 +17,14 @@ ON_HUB = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?P<inside>(/[\w.-]+)*)(@(?P<revi
 
 
 def fetch(name: str, config: str, *weights: str) -> tuple[Path, str]:
-    """The folder that holds the files `config` and the first of `weights` there is; and `name` with its commit.
+    """Download `config` and the first of `weights` that exists; return their folder, and `name` with its commit.
 
-    Raises BadInput for a name that is neither a folder nor an id of the hub, and when the hub does not give the files.
+    Raises BadInput for a name that is not a hub id, and when the download fails.
     """
     found = ON_HUB.fullmatch(name)
     if found is None or name.startswith((".", "/")):
         raise BadInput(
-            f"{name!r} is no folder, and no hub id (owner/name). Give a folder that PEFT has saved, or an id."
+            f"{name!r} is neither a folder nor a hub id (owner/name). Give a folder that PEFT has saved, or an id."
         )
     repo, inside, revision = found["repo"], found["inside"].strip("/"), found["revision"]
     for wanted in weights:
@@ -38,11 +37,13 @@ def fetch(name: str, config: str, *weights: str) -> tuple[Path, str]:
 
 
 def _snapshot(repo: str, revision: str | None, names: list[str]) -> Path:
+    from huggingface_hub import snapshot_download
+
     try:
         return Path(snapshot_download(repo, revision=revision, allow_patterns=names))
-    except (OSError, ValueError) as error:  # the hub's own errors are these
+    except (OSError, ValueError) as error:  # the hub client's own errors are subclasses of these
         why = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise BadInput(
-            f"{repo!r} is no folder here, and the Hugging Face hub did not give it ({why.rstrip('.')}). Check name and "
-            f"network, or fetch {' and '.join(names)} elsewhere, and give their folder."
+            f"{repo!r} is not a local folder, and cannot be downloaded from the Hugging Face hub ({why.rstrip('.')}). "
+            f"Check name and network, or download {' and '.join(names)} elsewhere and give their folder."
         ) from None

@@ -1,14 +1,13 @@
-"""The folder in which HF PEFT keeps an adapter: a config and named tensors. No code in it is ever run.
+"""Read the folder of an HF PEFT adapter: a config and named tensors. No code in it is ever run.
 
 adapter_config.json            which method, how many rows, for what kind of model
-adapter_model.safetensors      or, of older versions, adapter_model.bin: read as tensors alone (weights_only)
+adapter_model.safetensors      or, by older versions, adapter_model.bin: read as tensors alone (weights_only)
 """
 
 import json
 import pickle
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -17,27 +16,32 @@ from torch import Tensor
 
 from softprompt.errors import BadArtefact
 from softprompt.runs.formats.hub import fetch
-from softprompt.runtime.files import file_sha256
+from softprompt.runtime.files import JsonObject, file_sha256
 
 CONFIG, TENSORS, PICKLED = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
 
 
 @dataclass(frozen=True)
 class Adapter:
-    """What such a folder holds, as it stands there."""
+    """The contents of an adapter's folder, not interpreted yet."""
 
     folder: Path
-    config: dict[str, Any]
+    config: JsonObject
     tensors: dict[str, Tensor]
     sha256: dict[str, str]
-    """Of both files, by their names."""
+    """Hashes of both files, by name."""
     origin: str
-    """The folder as the user finds it: a path, or the hub id and its commit."""
+    """Where the user finds it: a path, or the hub id and its commit."""
 
     @property
     def name(self) -> str:
-        """Its own name, without where it lies."""
+        """Name without its place: the last part of its path or id."""
         return Path(self.origin.partition("@")[0]).name
+
+    @property
+    def peft_type(self) -> str:
+        """Type that the config names: "PROMPT_TUNING", ..."""
+        return str(self.config["peft_type"])
 
     @property
     def config_path(self) -> Path:
@@ -45,9 +49,9 @@ class Adapter:
 
 
 def read_adapter(where: str | Path) -> Adapter:
-    """Read what PEFT has saved in the folder, or under the hub id, `where`.
+    """Read an adapter from a folder or, by its id, from the Hugging Face hub.
 
-    Raises BadArtefact, saying what is wrong with it; BadInput when it is neither, or the hub does not give it.
+    Raises BadArtefact for a damaged one; BadInput when `where` is neither, or the download fails.
     """
     folder, origin = Path(where), str(Path(where).resolve())
     if folder.is_file():
@@ -58,14 +62,14 @@ def read_adapter(where: str | Path) -> Adapter:
     path = folder / TENSORS if (folder / TENSORS).is_file() else folder / PICKLED
     if not path.is_file():
         raise BadArtefact(
-            f"{folder} holds neither {TENSORS} nor {PICKLED}, so no weights; nothing can be made of its config alone. "
-            "(Of the 17 checkpoints that the authors of DePT released, 12 are like that.)"
+            f"{folder} holds neither {TENSORS} nor {PICKLED}, so no weights; its config alone is not enough. "
+            "(Of the 17 checkpoints that the authors of DePT released, 12 lack them.)"
         )
     tensors = _read_safetensors(path) if path.name == TENSORS else _read_pickled(path)
     return Adapter(folder, config, tensors, {one.name: file_sha256(one) for one in (folder / CONFIG, path)}, origin)
 
 
-def _read_config(folder: Path) -> dict[str, Any]:
+def _read_config(folder: Path) -> JsonObject:
     path = folder / CONFIG
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
@@ -76,7 +80,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise BadArtefact(f"{path} cannot be read: {error}.") from None
     if not isinstance(found, dict) or not isinstance(found.get("peft_type"), str):
-        raise BadArtefact(f"{path} names no peft_type, so it is no config of PEFT.")
+        raise BadArtefact(f"{path} names no peft_type, so it is not a config of PEFT.")
     return found
 
 

@@ -1,18 +1,18 @@
-"""A tuned prompt as a folder of HF PEFT. https://github.com/huggingface/peft, file format as of 0.21.2.
+"""Write a tuned prompt as an HF PEFT adapter. https://github.com/huggingface/peft, file format as of 0.21.2.
 
     adapter_model.safetensors   prompt_embeddings (l,d), float32
-    adapter_config.json         peft_type PROMPT_TUNING and the sizes; written last, so a folder that has it is whole
-    README.md                   how to use it there, and what to look out for
+    adapter_config.json         peft_type PROMPT_TUNING and the sizes; written last, so a folder that has it is complete
+    README.md                   how to use it with PEFT, and its limits
 
-Every soft prompt that folds to rows alone (kind "prompt") is PROMPT_TUNING to PEFT, whatever made the rows. PEFT has no
-place for anything added to the embeddings of the source, so the other kinds are refused. Nothing of PEFT is imported.
+Every soft prompt that folds to rows alone (kind "prompt") is PROMPT_TUNING to PEFT, whatever made the rows. PEFT cannot
+add anything to the embeddings of the source, so the other kinds are refused. Nothing of PEFT is imported.
 """
 
 from pathlib import Path
-from typing import Any
 
 from softprompt.backbones.families import Family, get_family
 from softprompt.errors import BadInput
+from softprompt.runs.formats.registry import BackboneFacts
 from softprompt.runs.prompt import Prompt, PromptCard
 from softprompt.runtime.files import make_folder, write_json, write_tensors, write_text
 
@@ -21,19 +21,23 @@ CONFIG, TENSORS = "adapter_config.json", "adapter_model.safetensors"
 _WHY_NOT = {
     "prompt+position": "adds an offset to the embeddings of the source, by position",
     "prompt+token": "adds an offset to the embeddings of the source, by token",
-    "input": "depends on the text it stands before",
+    "input": "depends on the text after it",
 }
 
 
-def write_peft(prompt: Prompt, backbone: dict[str, Any], folder: Path) -> list[str]:
+def write_peft(prompt: Prompt, backbone: BackboneFacts, folder: Path) -> list[str]:
     """Write `prompt` to `folder`, for `PeftModel.from_pretrained`. Raises BadInput for what PEFT cannot hold."""
-    card, family = prompt.card, get_family(backbone["kind"])
+    card, family = prompt.card, get_family(backbone.kind)
     if card.kind == "network":
-        own = "its folder is one of PEFT's already" if card.method.startswith("peft:") else "it is no adapter of PEFT's"
+        own = (
+            "its folder already is an adapter of PEFT"
+            if card.method.startswith("peft:")
+            else "it is not an adapter of PEFT"
+        )
         raise BadInput(f"{card.name} ({card.method}) is a baseline, not a prompt; {own}.")
     if card.kind in _WHY_NOT:
         raise BadInput(
-            f"{card.name} is of kind {card.kind!r}: it {_WHY_NOT[card.kind]}. PEFT has no place for that, and its rows "
+            f"{card.name} is of kind {card.kind!r}: it {_WHY_NOT[card.kind]}. PEFT cannot represent that, and its rows "
             "alone are another prompt. Use it with softprompt (softprompt predict), or tune a method of kind 'prompt' "
             "(softprompt list methods) and export that."
         )
@@ -45,14 +49,16 @@ def write_peft(prompt: Prompt, backbone: dict[str, Any], folder: Path) -> list[s
         )
     if card.placement != "front":
         raise BadInput(
-            f"{card.name} stands at the placement {card.placement!r}, and PEFT puts every prompt in front of all "
-            "tokens: there its rows would answer otherwise. Use it with softprompt (softprompt predict), or tune "
-            "one with --placement front and export that."
+            f"{card.name} has the placement {card.placement!r}, and PEFT puts every prompt in front of all tokens, "
+            "where its rows would give other answers. Use it with softprompt (softprompt predict), or tune one with "
+            "--placement front and export that."
         )
     if card.length == 0:
-        raise BadInput(f"{card.name} has no rows, and PEFT has no prompt without any.")
+        raise BadInput(f"{card.name} has no rows, and PEFT has no prompt of length 0.")
     make_folder(folder)
-    (folder / CONFIG).unlink(missing_ok=True)  # of an overwritten folder: never beside the new tensors
+    (folder / CONFIG).unlink(
+        missing_ok=True
+    )  # an overwritten folder has an old one, which must never be beside the new tensors
     write_tensors(folder / TENSORS, {"prompt_embeddings": prompt.folded.prompt}, {"format": "pt"})
     write_text(folder / "README.md", _readme(card, family))
     write_json(folder / CONFIG, _config(card, family))
@@ -60,11 +66,11 @@ def write_peft(prompt: Prompt, backbone: dict[str, Any], folder: Path) -> list[s
 
 
 def _config(card: PromptCard, family: Family) -> dict[str, object]:
-    """adapter_config.json. No key of our own: PEFT warns about those."""
+    """Return adapter_config.json. PEFT warns about keys that it does not know, so there are none."""
     return {
         "base_model_name_or_path": card.backbone,
         "inference_mode": True,
-        # Left out, PEFT takes 2 for an encoder-decoder and expects twice the rows, of which it reads the first half.
+        # Without it PEFT 0.21.2 takes 2 for an encoder-decoder: it expects twice the rows, and reads the first half.
         "num_transformer_submodules": 1,
         "num_virtual_tokens": card.length,
         "peft_type": "PROMPT_TUNING",
@@ -109,12 +115,12 @@ Answers: {", ".join(card.choices) or "free text"}.
 {batches}
 ## Limits
 
-PEFT does not check which model it is put on. It was tuned for {card.fingerprint.short()}, and answers only there.
+PEFT does not check which model it is used on. It was tuned for {card.fingerprint.short()}, and answers only there.
 """
 
 
 _CAUSAL_BATCHES = """**Generate one text at a time.** PEFT puts the prompt before the padding. In a left-padded
-batch, which is what `generate` needs, the padding stands between the prompt and its text and shifts the positions, so
+batch, which is what `generate` needs, the padding is between the prompt and its text and shifts the positions, so
 answers change. Alone, each text is answered as softprompt answers it; softprompt answers the same in any batch.
 """
 _SEQ2SEQ_BATCHES = """Pad on the right, and pass the attention mask: then each row is answered as it is alone.

@@ -1,10 +1,10 @@
-"""Asks vLLM with a soft prompt that softprompt tuned. `softprompt export --to vllm` puts a copy of this file beside it.
+"""Use a tuned soft prompt with vLLM. `softprompt export --to vllm` writes a copy of this file beside the prompt.
 
     prompt.safetensors   the rows (l,d), and what is added to the source's embeddings, if anything
-    prompt.json          what they are
-    vllm.json            where the backbone keeps its embedding table, and how it scales it
+    prompt.json          their sizes, template and choices
+    vllm.json            name of the backbone's embedding table, and its scale
 
-It needs torch, safetensors and transformers, not softprompt. Read against vLLM 0.33.0, started with prompt embeds on:
+It needs torch, safetensors and transformers, not softprompt. Written for vLLM 0.33.0, started with prompt embeds on:
 
     llm = LLM(backbone, enable_prompt_embeds=True)                          # in this process
     client = Client(backbone)
@@ -23,7 +23,7 @@ import io
 import json
 import math
 import string
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,15 +34,17 @@ from torch import Tensor
 from transformers import AutoTokenizer
 from transformers.utils import cached_file
 
+Json = dict[str, Any]
+"""JSON, and arguments of vLLM's classes, whose types are unknown here: vLLM is not imported."""
 MOST_LABELS = 128
 """The most ids whose log-probabilities vLLM 0.33.0 returns."""
 
 
 class Client:
-    """Makes vLLM's requests for the prompt in `folder` (default: where this file lies), and reads its answers.
+    """Makes vLLM's requests for the prompt in `folder` (default: that of this file), and reads its answers.
 
-    `backbone` is the model that vLLM serves: a folder or a hub id, with safetensors. `dtype` is that of the embeddings
-    that are made; vLLM rounds them to its own. Raises ValueError for a folder that is not whole.
+    `backbone` is the model that vLLM serves: a folder or a hub id, with safetensors. `dtype` is the type of
+    the embeddings that are sent; vLLM rounds them to its own. Raises ValueError for a folder that is not complete.
     """
 
     def __init__(
@@ -62,44 +64,42 @@ class Client:
         self.pieces = list(string.Formatter().parse(self.card["template"]))
         self.fields = [name for _, name, _, _ in self.pieces if name is not None]
         self.choices = {choice: self._continuation(choice) for choice in self.card["choices"]}
-        _end_nested(self.choices, self.tokenizer.eos_token_id)
+        _append_end(self.choices, self.tokenizer.eos_token_id)
         self.tails = _tails(list(self.choices.values()))
-        self.labels = sorted({ids[len(tail)] for tail in self.tails for ids in self._behind(tail)})
+        self.labels = sorted({ids[len(tail)] for tail in self.tails for ids in self._continuations(tail)})
         if len(self.labels) > MOST_LABELS:
-            raise ValueError(f"The answers are told apart by {len(self.labels)} tokens; vLLM tells {MOST_LABELS}.")
+            raise ValueError(f"{len(self.labels)} tokens tell the answers apart; vLLM scores at most {MOST_LABELS}.")
         self._table: Tensor | None = None
 
-    # What vLLM is given
+    # Requests
 
-    def prompts(
-        self, text: str | Mapping[str, str], *, max_tokens: int = 20, whole: bool = False
-    ) -> list[dict[str, Any]]:
-        """The `EmbedsPrompt`s that ask `text`, a text or a row with the template's columns, for `LLM.generate`.
+    def prompts(self, text: str | Mapping[str, str], *, max_tokens: int = 20, whole: bool = False) -> list[Json]:
+        """Make the `EmbedsPrompt`s of one text (or row with the template's columns), for `LLM.generate`.
 
-        One, for free text and for choices that differ in their last token alone; else one for each beginning of a
-        choice, behind which its next token is scored. A prompt of kind "prompt" goes as rows and token ids, which vLLM
-        embeds by itself, unless `whole`; others go as embeddings alone, for which the backbone's table is read.
+        There is one for free text and for choices that differ only in their last token; else one for each beginning of
+        a choice, after which its next token is scored. A prompt of kind "prompt" is sent as rows and token ids, which
+        vLLM embeds itself, unless `whole`; others are sent as embeddings, for which the backbone's table is read.
         """
         ids = self.source_ids(text, max_tokens)
         if whole or self.card["kind"] != "prompt":
             return [{"prompt_embeds": self.embeds(ids, tail)} for tail in self.tails]
         return [self._mixed([*ids, *tail]) for tail in self.tails]
 
-    def sampling(self, max_tokens: int = 20) -> dict[str, Any]:
-        """What `SamplingParams` is given: greedy, or one token that is scored where there are choices."""
+    def sampling(self, max_tokens: int = 20) -> Json:
+        """Return the arguments of `SamplingParams`: greedy, or one scored token where there are choices."""
         if not self.choices:
             return {"temperature": 0.0, "max_tokens": max_tokens}
         return {"temperature": 0.0, "max_tokens": 1, "logprob_token_ids": self.labels}
 
-    def body(self, text: str | Mapping[str, str], model: str, max_tokens: int = 20) -> dict[str, Any]:
-        """The JSON of a request to /v1/completions that asks `text`; `model` is the backbone's name there."""
-        made = [_encoded(one["prompt_embeds"]) for one in self.prompts(text, max_tokens=max_tokens, whole=True)]
-        told = {"logprobs": 1, "return_tokens_as_token_ids": True} if self.choices else {}
-        return {"model": model, "prompt_embeds": made, **self.sampling(max_tokens), **told}
+    def body(self, text: str | Mapping[str, str], model: str, max_tokens: int = 20) -> Json:
+        """Make the JSON of a request to /v1/completions for `text`; `model` is the backbone's name on the server."""
+        made = [_encode(one["prompt_embeds"]) for one in self.prompts(text, max_tokens=max_tokens, whole=True)]
+        scored = {"logprobs": 1, "return_tokens_as_token_ids": True} if self.choices else {}
+        return {"model": model, "prompt_embeds": made, **self.sampling(max_tokens), **scored}
 
     def source_ids(self, text: str | Mapping[str, str], max_tokens: int = 20) -> list[int]:
-        """Ids of the source and its cue. A longer source than the prompt reads is cut before the cue."""
-        source, cue = self._filled(text)
+        """Tokenize the source and its cue. A source that is too long is truncated before the cue."""
+        source, cue = self._fill(text)
         ids = self._ids(source + cue)
         if not ids:
             raise ValueError(f"The text {text!r} has no tokens.")
@@ -112,8 +112,8 @@ class Client:
         return self._ids(source)[: room - len(end)] + end
 
     def embeds(self, ids: Sequence[int], tail: Sequence[int] = ()) -> Tensor:
-        """The whole input (n,d) of the network: rows, source, and the ids `tail` of an answer's beginning."""
-        x = self._embedded([*ids, *tail])
+        """Embed the whole input (n,d): rows, source, and the ids `tail` of an answer's beginning."""
+        x = self._embed([*ids, *tail])
         source = x[: len(ids)]
         if "offset" in self.tensors:
             offset = self.tensors["offset"][: len(ids)].to(self.dtype)
@@ -125,27 +125,27 @@ class Client:
             source += (torch.relu(source.float() @ down + down_bias) @ up + up_bias).to(self.dtype)
         return torch.cat([self.tensors["prompt"].to(self.dtype), x])
 
-    # What vLLM answers
+    # Answers
 
-    def read(self, outputs: Sequence[Any]) -> dict[str, Any]:
-        """The answer in the outputs of `LLM.generate` for one text's prompts: as `softprompt predict` gives it."""
+    def read(self, outputs: Sequence[Any]) -> Json:
+        """Read the answer from `LLM.generate`'s outputs for one text, in the form of `softprompt predict`."""
         firsts = [output.outputs[0] for output in outputs]
         if not self.choices:
             return {"prediction": firsts[0].text.strip(), "probabilities": None}
-        return self._chosen([{i: one.logprob for i, one in first.logprobs[0].items()} for first in firsts])
+        return self._choose([{i: one.logprob for i, one in first.logprobs[0].items()} for first in firsts])
 
-    def read_response(self, response: Mapping[str, Any]) -> dict[str, Any]:
-        """The same, in the JSON of a response from /v1/completions."""
+    def read_response(self, response: Json) -> Json:
+        """Read the answer from the JSON of a response of /v1/completions."""
         found = sorted(response["choices"], key=lambda choice: int(choice["index"]))
         if not self.choices:
             return {"prediction": found[0]["text"].strip(), "probabilities": None}
-        told = [choice["logprobs"]["top_logprobs"][0].items() for choice in found]
-        return self._chosen([{int(name.removeprefix("token_id:")): value for name, value in one} for one in told])
+        tops = [choice["logprobs"]["top_logprobs"][0].items() for choice in found]
+        return self._choose([{int(name.removeprefix("token_id:")): value for name, value in one} for one in tops])
 
-    def _chosen(self, found: Sequence[Mapping[int, float]]) -> dict[str, Any]:
-        """The likeliest choice, from log-probabilities by id at each of `tails`."""
+    def _choose(self, found: Sequence[Mapping[int, float]]) -> Json:
+        """Return the likeliest choice, from log-probabilities by id at each of `tails`."""
         at = dict(zip(map(tuple, self.tails), found, strict=True))
-        first = len(self.tails[0])  # what all choices begin with takes no part
+        first = len(self.tails[0])  # what all choices begin with is not scored
         scores = {
             choice: sum(at[tuple(ids[:i])][ids[i]] for i in range(first, len(ids)))
             for choice, ids in self.choices.items()
@@ -156,10 +156,10 @@ class Client:
         best = max(shares, key=lambda choice: shares[choice])
         return {"prediction": best, "probabilities": {choice: share / total for choice, share in shares.items()}}
 
-    # Tokens: as softprompt's decoder-only backbones make them
+    # Tokens, as in softprompt's decoder-only backbones
 
-    def _filled(self, text: str | Mapping[str, str]) -> tuple[str, str]:
-        """The source, up to and with the template's last column, and the cue behind it."""
+    def _fill(self, text: str | Mapping[str, str]) -> tuple[str, str]:
+        """Fill the template: the source, up to and with the last column, and the cue after it."""
         pieces = self.pieces
         if isinstance(text, str):
             if len(self.fields) != 1:
@@ -177,29 +177,29 @@ class Client:
         return ids
 
     def _continuation(self, text: str) -> list[int]:
-        """Ids of " text" after other text, read off behind an anchor: some tokenizers mark the start of every text."""
+        """Tokenize " text" after other text: after an anchor, as some tokenizers mark the start of every text."""
         anchor, whole = self._ids(":", special=False), self._ids(f": {text}", special=False)
         return whole[len(anchor) :] if whole[: len(anchor)] == anchor else self._ids(f" {text}", special=False)
 
     def _room(self, max_tokens: int) -> int:
-        """Source tokens there is room for."""
+        """Return the maximum number of source tokens."""
         answer = max(map(len, self.choices.values()), default=max_tokens)
         context, most = self.about["context"], int(self.card["max_source"])
         room = most if context is None else min(most, context - self.card["length"] - answer)
         if room < 1:
-            raise ValueError(f"{self.card['length']} rows and {answer} tokens fill the {context} positions there are.")
+            raise ValueError(f"{self.card['length']} rows and {answer} answer tokens fill all {context} positions.")
         return room
 
-    def _behind(self, tail: Sequence[int]) -> list[list[int]]:
+    def _continuations(self, tail: Sequence[int]) -> list[list[int]]:
         return [ids for ids in self.choices.values() if ids[: len(tail)] == list(tail) and len(ids) > len(tail)]
 
     # Embeddings
 
-    def _mixed(self, ids: list[int]) -> dict[str, Any]:
-        """Rows, then ids that vLLM embeds itself (from 0.21.0 on).
+    def _mixed(self, ids: list[int]) -> Json:
+        """Make an input of rows, then ids that vLLM embeds itself (from 0.21.0 on).
 
-        Its prefix cache does not look at the mask (vLLM #56655), so a row of zeros could be taken for id 0. Salted with
-        the prompt's own hash, a position is always a row or always an id, and blocks are shared as before.
+        Its prefix cache ignores the mask (vLLM #56655), so a row of zeros could be taken for id 0. With the prompt's
+        hash as salt, a position is always a row or always an id, and blocks are still shared.
         """
         rows = self.tensors["prompt"].to(self.dtype)
         return {
@@ -209,16 +209,17 @@ class Client:
             "cache_salt": self.sha256,
         }
 
-    def _embedded(self, ids: list[int]) -> Tensor:
-        """Embeddings (n,d) as the network receives them."""
+    def _embed(self, ids: list[int]) -> Tensor:
+        """Embed ids (n,d), scaled as the network receives them."""
         if self._table is None:
             self._table = self._read_table()
         scale = torch.tensor(self.about["scale"]).to(self.dtype)
         return self._table[torch.tensor(ids)].to(self.dtype) * scale
 
     def _read_table(self) -> Tensor:
-        """The embedding table (v,d), from the backbone's own safetensors. Raises ValueError for another backbone's."""
-        name, told = self.about["table"], self.card["fingerprint"]
+        """Read the embedding table (v,d) from the backbone's safetensors. Raises ValueError for another backbone's."""
+        name, fingerprint = self.about["table"], self.card["fingerprint"]
+        # transformers 5.23.0, private argument: without it a checkpoint in one file raises for its missing index.
         index = cached_file(self.backbone, "model.safetensors.index.json", _raise_exceptions_for_missing_entries=False)
         files = json.loads(Path(index).read_text(encoding="utf-8"))["weight_map"] if index else {}
         key = _find(name, files)
@@ -228,20 +229,20 @@ class Client:
             if key is None:
                 raise ValueError(f"{path} has no {name}; give the backbone {self.card['backbone']}.")
             table: Tensor = opened.get_tensor(key)
-        rounded = table.to(getattr(torch, told["dtype"])).to(torch.bfloat16).contiguous().view(torch.int16)
+        rounded = table.to(getattr(torch, fingerprint["dtype"])).to(torch.bfloat16).contiguous().view(torch.int16)
         found = hashlib.sha256(rounded.numpy().tobytes()).hexdigest()
-        if found != told["sha256"]:
+        if found != fingerprint["sha256"]:
             raise ValueError(
-                f"The prompt was tuned for {self.card['backbone']} (v={told['v']}, d={told['d']}, table "
-                f"{told['sha256'][:8]}), not for {self.backbone} ({tuple(table.shape)}, table {found[:8]})."
+                f"The prompt was tuned for {self.card['backbone']} (v={fingerprint['v']}, d={fingerprint['d']}, table "
+                f"{fingerprint['sha256'][:8]}), not for {self.backbone} ({tuple(table.shape)}, table {found[:8]})."
             )
         return table
 
 
 def _tails(choices: list[list[int]]) -> list[list[int]]:
-    """Beginnings of the choices behind which their scores are read; [[]] without choices.
+    """List the beginnings of choices after which a token is scored; [[]] without choices.
 
-    First what all begin with: if they differ in the next token alone, that is all.
+    The first is what all choices begin with: the only one when they differ only in the next token.
     """
     if not choices:
         return [[]]
@@ -252,33 +253,34 @@ def _tails(choices: list[list[int]]) -> list[list[int]]:
     return sorted((list(tail) for tail in found), key=len)
 
 
-def _end_nested(choices: dict[str, list[int]], eos: int) -> None:
-    """Where one choice begins another, the end-of-sequence token counts too: else the shorter could never lose."""
+def _append_end(choices: dict[str, list[int]], eos: int) -> None:
+    """Append the end of sequence where one choice begins another: else the shorter could never lose."""
     ids = list(choices.values())
     if any(a is not b and b[: len(a)] == a for a in ids for b in ids):
         for one in ids:
             one.append(eos)
 
 
-def _find(name: str, keys: Any) -> str | None:
-    """The key of parameter `name` in a checkpoint, which may leave out its first part or have one more."""
+def _find(name: str, keys: Iterable[str]) -> str | None:
+    """Find the key of parameter `name` in a checkpoint, which may omit its first part or have one more."""
     alike = [key for key in keys if key == name or name.endswith(f".{key}") or key.endswith(f".{name}")]
     return name if name in alike else alike[0] if len(alike) == 1 else None
 
 
-def _encoded(embeds: Tensor) -> str:
-    """base64 of torch.save: vLLM's server reads this and nothing else. Nothing here ever loads such bytes."""
+def _encode(embeds: Tensor) -> str:
+    """Encode as base64 of torch.save, the only form that vLLM's server reads. Nothing here ever loads such bytes."""
     with io.BytesIO() as made:
         torch.save(embeds.clone(), made)
         return base64.b64encode(made.getvalue()).decode("ascii")
 
 
 def main(words: Sequence[str] | None = None) -> None:
+    """Print the body of a request to vLLM's /v1/completions."""
     parser = argparse.ArgumentParser(description="Print the body of a request to vLLM's /v1/completions.")
-    parser.add_argument("text", help="a text or, for a template of several columns, a JSON object")
-    parser.add_argument("--backbone", required=True, help="folder or hub id of the model that vLLM serves")
-    parser.add_argument("--model", help="its name there (default: that of --backbone)")
-    parser.add_argument("--max-tokens", type=int, default=20, help="of an answer in free text")
+    parser.add_argument("text", help="Text or, for a template of several columns, JSON object.")
+    parser.add_argument("--backbone", required=True, help="Folder or hub id of the model that vLLM serves.")
+    parser.add_argument("--model", help="Name of the model on the server (default: --backbone).")
+    parser.add_argument("--max-tokens", type=int, default=20, help="Maximum tokens per free-text answer.")
     given = parser.parse_args(words)
     client = Client(given.backbone)
     text = given.text if len(client.fields) == 1 else json.loads(given.text)

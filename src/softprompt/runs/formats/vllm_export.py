@@ -1,33 +1,37 @@
-"""A tuned prompt as a folder that asks vLLM. https://docs.vllm.ai/en/stable/features/prompt_embeds/, vLLM as of 0.33.0.
+"""Write a tuned prompt for vLLM as of 0.33.0, with a client.
 
-    prompt.safetensors, prompt.json   as in a run (softprompt.runs.prompt): `softprompt predict` reads the folder, too
+https://docs.vllm.ai/en/stable/features/prompt_embeds/
+
+    prompt.safetensors, prompt.json   as in a run (softprompt.runs.prompt): `softprompt predict` reads the folder too
     client.py                         makes vLLM's requests and reads its answers, without softprompt
-    vllm.json                         what client.py must know of the backbone; written last, a folder with it is whole
+    vllm.json                         what client.py needs to know of the backbone; written last
     README.md                         how to use it there
 
-vLLM takes the embeddings of a whole input, so whatever can be computed from rows, text and embedding table goes there.
-Nothing of vLLM is imported. What was read of it, and in which version: docs/vllm.md.
+vLLM takes the embeddings of a whole input, so every prompt works that can be computed from rows, text and embedding
+table. Nothing of vLLM is imported. What was read of its code, and in which version: docs/vllm.md.
 """
 
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import torch
 from torch import nn
+from transformers import PretrainedConfig
 
 from softprompt.backbones.bundled import EMBEDDED
 from softprompt.backbones.families import get_family
 from softprompt.backbones.load import resolve
 from softprompt.errors import BadInput
+from softprompt.runs.formats.registry import BackboneFacts
 from softprompt.runs.prompt import FOLDED, Prompt, PromptCard
 from softprompt.runtime.files import file_sha256, make_folder, write_json, write_text
 from softprompt.runtime.logging import quiet_loading
 
 READ = "0.33.0"
-"""The version of vLLM that was read."""
+"""The version of vLLM whose code was read."""
 BLOCK = 16
-"""Positions in a block of vLLM's prefix cache, where nothing else is set."""
+"""Positions in a block of vLLM's prefix cache, by default."""
 CONFIG, CLIENT = "vllm.json", "client.py"
 
 KNOWN = frozenset(
@@ -36,64 +40,81 @@ KNOWN = frozenset(
         *("mistral", "olmo2", "phi", "qwen2", "qwen3", "smollm3", "stablelm", "starcoder2"),
     ]
 )
-"""Types of backbone of which vLLM's code was read: its network takes embeddings where transformers' does."""
+"""Model types whose code in vLLM was read: embeddings enter the network where they do in transformers."""
 
 
-def write_vllm(prompt: Prompt, backbone: dict[str, Any], folder: Path) -> list[str]:
-    """Write `prompt` to `folder`, to ask vLLM with; `backbone` is what `describe` says. Returns notes for the user.
+class VllmFacts(TypedDict):
+    """vllm.json, but for the hash: what the client needs to know of the backbone."""
 
-    Raises BadInput, before anything is written, for what vLLM cannot be asked.
+    format: int
+    softprompt: str
+    vllm: str
+    type: str
+    table: str
+    """Name of the embedding table among the model's parameters."""
+    scale: float
+    """Factor of an embedding."""
+    context: int | None
+
+
+def write_vllm(prompt: Prompt, backbone: BackboneFacts, folder: Path) -> list[str]:
+    """Write `prompt` to `folder`, with a client for vLLM. Returns notes for the user.
+
+    Raises BadInput, before anything is written, for a prompt that vLLM cannot use.
     """
     card = prompt.card
-    told = _checked(card, backbone)
+    facts = _check(card, backbone)
     make_folder(folder)
-    (folder / CONFIG).unlink(missing_ok=True)  # of an overwritten folder: never beside the new tensors
+    (folder / CONFIG).unlink(
+        missing_ok=True
+    )  # an overwritten folder has an old one, which must never be beside the new tensors
     prompt.save(folder)
     write_text(folder / CLIENT, Path(__file__).with_name("vllm_client.py").read_text(encoding="utf-8"))
-    notes = _notes(card, told["type"])
+    notes = _notes(card, facts["type"])
     write_text(folder / "README.md", _readme(card, notes))
-    write_json(folder / CONFIG, {**told, "sha256": file_sha256(folder / FOLDED)})
-    if backbone["name"] in EMBEDDED:  # only told: where this machine keeps it is nobody else's business
+    write_json(folder / CONFIG, {**facts, "sha256": file_sha256(folder / FOLDED)})
+    if backbone.name in EMBEDDED:  # only printed: a path on this machine is not for the folder's README
         notes = [
             *notes,
-            f"Only softprompt knows {backbone['name']} by name. Its folder: {resolve(backbone['name'])[1]}",
+            f"Only softprompt knows {backbone.name} by name. Its folder: {resolve(backbone.name)[1]}",
         ]
     return notes
 
 
-def _checked(card: PromptCard, backbone: dict[str, Any]) -> dict[str, Any]:
-    """vllm.json, but for the hash."""
+def _check(card: PromptCard, backbone: BackboneFacts) -> VllmFacts:
+    """Check that vLLM can use the prompt, and read its backbone's facts. Raises BadInput."""
     ours = "Use it with softprompt itself: softprompt predict, softprompt evaluate"
     if card.kind == "input":
         raise BadInput(
-            f"{card.name} ({card.method}) is of kind 'input': it depends on the text it stands before, so no tensors "
-            f"could be sent to vLLM. {ours}."
+            f"{card.name} ({card.method}) is of kind 'input': it depends on the text after it, so there are no tensors "
+            f"to send to vLLM. {ours}."
         )
     if card.kind == "network":
         raise BadInput(
-            f"{card.name} ({card.method}) is a baseline, no prompt: there are no embeddings to send. {ours}."
+            f"{card.name} ({card.method}) is a baseline, not a prompt: it has no embeddings to send. {ours}."
         )
-    if not get_family(backbone["kind"]).decoder_only:
+    if not get_family(backbone.kind).decoder_only:
         raise BadInput(
-            f"{backbone['name']} is no decoder-only model ({backbone['kind']}). vLLM {READ} takes prompt embeds for "
-            f"those alone, and serves no T5. {ours}."
+            f"{backbone.name} is not a decoder-only model ({backbone.kind}). vLLM {READ} takes prompt embeds "
+            f"only for those, and does not serve T5. {ours}."
         )
     if card.placement != "front":
         raise BadInput(
-            f"{card.name} stands at the placement {card.placement!r}; the client for vLLM puts rows in front. {ours}, "
+            f"{card.name} has the placement {card.placement!r}; the client for vLLM puts rows in front. {ours}, "
             "or tune one with --placement front."
         )
-    config, table, name = _embedding(backbone["name"])
+    config, table, name = _embedding(backbone.name)
     if getattr(config, "hidden_size_per_layer_input", 0):
         raise BadInput(
-            f"{backbone['name']} ({config.model_type}) looks up token ids in every layer, and soft tokens have none "
-            f"that vLLM would know. {ours}."
+            f"{backbone.name} ({config.model_type}) looks up token ids in every layer, and soft tokens have "
+            f"no ids that vLLM knows. {ours}."
         )
+    # transformers 5.23.0: the embeddings of Gemma and others scale their output by this attribute.
     scale = getattr(table, "scalar_embed_scale", None if type(table) is not nn.Embedding else 1.0)
     if scale is None:
         raise BadInput(
-            f"{backbone['name']} ({config.model_type}) embeds in a way of its own ({type(table).__name__}), which the "
-            f"client for vLLM cannot repeat. {ours}."
+            f"{backbone.name} ({config.model_type}) has an embedding layer of its own ({type(table).__name__}), "
+            f"which the client for vLLM cannot compute. {ours}."
         )
     return {
         "format": 1,
@@ -102,12 +123,12 @@ def _checked(card: PromptCard, backbone: dict[str, Any]) -> dict[str, Any]:
         "type": config.model_type,
         "table": f"{name}.weight",
         "scale": float(scale),
-        "context": backbone["context"],
+        "context": backbone.context,
     }
 
 
-def _embedding(name: str) -> tuple[Any, nn.Module, str]:
-    """Config, input embedding and its name in the model `name`; no weights are read."""
+def _embedding(name: str) -> tuple[PretrainedConfig, nn.Module, str]:
+    """Return config, input embedding and its name in the model `name`; no weights are read."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
     with quiet_loading(), torch.device("meta"):
@@ -122,8 +143,8 @@ def _notes(card: PromptCard, model_type: str) -> list[str]:
     if card.length % BLOCK:
         lost, before = card.length % BLOCK, card.length - card.length % BLOCK
         notes.append(
-            f"{card.length} rows are no multiple of {BLOCK}: vLLM's prefix cache keeps {before}, and {lost} are "
-            f"computed anew for every request. Rows added now would change the answers; tune with "
+            f"{card.length} rows are not a multiple of {BLOCK}: vLLM's prefix cache keeps {before}, and {lost} are "
+            f"computed again for every request. Rows added now would change the answers; train with "
             f"--set length={before + BLOCK} where that matters."
         )
     if model_type not in KNOWN:

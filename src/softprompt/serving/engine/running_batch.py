@@ -13,7 +13,7 @@ from torch import Tensor
 
 from softprompt.backbones import Backbone, Causal, Seq2Seq
 from softprompt.errors import BadInput
-from softprompt.methods.prompts import Free
+from softprompt.methods.prompts.free import Free
 from softprompt.methods.soft_prompt import SoftPrompt
 from softprompt.runtime.logging import quiet_loading
 from softprompt.serving.engine.causal import CausalBatch
@@ -62,7 +62,7 @@ def make_running_batch(backbone: Backbone, cache: PromptCache) -> RunningBatch:
     elif isinstance(backbone, Seq2Seq):
         kinds = [lambda: Seq2SeqBatch(backbone), lambda: Seq2SeqCohorts(backbone)]
     elif not backbone.family.generates:
-        raise BadInput(f"{backbone.name} is neither a decoder-only nor an encoder-decoder model: it cannot be served.")
+        raise BadInput(f"{backbone.name} is {backbone.family.title}: it generates nothing, so it cannot be served.")
     if isinstance(backbone, Causal):
         backbone.share = False  # packed rows are for batches that no sequence joins
     before, slow = attention_of(backbone), UncachedBatch(backbone)

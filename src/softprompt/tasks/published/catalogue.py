@@ -1,11 +1,11 @@
-"""The published tasks by name, and how an entry becomes a Task, under a protocol
+"""Published tasks by name, and load_task(): an entry becomes a Task by a protocol
 (softprompt.tasks.published.protocols)."""
 
 import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 from softprompt.errors import BadData, BadInput, UnknownName
 from softprompt.tasks.published import glue, mrqa, others, superglue
@@ -17,13 +17,25 @@ from softprompt.tasks.published.splits import Related, shuffled
 from softprompt.tasks.task import SPLITS, Example, Split, Task
 from softprompt.tasks.template import Template
 
+Digests = dict[str, dict[str, str]]
+"""Split -> file, or dataset of the hub -> hash."""
 CATALOGUE: dict[str, Entry] = {
     entry.name: entry for family in (glue, superglue, mrqa, others) for entry in family.ENTRIES
 }
 
 
+def register_entry(entry: Entry) -> None:
+    """Add a published task under its name, FAMILY/TASK. Raises BadInput for a bad entry or a name that is taken."""
+    if entry.name in CATALOGUE:
+        raise BadInput(f"There is already a task named {entry.name!r}; give yours another name.")
+    if entry.name.count("/") != 1:
+        raise BadInput(f"The task {entry.name!r}: expected a name like FAMILY/TASK, which is also its folder.")
+    entry.check()
+    CATALOGUE[entry.name] = entry
+
+
 def find(name: str) -> Entry:
-    """An entry by its name, or by the last part of it where that is one task's alone. Raises UnknownName."""
+    """Return an entry by its name, or by the last part of it where that is unique. Raises UnknownName."""
     if name in CATALOGUE:
         return CATALOGUE[name]
     meant = [entry for entry in CATALOGUE.values() if entry.name.split("/")[1] == name]
@@ -35,30 +47,31 @@ def find(name: str) -> Entry:
 
 
 class LoadedRows:
-    """The splits of one entry as examples, in their published order; keeps what was read for the record."""
+    """Reads the splits of one entry as examples, in their published order, and keeps the hashes of what it read."""
 
     def __init__(self, entry: Entry, form: Form, spec: TaskSpec) -> None:
         self.entry, self.form, self.spec = entry, form, spec
         self.data_dir = None if spec.data_dir is None else Path(spec.data_dir)
-        self.digests: dict[str, dict[str, str]] = {}
+        self.digests: Digests = {}
 
     def splits(self) -> list[Split]:
+        """List the splits that can be read."""
         return splits_of(self.entry, self.data_dir)
 
     def __call__(self, split: Split, most: int | None = None) -> list[Related]:
+        """Read a split; from the hub `most` rows may be enough."""
         parts = read_split(self.entry, split, self.data_dir, most, self.spec.seed)
         self.digests[split] = {str(part.place): _digest(part) for part in parts}
         return pose(self.entry, self.form, split, parts)
 
 
 def load_task(entry: Entry, spec: TaskSpec) -> Task:
-    """A catalogued task from the hub, or from the files of a folder (softprompt.tasks.published.sources says their
-    layout).
+    """Load a published task from the hub, or from files (softprompt.tasks.published.sources describes their layout).
 
     Raises BadData (with file, line and column) and BadInput.
     """
     protocol = get_protocol(spec.protocol)
-    entry = protocol.adapted(entry, spec.compat)
+    entry = protocol.adapt(entry, spec.compat)
     asked = entry.form(spec.form or protocol.form)
     read = LoadedRows(entry, asked, spec)
     parted = protocol.part(read, spec)
@@ -73,8 +86,8 @@ def load_task(entry: Entry, spec: TaskSpec) -> Task:
         **spec.model_dump(), "task": entry.name, "version": entry.version,
         "data_dir": read.data_dir and str(read.data_dir.resolve()), "form": spec.form or protocol.form,
         "sha256": read.digests, "notes": notes_of(entry, read.data_dir),
-        # For new data in the same columns: what `prepare` does, a template and words cannot say.
-        "label": None if entry.prepare else entry.label, "words": None if entry.prepare else _said(entry, asked),
+        # To evaluate on new data in the same columns; a template and words cannot express what `prepare` does.
+        "label": None if entry.prepare else entry.label, "words": None if entry.prepare else _label_words(entry, asked),
     }  # fmt: skip
     if spec.compat:
         origin["defects"] = protocol.defects_of(find(entry.name))
@@ -86,22 +99,22 @@ def load_task(entry: Entry, spec: TaskSpec) -> Task:
 
 
 def load_split(entry: Entry, split: Split, data_dir: Path | None = None, form: str = "words") -> list[Example]:
-    """All examples of one published split, in its order; a folder may hold no other."""
+    """Read all examples of one published split, in its order; a folder needs no other split."""
     parts = read_split(entry, split, data_dir)
     return [one.example for one in pose(entry, entry.form(form), split, parts)]
 
 
-def load_again(origin: Mapping[str, Any]) -> Task:
-    """The task that `load_task` recorded. Raises BadData when its data or its entry are no longer the same."""
-    entry = find(origin["task"])
+def load_again(origin: Mapping[str, object]) -> Task:
+    """Load again the task that `load_task` recorded. Raises BadData when its data or its entry has changed."""
+    entry = find(str(origin["task"]))
     if entry.version != origin["version"]:
         raise BadInput(
-            f"The run began with version {origin['version']} of {entry.name}, this is {entry.version}; tune it anew."
+            f"The run began with version {origin['version']} of {entry.name}, this is {entry.version}; train it again."
         )
     spec = parse_spec({name: origin[name] for name in TaskSpec.model_fields if name in origin})
     task = load_task(entry, spec)
-    now: Any = task.origin["sha256"]
-    for split, files in origin["sha256"].items():
+    was, now = (cast(Digests, one["sha256"]) for one in (origin, task.origin))
+    for split, files in was.items():
         for place, sha256 in files.items():
             if now[split].get(place) != sha256:
                 raise BadData("is not what the run began with; a resumed run needs the same data", place)
@@ -109,17 +122,17 @@ def load_again(origin: Mapping[str, Any]) -> Task:
 
 
 def pose(entry: Entry, form: Form, split: str, parts: Sequence[Part]) -> list[Related]:
-    """Rows as examples. Raises BadData for a row that does not fit, BadInput for a split without labelled rows."""
+    """Turn rows into examples. Raises BadData for a row that does not fit, BadInput when no row has a label."""
     template = Template(form.template)
     found: list[Related] = []
     for part in parts:
         stem = part.place.stem if isinstance(part.place, Path) else split
         seen: Counter[int] = Counter()
         for row in part.rows:
-            seen[row.line] += 1  # a line of MultiRC holds many rows
+            seen[row.line] += 1  # one line of MultiRC has many rows
             again = f".{seen[row.line]}" if seen[row.line] > 1 else ""
             try:
-                one = _posed(entry, form, template, row.values, f"{stem}:{row.line}{again}")
+                one = _as_example(entry, form, template, row.values, f"{stem}:{row.line}{again}")
             except KeyError as error:
                 raise BadData(_no_column(entry, str(error.args[0]), row.values), part.place, row.line) from None
             except ValueError as error:
@@ -131,14 +144,14 @@ def pose(entry: Entry, form: Form, split: str, parts: Sequence[Part]) -> list[Re
     return found
 
 
-def _posed(entry: Entry, form: Form, template: Template, values: Mapping[str, str], id: str) -> Related | None:
-    """A row as an example; None for an undecided one that is left out."""
+def _as_example(entry: Entry, form: Form, template: Template, values: Mapping[str, str], id: str) -> Related | None:
+    """Turn a row into an example; None for an undecided one, which is left out."""
     prepared = entry.prepared(values)
     if entry.is_unlabelled(prepared.label):
         if entry.drops_unlabelled:
             return None
-        said = f"no label (column {entry.label!r} is {values.get(entry.label)!r})"
-        raise ValueError(f"{said}: the answers of this split are hidden; give one that has them")
+        missing = f"no label (column {entry.label!r} is {values.get(entry.label)!r})"
+        raise ValueError(f"{missing}: the answers of this split are hidden; give one that has them")
     target = form.words[entry.class_of(prepared.label)] if entry.labels else prepared.label
     source = template.source(prepared.values)
     kin = prepared.values[entry.kin] if entry.kin else source
@@ -155,8 +168,8 @@ def _no_column(entry: Entry, missing: str, values: Mapping[str, str]) -> str:
     return f"no column {missing!r} for {entry.name}; the columns are {there}; expected {needed}"
 
 
-def _said(entry: Entry, form: Form) -> dict[str, str] | None:
-    """The word for each way a file may name a class: its name in the file, or its number."""
+def _label_words(entry: Entry, form: Form) -> dict[str, str] | None:
+    """Map each way that a file may name a class (its name, its number) to the word for it; None for free text."""
     if not entry.labels:
         return None
     numbers = {str(i): word for i, word in enumerate(form.words)}
@@ -164,7 +177,7 @@ def _said(entry: Entry, form: Form) -> dict[str, str] | None:
 
 
 def _digest(part: Part) -> str:
-    """sha256 of a file, or of the hub's rows."""
+    """Compute the SHA-256 of a file, or of the hub's rows."""
     if isinstance(part.place, Path):
         with part.place.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,7 +1,7 @@
-"""What the DePT authors' code gets wrong, one by one, for those who must reproduce its numbers (`compat=True`).
+"""Known defects of the DePT authors' code, one by one, to reproduce its numbers (`compat=True`).
 
-From github.com/ZhengxiangShi/DePT: src/tasks.py and src/metrics.py. Each takes an entry and gives it as that
-code has it, or unchanged where the defect does not touch it.
+From github.com/ZhengxiangShi/DePT: src/tasks.py and src/metrics.py. Each function takes an entry and returns it with
+the defect, or unchanged where the defect does not concern it.
 """
 
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from softprompt.tasks.published.entry import UNLABELLED, Entry, Form, Prepared, 
 
 
 def winogrande_option_twice(entry: Entry) -> Entry:
-    """Option 1 is shown as both options, so that the second cannot be known."""
+    """Show option 1 as both options, so that the second cannot be known."""
     if entry.name != "others/winogrande":
         return entry
     template = entry.paper.template.replace("{option2}", "{option1}")
@@ -19,19 +19,19 @@ def winogrande_option_twice(entry: Entry) -> Entry:
 
 
 def stsb_rounding(entry: Entry) -> Entry:
-    """Scores are rounded to 0.1 (the docstring there says 0.2), and the rounded score counts as the truth."""
+    """Round scores to 0.1 (the docstring there says 0.2), and count the rounded score as the truth."""
     return replace(entry, prepare=_stsb) if entry.name == "glue/stsb" else entry
 
 
 def first_gold_only(entry: Entry) -> Entry:
-    """Of several right answers only the first counts."""
+    """Count only the first of several right answers."""
     if entry.prepare is None or entry.name.split("/")[0] not in ("mrqa", "superglue") or entry.labels:
         return entry
     return replace(entry, prepare=_First(entry.prepare))
 
 
 def qa_selected_by_exact_match(entry: Entry) -> Entry:
-    """Checkpoints of question answering are chosen by exact match, although F1 is reported."""
+    """Select checkpoints of question answering by exact match, although F1 is reported."""
     if "exact_match" not in entry.metrics:
         return entry
     return replace(entry, metrics=("exact_match", *(name for name in entry.metrics if name != "exact_match")))
@@ -44,7 +44,7 @@ def _stsb(values: Values) -> Prepared:
 
 
 class _First:
-    """`prepare` with the first reference alone."""
+    """`prepare` with only the first reference."""
 
     def __init__(self, prepare: Callable[[Values], Prepared]) -> None:
         self.prepare = prepare

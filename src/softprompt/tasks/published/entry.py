@@ -1,4 +1,4 @@
-"""What the catalogue says of a task: where its rows lie, how they are asked, what answers count."""
+"""Entry: a published task as data. Where its rows are, its templates, and which answers count."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -12,24 +12,24 @@ from softprompt.tasks.template import Template
 Values = Mapping[str, str]
 """A row as `read_rows` gives it: every value as text, lists and objects as JSON."""
 UNLABELLED = ("-1", "", "-")
-"""How published files say that a row has no label: GLUE's hidden test sets, SNLI's undecided pairs."""
+"""How published files mark a row without a label: GLUE's hidden test sets, SNLI's undecided pairs."""
 
 
 class Prepared(NamedTuple):
-    """A row after what a template cannot say."""
+    """A row after what a template cannot do."""
 
     values: Values
     label: str
-    """A class (its name or number); for answers of free text the target."""
+    """The class (its name or number); for free text the target."""
     references: tuple[str, ...] = ()
-    """The answers that count, where they are not the target alone."""
+    """The right answers, where there are others than the target."""
     group: str = ""
-    """What the row is scored with: MultiRC counts a question when all its answers are right."""
+    """Name of the group that the row is scored in: in MultiRC all answers to a question must be right."""
 
 
 @dataclass(frozen=True)
 class Form:
-    """How a row is asked: a template, and for each class, in order, the word to say (none: free text)."""
+    """How a row is put to the model: a template, and the word for each class, in order (none: free text)."""
 
     template: str
     words: tuple[str, ...] = ()
@@ -37,77 +37,79 @@ class Form:
 
 @dataclass(frozen=True)
 class Entry:
-    """A published task. A change of what is asked or which rows are used raises `version`."""
+    """A published task. `version` is raised when its templates or its rows change."""
 
     name: str
-    """FAMILY/TASK; also its folder in a local layout."""
+    """FAMILY/TASK; also its folder among local files."""
     about: str
     citation: str
     path: str
-    """Dataset of the hub."""
+    """Id of the dataset on the Hugging Face hub."""
     rows: Mapping[str, int]
-    """Published rows by the hub's split; -1 labels included."""
+    """Published rows by the hub's split, including those with the label -1."""
     paper: Form
-    """As in DePT's code (github.com/ZhengxiangShi/DePT, src/tasks.py), or in its manner: numbers for classes."""
+    """As in DePT's code (github.com/ZhengxiangShi/DePT, src/tasks.py), or in its style: numbers for classes."""
     words: Form
     """In natural language."""
     config: str | None = None
     splits: Mapping[Split, str] = field(default_factory=lambda: {"train": "train", "test": "validation"})
-    """The hub's split for each of ours; "a+b" is both. Without dev, dev is drawn from train."""
+    """The hub's split for train, dev and test; "a+b" is both. Without dev, dev is drawn from train."""
     label: str = "label"
     labels: tuple[str, ...] = ()
     """Names of the classes in the hub's order (class 0 first); none: answers are free text."""
     metrics: tuple[str, ...] = ("accuracy",)
-    """The first selects. "f1" is the F1 of class 1."""
+    """Names of metrics; the first selects checkpoints. "f1" is the F1 of class 1."""
     prepare: Callable[[Values], Prepared] | None = None
     columns: tuple[str, ...] = ()
-    """The hub's columns that `prepare` reads; without it those of the templates and the label."""
+    """The hub's columns that `prepare` reads; without `prepare`, those of the templates and the label."""
     kin: str = ""
-    """Column whose equal rows must not be torn apart by a draw (the passage of a question)."""
+    """Column whose equal rows a draw must keep together (the passage of a question)."""
     drops_unlabelled: bool = False
     answer_tokens: int = 20
-    """Most tokens that an answer of free text is given (DePT's code: 20)."""
+    """Maximum tokens of a free-text answer (DePT's code: 20)."""
     elsewhere: Mapping[Split, tuple[str, str | None]] = field(default_factory=dict)
-    """Dataset and config of a split that does not lie in `path`."""
+    """Dataset and config of a split that is not in `path`."""
     version: str = "1"
 
     def form(self, name: str) -> Form:
-        """`words` or `paper`. Raises UnknownName."""
+        """Return the form `words` or `paper`. Raises UnknownName."""
         forms = {"words": self.words, "paper": self.paper}
         if name not in forms:
-            raise UnknownName("template", name, forms, "A catalogued task brings its own templates.")
+            raise UnknownName("template", name, forms, "A published task has its own templates.")
         return forms[name]
 
     def prepared(self, values: Values) -> Prepared:
-        """Raises KeyError for a missing column, ValueError for a value that does not fit."""
+        """Prepare a row. Raises KeyError for a missing column, ValueError for a value that does not fit."""
         return self.prepare(values) if self.prepare else Prepared(values, values[self.label])
 
     def is_unlabelled(self, label: str) -> bool:
-        """Whether a prepared label says that there is none; of free text only "" does."""
+        """Return whether a prepared label means that there is none; for free text only "" does."""
         return label in UNLABELLED if self.labels else not label
 
     def class_of(self, label: str) -> int:
-        """The class that a label names, by name or number. Raises ValueError."""
+        """Return the number of the class that a label names, by name or number. Raises ValueError."""
         names = [name.casefold() for name in self.labels]
         if label.casefold() in names:  # before numbers: WinoGrande's classes are called 1 and 2
             return names.index(label.casefold())
         if label.isdecimal() and int(label) < len(names):
             return int(label)
-        said = f"{', '.join(self.labels)} or 0 to {len(names) - 1}"
-        raise ValueError(f"the label {label!r} (column {self.label!r}) is none of {said}")
+        known = f"{', '.join(self.labels)} or 0 to {len(names) - 1}"
+        raise ValueError(f"the label {label!r} (column {self.label!r}) is none of {known}")
 
     def read_columns(self) -> tuple[str, ...]:
+        """List the columns that are read."""
         if self.columns:
             return self.columns
         fields = [*Template(self.paper.template).fields, *Template(self.words.template).fields, self.label]
         return tuple(dict.fromkeys(fields))
 
     def published_rows(self) -> str:
-        """Rows as train/dev/test; dev is "-" where it is drawn from train."""
+        """Format the published rows as train/dev/test; dev is "-" where it is drawn from train."""
         counts = {split: sum(self.rows[part] for part in name.split("+")) for split, name in self.splits.items()}
         return "/".join(f"{counts[split]:,}" if split in counts else "-" for split in SPLITS)
 
     def metric_names(self, form: Form) -> tuple[str, ...]:
+        """List the metrics, "f1" with the word of its class."""
         return tuple(f"f1({form.words[1]})" if name == "f1" else name for name in self.metrics)
 
     def check(self) -> None:
@@ -118,7 +120,7 @@ class Entry:
 
 
 def bullet_list(values: Values, column: str) -> list[str]:
-    """A column that holds a list of texts, or SQuAD's object with such a list `text`. Raises ValueError."""
+    """Parse a column with a list of texts, or SQuAD's object with such a list `text`. Raises ValueError."""
     try:
         found = json.loads(values[column])
     except ValueError:
@@ -126,10 +128,10 @@ def bullet_list(values: Values, column: str) -> list[str]:
     if isinstance(found, dict):
         found = found.get("text")
     if not isinstance(found, list) or not all(isinstance(text, str) for text in found):
-        raise ValueError(f"the column {column!r} is no list of texts: {values[column][:60]!r}")
+        raise ValueError(f"the column {column!r} is not a list of texts: {values[column][:60]!r}")
     return found
 
 
 def digits(n: int) -> tuple[str, ...]:
-    """The words of DePT's code: a class is its number."""
+    """Return the words of DePT's code: each class is its number."""
     return tuple(str(i) for i in range(n))

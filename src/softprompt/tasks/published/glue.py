@@ -15,7 +15,7 @@ NLI_WORDS = Form(
 
 
 def stsb(values: Values) -> Prepared:
-    """The score, 0 to 5, said to the nearest 0.2 (T5, Raffel et al. 2020); what counts is the score itself."""
+    """Round the score, 0 to 5, to 0.2 for the target (T5, Raffel et al. 2020); the score itself is the reference."""
     if values["label"] in UNLABELLED:
         return Prepared(values, "")
     try:
@@ -23,7 +23,7 @@ def stsb(values: Values) -> Prepared:
     except ValueError:
         score = -1
     if not 0 <= score <= 5:
-        raise ValueError(f"the score {values['label']!r} (column 'label') is no number from 0 to 5")
+        raise ValueError(f"the score {values['label']!r} (column 'label') is not a number from 0 to 5")
     return Prepared(values, f"{round(score * 5) / 5:.1f}", (values["label"],))
 
 

@@ -1,6 +1,6 @@
-"""Folders of public data as they are found, read as if they had the hub's columns.
+"""Read folders of public data in the form that other repositories publish it, as if they had the hub's columns.
 
-Each lies as a repository of its own published it: other names of columns, no header, XML, nested JSON.
+They have other names of columns, no header, XML, or nested JSON.
 """
 
 import json
@@ -17,33 +17,36 @@ from softprompt.tasks.readers import Row, as_text, read_rows
 from softprompt.tasks.task import Split
 
 Reader = Callable[[Path], list[Row]]
+Parsed = Any
+"""A line of somebody else's JSON: `_each` reports what is missing or of another type in it."""
 
 
 @dataclass(frozen=True)
 class KnownFolder:
-    """Files of one split, relative to the data folder, and how one is read."""
+    """Files of one split, relative to the data folder, and how they are read."""
 
     task: str
     split: Split
     files: tuple[str, ...]
     read: Reader = read_rows
     note: str = ""
-    """What is unlike the published split."""
+    """How it differs from the published split."""
 
     def paths(self, data_dir: Path) -> list[Path]:
+        """List its files in `data_dir`."""
         return [data_dir / file for file in self.files]
 
 
-def find_layout(task: str, split: Split, data_dir: Path) -> KnownFolder | None:
-    """The layout of a split whose files all lie in `data_dir`."""
-    for layout in LAYOUTS:
-        if (layout.task, layout.split) == (task, split) and all(path.is_file() for path in layout.paths(data_dir)):
-            return layout
+def find_known_folder(task: str, split: Split, data_dir: Path) -> KnownFolder | None:
+    """Find the known folder of a split whose files are all in `data_dir`."""
+    for folder in KNOWN_FOLDERS:
+        if (folder.task, folder.split) == (task, split) and all(path.is_file() for path in folder.paths(data_dir)):
+            return folder
     return None
 
 
-def renamed(path: Path, names: Mapping[str, str], labels: Mapping[str, str] | None = None) -> list[Row]:
-    """Rows with columns renamed, and the values of the label replaced."""
+def read_renamed(path: Path, names: Mapping[str, str], labels: Mapping[str, str] | None = None) -> list[Row]:
+    """Read rows with columns renamed and the values of the label replaced."""
     rows = []
     for row in read_rows(path):
         values = {names.get(key, key): value for key, value in row.values.items()}
@@ -54,13 +57,13 @@ def renamed(path: Path, names: Mapping[str, str], labels: Mapping[str, str] | No
     return rows
 
 
-def without_header(path: Path, columns: Sequence[str]) -> list[Row]:
-    """Rows of a file that does not name its columns; a first line that does is left out."""
+def read_without_header(path: Path, columns: Sequence[str]) -> list[Row]:
+    """Read rows of a file without a header; a header that is there is left out."""
     return [row for row in read_rows(path, columns) if tuple(row.values.values()) != tuple(columns)]
 
 
 def label_then_text(path: Path, encoding: str = "utf-8") -> list[Row]:
-    """Lines "LABEL text"."""
+    """Read lines "LABEL text"."""
     rows = []
     for number, line in enumerate(_read(path, encoding).split("\n"), 1):
         if line.strip():
@@ -70,7 +73,7 @@ def label_then_text(path: Path, encoding: str = "utf-8") -> list[Row]:
 
 
 def ag_news_csv(path: Path) -> list[Row]:
-    """The original CSV: classes from 1, title and description apart."""
+    """Read the original CSV of AG News: classes from 1, title and description in two columns."""
     return [
         Row(line, {"text": f"{v['title']} {v['description']}", "label": str(int(v["class"]) - 1)})
         for line, v in read_rows(path, ("class", "title", "description"))
@@ -78,9 +81,9 @@ def ag_news_csv(path: Path) -> list[Row]:
 
 
 def multirc_jsonl(path: Path) -> list[Row]:
-    """SuperGLUE's own file: a paragraph a line, its questions and their answers in it."""
+    """Read SuperGLUE's own file of MultiRC: a paragraph per line, with its questions and their answers."""
 
-    def rows(line: int, item: Any) -> Iterator[Row]:
+    def rows(line: int, item: Parsed) -> Iterator[Row]:
         passage = item["passage"]
         for question in passage["questions"]:
             for answer in question["answers"]:
@@ -91,9 +94,9 @@ def multirc_jsonl(path: Path) -> list[Row]:
 
 
 def record_jsonl(path: Path) -> list[Row]:
-    """SuperGLUE's own file: entities as places in the passage, both ends inclusive."""
+    """Read SuperGLUE's own file of ReCoRD: entities as positions in the passage, both ends inclusive."""
 
-    def rows(line: int, item: Any) -> Iterator[Row]:
+    def rows(line: int, item: Parsed) -> Iterator[Row]:
         text = item["passage"]["text"]
         entities = [text[span["start"] : span["end"] + 1] for span in item["passage"]["entities"]]
         for query in item["qas"]:
@@ -104,15 +107,15 @@ def record_jsonl(path: Path) -> list[Row]:
 
 
 def wsc_jsonl(path: Path) -> list[Row]:
-    """SuperGLUE's own file: the spans lie in an object `target`."""
+    """Read SuperGLUE's own file of WSC: the spans are in an object `target`."""
     return _each(path, lambda line, item: iter([_row(line, text=item["text"], label=item["label"], **item["target"])]))
 
 
 def wic_text(path: Path) -> list[Row]:
-    """Word and sentences in one text: "Word: w. Sentence 1: ... Sentence 2: ...", tokenised."""
+    """Read word and sentences from one text, tokenized: "Word: w. Sentence 1: ... Sentence 2: ..."."""
     form = re.compile(r"Word: (.*?)\. Sentence 1: (.*) Sentence 2: (.*)", re.DOTALL)
 
-    def rows(line: int, item: Any) -> Iterator[Row]:
+    def rows(line: int, item: Parsed) -> Iterator[Row]:
         found = form.fullmatch(item["text"])
         if not found:
             raise BadData("the text is not 'Word: w. Sentence 1: ... Sentence 2: ...'", path, line)
@@ -123,7 +126,7 @@ def wic_text(path: Path) -> list[Row]:
 
 
 def copa_xml(path: Path) -> list[Row]:
-    """The original XML of COPA."""
+    """Read the original XML of COPA."""
     rows = []
     for number, item in enumerate(ElementTree.parse(path).getroot(), 1):
         premise, choice1, choice2 = ((item.findtext(tag) or "").strip() for tag in ("p", "a1", "a2"))
@@ -137,7 +140,7 @@ def copa_xml(path: Path) -> list[Row]:
 
 
 def squad_json(path: Path) -> list[Row]:
-    """The original JSON of SQuAD; a row's number counts questions."""
+    """Read the original JSON of SQuAD; the number of a row counts questions."""
     rows: list[Row] = []
     for article in json.loads(_read(path, "utf-8"))["data"]:
         for paragraph in article["paragraphs"]:
@@ -150,16 +153,17 @@ def squad_json(path: Path) -> list[Row]:
 
 
 def mrqa_jsonl(path: Path) -> list[Row]:
-    """MRQA's own file: a context a line with its questions; a line with a header first, or none."""
+    """Read MRQA's own file: a context per line with its questions; the first line may be a header."""
 
-    def rows(line: int, item: Any) -> Iterator[Row]:
+    def rows(line: int, item: Parsed) -> Iterator[Row]:
         for asked in item.get("qas", ()):
             yield _row(line, context=item["context"], question=asked["question"], answers=asked["answers"])
 
     return _each(path, rows)
 
 
-def _each(path: Path, rows: Callable[[int, Any], Iterator[Row]]) -> list[Row]:
+def _each(path: Path, rows: Callable[[int, Parsed], Iterator[Row]]) -> list[Row]:
+    """Read JSON Lines, each as the rows that `rows` makes of it. Raises BadData with the line that does not fit."""
     found: list[Row] = []
     for number, line in enumerate(_read(path, "utf-8").split("\n"), 1):
         if not line.strip():
@@ -171,7 +175,7 @@ def _each(path: Path, rows: Callable[[int, Any], Iterator[Row]]) -> list[Row]:
     return found
 
 
-def _row(line: int, **values: Any) -> Row:
+def _row(line: int, **values: object) -> Row:
     return Row(line, {key: as_text(value) for key, value in values.items()})
 
 
@@ -184,30 +188,30 @@ def _read(path: Path, encoding: str) -> str:
         raise BadData(f"cannot be read: {error.strerror or error}", path) from None
 
 
-_MRPC = partial(renamed, names={"Quality": "label", "#1 String": "sentence1", "#2 String": "sentence2"})
-_NLI = partial(renamed, names={"sentence1": "premise", "sentence2": "hypothesis"})
+_MRPC = partial(read_renamed, names={"Quality": "label", "#1 String": "sentence1", "#2 String": "sentence2"})
+_NLI = partial(read_renamed, names={"sentence1": "premise", "sentence2": "hypothesis"})
 _SCITAIL = partial(
-    renamed,
+    read_renamed,
     names={"premise": "sentence1", "hypothesis": "sentence2", "label": "gold_label"},
     labels={"not_entailment": "neutral"},
 )
-_COLA = partial(without_header, columns=("source", "label", "mark", "sentence"))
-_WNLI = partial(without_header, columns=("index", "sentence1", "sentence2", "label"))
-_STSB = partial(without_header, columns=("sentence1", "sentence2", "label"))
+_COLA = partial(read_without_header, columns=("source", "label", "mark", "sentence"))
+_WNLI = partial(read_without_header, columns=("index", "sentence1", "sentence2", "label"))
+_STSB = partial(read_without_header, columns=("sentence1", "sentence2", "label"))
 _LATIN = partial(label_then_text, encoding="latin-1")
 _FEW = "FewGLUE: 32 rows of the published split"
 
 
 def _few(task: str, folder: str, read: Reader = read_rows, *, test: bool = True) -> list[KnownFolder]:
-    lies = f"superglue_fewglue32/{folder}"
-    layouts = [
-        KnownFolder(f"superglue/{task}", "train", (f"{lies}/train.jsonl",), read, _FEW),
-        KnownFolder(f"superglue/{task}", "dev", (f"{lies}/dev32.jsonl",), read, _FEW),
+    place = f"superglue_fewglue32/{folder}"
+    folders = [
+        KnownFolder(f"superglue/{task}", "train", (f"{place}/train.jsonl",), read, _FEW),
+        KnownFolder(f"superglue/{task}", "dev", (f"{place}/dev32.jsonl",), read, _FEW),
     ]
-    return [*layouts, KnownFolder(f"superglue/{task}", "test", (f"{lies}/val.jsonl",), read)] if test else layouts
+    return [*folders, KnownFolder(f"superglue/{task}", "test", (f"{place}/val.jsonl",), read)] if test else folders
 
 
-LAYOUTS = (
+KNOWN_FOLDERS = (
     KnownFolder("glue/sst2", "train", ("sst2_glue/train_full.tsv",)),
     KnownFolder("glue/sst2", "test", ("sst2_glue/dev.tsv",)),
     KnownFolder("glue/cola", "train", ("cola/train.tsv", "cola/val.tsv"), _COLA),

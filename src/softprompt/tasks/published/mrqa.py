@@ -1,7 +1,7 @@
 """Question answering in the form of MRQA 2019 (Fisch et al., https://arxiv.org/abs/1910.09753): answers are spans.
 
-Every gold answer counts, as it is written. DePT's code pads its punctuation, and scores against the first one only;
-it selects by exact match.
+Every gold answer counts, as it is written. DePT's code pads its punctuation and scores only against the first; it
+selects by exact match.
 """
 
 import re
@@ -10,30 +10,30 @@ import unicodedata
 from softprompt.tasks.published.entry import Entry, Form, Prepared, Values, bullet_list
 
 MARK = re.compile(r"[^\w\s]")
-"""No letter, digit, underscore or blank: punctuation of every script, and accents that are signs of their own."""
+"""Neither letter, digit, underscore nor space: punctuation of every script, and combining accents."""
 COLUMNS = ("question", "context", "answers")
 PAPER = Form("question: {padded_question} context: {padded_context}")
 WORDS = Form("Question: {question}\nContext: {context}\nAnswer:")
-"""The context stands last: a long one is cut at its end, and the question is kept."""
+"""The context is last: a long one is truncated at its end, and the question is kept."""
 
 
 def qa(values: Values) -> Prepared:
-    """`answers` is a list of texts, or SQuAD's object with a list `text`; the first is the target.
+    """Read `answers`, a list of texts or SQuAD's object with a list `text`; the first is the target.
 
-    padded_question and padded_context have blanks about punctuation, as T5's preprocessor writes them.
+    padded_question and padded_context have spaces around punctuation, as in T5's preprocessor.
     """
     golds = tuple(dict.fromkeys(answer.strip() for answer in bullet_list(values, "answers") if answer.strip()))
-    padded = {f"padded_{name}": padded_punctuation(values[name]) for name in ("question", "context")}
+    padded = {f"padded_{name}": pad_punctuation(values[name]) for name in ("question", "context")}
     return Prepared({**values, **padded}, golds[0] if golds else "", golds)
 
 
-def padded_punctuation(text: str) -> str:
-    """Blanks about every punctuation mark but "_", and single blanks (T5's `_pad_punctuation`)."""
-    return re.sub(r"\s+", " ", MARK.sub(_padded, text)).strip()
+def pad_punctuation(text: str) -> str:
+    """Put spaces around every punctuation mark but "_", and make spaces single (T5's `_pad_punctuation`)."""
+    return re.sub(r"\s+", " ", MARK.sub(_pad, text)).strip()
 
 
-def _padded(found: re.Match[str]) -> str:
-    """A mark between blanks, unless it is an accent (Unicode's category M) of the letter before it."""
+def _pad(found: re.Match[str]) -> str:
+    """Put spaces around a mark, unless it is an accent (Unicode's category M) of the letter before it."""
     return found[0] if unicodedata.category(found[0]).startswith("M") else f" {found[0]} "
 
 

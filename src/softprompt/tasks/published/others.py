@@ -15,12 +15,12 @@ REVIEW = Form("Review: {text}\nSentiment:", POLARITY)
 
 
 def gsm8k(values: Values) -> Prepared:
-    """A worked solution is the target; only its last number counts. Also reads MetaMathQA's query and response."""
-    ours = "question" in values or "query" not in values
-    question, answer = (values[name] for name in (("question", "answer") if ours else ("query", "response")))
-    answer = re.sub(r"<<[^>]*>>", "", answer)  # the calculator's notes
+    """Make a worked solution the target and its last number the reference; reads MetaMathQA's columns, too."""
+    is_gsm8k = "question" in values or "query" not in values
+    question, answer = (values[name] for name in (("question", "answer") if is_gsm8k else ("query", "response")))
+    answer = re.sub(r"<<[^>]*>>", "", answer)  # calculator annotations
     number = final_number(answer)
-    # MetaMathQA's questions from MATH may end in a formula: trained on, never a reference of the test.
+    # MetaMathQA's questions from MATH may end in a formula: they are trained on, and are not in the test.
     return Prepared({"question": question}, answer, (number,) if number else ())
 
 

@@ -1,7 +1,7 @@
 """Protocols: which rows train, select and test, and how answers are read.
 
-fair            ours. Test is never used to choose; dev comes out of train unless a published one is not needed
-                as test; the likeliest choice is the score, generated text is scored beside it.
+fair            softprompt's own. Test is never used to select; dev is drawn from train unless a published one is not
+                needed as test; the likeliest choice is scored, and generated text beside it.
 paper:dept      Shi & Lipani 2024, from their code (github.com/ZhengxiangShi/DePT, src/tasks.py, which has the
                 rules from ATTEMPT, Asai et al. 2022): a permutation of seed 42; small tasks halve validation into dev
                 and test, large ones take 1,000 rows of train as dev; digits as targets; generated answers.
@@ -36,22 +36,25 @@ class Reading(Interface):
 
 @dataclass(frozen=True)
 class Protocol:
+    """Which rows train, select and test, with which template, and how answers are read."""
+
     name: str
     about: str
     form: str
-    """The template that it asks with when none is named."""
+    """Name of its template, when none is given."""
     scoring: Scoring
     part: Callable[[Reading, TaskSpec], Parted]
     seeds: int = 1
-    """Runs that a score needs at least."""
+    """Minimum runs of a score."""
     strict: bool = False
+    """Whether one generated answer outside the choices makes the whole score 0."""
     defects: Mapping[str, Callable[[Entry], Entry]] = field(default_factory=dict)
-    """By name, what the published code gets wrong; each gives an entry as that code has it, or the same."""
+    """Name -> what puts a defect of the published code into an entry."""
     few_dev: bool = True
     """Whether a few-shot run selects on as few examples as it trains on."""
 
-    def adapted(self, entry: Entry, compat: bool) -> Entry:
-        """`entry` as the protocol reads it. Raises BadInput for `compat` where no defect is known."""
+    def adapt(self, entry: Entry, compat: bool) -> Entry:
+        """Return `entry` as the protocol reads it. Raises BadInput for `compat` where no defect is known."""
         if compat and not self.defects:
             raise BadInput(f"compat: the protocol {self.name} has no known defects; paper:dept has.")
         entry = replace(entry, splits=DEPT_DECLARED.get(entry.name, entry.splits)) if self is PAPER_DEPT else entry
@@ -60,16 +63,17 @@ class Protocol:
         return entry
 
     def defects_of(self, entry: Entry) -> list[str]:
-        """Names of the defects that change `entry`."""
+        """List the names of the defects that change `entry`."""
         return [name for name, defect in self.defects.items() if defect(entry) != entry]
 
 
 def part_fairly(read: Reading, spec: TaskSpec) -> Parted:
+    """Part the rows for the protocol fair: dev is drawn from train where no published split is left for it."""
     found: Parted = {}
     for split in read.splits():
         most = spec.limit.get(split)
         if split == "train" and most is not None and spec.shots is None:
-            # A dev that is drawn comes out of what is read of train.
+            # dev may be drawn from the rows of train that are read.
             most += min(spec.limit.get("dev", MOST_DEV), MOST_DEV)
         found[split] = read(split, None if split == "train" and spec.shots else most)
     if "dev" in found:
@@ -81,7 +85,7 @@ def part_fairly(read: Reading, spec: TaskSpec) -> Parted:
 
 
 def part_as_dept(read: Reading, spec: TaskSpec) -> Parted:
-    """Small tasks: halves of validation. Large ones: 1,000 rows of train are dev. The rest: as published."""
+    """Part as DePT's code: small tasks halve validation, large ones take 1,000 rows of train as dev."""
     name = read.entry.name
     if name in DEPT_HALVED:
         validation: Split = "dev" if read.entry.splits.get("dev") == "validation" else "test"
@@ -89,27 +93,34 @@ def part_as_dept(read: Reading, spec: TaskSpec) -> Parted:
         return {"train": read("train"), "dev": first, "test": second}
     if name in DEPT_LARGE:
         first, second = _permuted_in_two(read("train"), lambda n: 1000)
-        if name == "others/yelp":  # select(range(100000)) of what is left, in their train.py
+        if name == "others/yelp":  # select(range(100000)) of the rest, in their train.py
             second = second[:100_000]
         return {"train": second, "dev": first, "test": read("test", spec.limit.get("test"))}
     if name in DEPT_DECLARED:
         return {split: read(split) for split in SPLITS}
     known = ", ".join(sorted({*DEPT_HALVED, *DEPT_LARGE, *DEPT_DECLARED}))
-    raise BadInput(f"paper:dept says nothing of {name}; it knows {known}. Use the protocol fair.")
+    raise BadInput(f"paper:dept does not define {name}; it defines {known}. Use the protocol fair.")
 
 
 def part_as_superpos(read: Reading, spec: TaskSpec) -> Parted:
-    """The published validation selects and is reported."""
+    """Part as SuperPos-Prompt: the published validation split selects and is reported."""
     test = read("test", spec.limit.get("test"))
     return {"train": read("train", spec.limit.get("train")), "dev": test, "test": test}
 
 
 def few_shot(parted: Parted, entry: Entry, shots: int, number: int, *, few_dev: bool, in_all: bool = False) -> Parted:
-    """Train on `shots` examples of each class (of all, where there are no classes, or with `in_all`).
+    """Draw a few-shot training set. It depends on `number` and the texts, not on the order of rows.
 
-    With `few_dev`, dev is as many others of train. The draw depends on `number` and the texts, not on the
-    order of rows; what is kin (a passage's questions) does not stand on both sides. Raises BadInput when a
-    class has too few.
+    Args:
+        parted: All rows by split.
+        entry: The task.
+        shots: Examples of each class; of the whole set where there are no classes.
+        number: Index of the draw.
+        few_dev: Draw as many other examples of train for dev; related ones (of one passage) never on both sides.
+        in_all: Draw `shots` examples in all, not of each class.
+
+    Raises:
+        BadInput: A class has too few rows.
     """
     pool = shuffled(parted["train"], number)
     classes = sorted({one.example.target for one in pool}) if entry.labels else [None]
@@ -117,12 +128,12 @@ def few_shot(parted: Parted, entry: Entry, shots: int, number: int, *, few_dev: 
     dev: list[Related] = []
     for i, label in enumerate(classes):
         mine = [one for one in pool if label is None or one.example.target == label]
-        # In all: as equal as it goes, the first classes one more.
+        # In all: as equal as possible, the first classes one more.
         wanted = shots // len(classes) + (i < shots % len(classes)) if in_all else shots
         if len(mine) < wanted * (1 + few_dev):
-            said = "" if label is None else f" of the class {label!r}"
+            of_class = "" if label is None else f" of the class {label!r}"
             need = f"{wanted} to train on and {wanted} to select with" if few_dev else f"{wanted}"
-            raise BadInput(f"{entry.name}: shots={shots} needs {need}, but train has {len(mine)} rows{said}.")
+            raise BadInput(f"{entry.name}: shots={shots} needs {need}, but train has {len(mine)} rows{of_class}.")
         train += mine[:wanted]
         used = {one.kin for one in train}
         dev += [one for one in mine[wanted:] if one.kin not in used][:wanted] if few_dev else []
@@ -130,7 +141,7 @@ def few_shot(parted: Parted, entry: Entry, shots: int, number: int, *, few_dev: 
 
 
 def _permuted_in_two(rows: list[Related], count: Callable[[int], int]) -> tuple[list[Related], list[Related]]:
-    """The first `count(rows)` of a permutation of seed 42, and the rest (`get_split_indices` in their code)."""
+    """Split a permutation of seed 42 after `count(rows)` rows (`get_split_indices` in their code)."""
     order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(42)).tolist()
     cut = count(len(rows))
     return [rows[i] for i in order[:cut]], [rows[i] for i in order[cut:]]
@@ -163,6 +174,7 @@ PROTOCOLS = {protocol.name: protocol for protocol in (FAIR, PAPER_DEPT, PAPER_SU
 
 
 def get_protocol(name: str) -> Protocol:
+    """Return a protocol by name. Raises UnknownName."""
     if name not in PROTOCOLS:
         raise UnknownName("protocol", name, PROTOCOLS)
     return PROTOCOLS[name]

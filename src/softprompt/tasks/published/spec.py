@@ -1,8 +1,7 @@
-"""Which rows of a published task, asked how: what a config file, run.json and the flags of `train` all say."""
+"""TaskSpec: which rows of a published task, with which template; in config files, run.json and flags of `train`."""
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -37,7 +36,7 @@ class TaskSpec(PublishedRows):
 
 
 def as_limit(limit: int | Mapping[Split, int] | None) -> dict[Split, int]:
-    """A limit for each split it is given for. Raises BadInput for less than one row."""
+    """Return the limit of each split that it is given for. Raises BadInput for less than one row."""
     given = dict(limit) if isinstance(limit, Mapping) else {} if limit is None else dict.fromkeys(SPLITS, limit)
     for split, most in given.items():
         if split not in SPLITS:
@@ -47,15 +46,15 @@ def as_limit(limit: int | Mapping[Split, int] | None) -> dict[Split, int]:
     return given
 
 
-def parse_spec(given: Mapping[str, Any]) -> TaskSpec:
-    """A checked TaskSpec. Raises UnknownName or BadInput."""
+def parse_spec(given: Mapping[str, object]) -> TaskSpec:
+    """Check a TaskSpec. Raises UnknownName or BadInput."""
     for name in given:
         if name not in TaskSpec.model_fields:
             raise UnknownName("task field", name, TaskSpec.model_fields)
     limit = given.get("limit")
     words = {**given, "limit": as_limit(limit)} if limit is None or isinstance(limit, int | Mapping) else given
     try:
-        return TaskSpec(**words)
+        return TaskSpec.model_validate(dict(words))
     except ValidationError as error:
         first = error.errors()[0]
         raise BadInput(f"Task: {'.'.join(map(str, first['loc']))}={first['input']!r}: {first['msg']}.") from None

@@ -1,4 +1,4 @@
-"""Which rows train, select and test: draws that do not depend on the order of rows in a file."""
+"""Draw rows for train, dev and test, independent of their order in a file."""
 
 import hashlib
 from collections.abc import Sequence
@@ -10,22 +10,24 @@ DEV_SHARE, MOST_DEV = 0.1, 1000
 
 
 class Related(NamedTuple):
+    """An example, and what it shares with examples that a draw must keep together."""
+
     example: Example
     kin: str
-    """What it shares with others that must come to the same side of a draw: a passage, or the source itself."""
+    """The shared text: a passage, or the source itself."""
 
 
 def shuffled(items: Sequence[Related], seed: int) -> list[Related]:
-    """Items in an order that `seed` and the texts alone decide; those of the same kin lie together."""
+    """Order items by `seed` and their texts alone; those of the same kin are neighbors."""
     keys = [(_hash(seed, one.kin), _hash(seed, f"{one.example.source}\n{one.example.target}")) for one in items]
     return [items[i] for i in sorted(range(len(items)), key=keys.__getitem__)]
 
 
 def draw(items: Sequence[Related], count: int, seed: int) -> tuple[list[Related], list[Related]]:
-    """`count` items and the rest, both `shuffled`.
+    """Draw `count` items, and return them and the rest, both `shuffled`.
 
-    Items of the same kin are not torn apart, so the first part may be a few more; it is fewer, if need be
-    none at all, where otherwise no item were left for the rest.
+    Items of the same kin stay together, so the first part may have a few more; it has fewer, even none, where
+    otherwise no item would be left for the rest.
     """
     ordered = shuffled(items, seed)
     cut = min(count, len(ordered))
@@ -37,7 +39,7 @@ def draw(items: Sequence[Related], count: int, seed: int) -> tuple[list[Related]
 
 
 def dev_count(rows: int, limit: int | None = None) -> int:
-    """Rows of dev that are drawn from `rows`: a tenth, at most 1,000 and at most `limit`."""
+    """Count the rows of dev that are drawn from `rows`: a tenth, at most 1,000 and at most `limit`."""
     return max(1, min(round(DEV_SHARE * rows), MOST_DEV, limit or MOST_DEV))
 
 

@@ -14,14 +14,14 @@ ASKED = {"cause": "What was the cause?", "effect": "What happened as a result?"}
 
 
 def copa(values: Values) -> Prepared:
-    """The question in words, column `asked`; DePT's code drops it."""
+    """Add the question in words as the column `asked`; DePT's code omits it."""
     if values["question"] not in ASKED:
         raise ValueError(f"{values['question']!r} (column 'question') is neither cause nor effect")
     return Prepared({**values, "asked": ASKED[values["question"]]}, values["label"])
 
 
 def multirc(values: Values) -> Prepared:
-    """Tags out of the text (a line break becomes a blank); the answers of one question are a group."""
+    """Remove tags from the text (a line break becomes a space); the answers to one question are a group."""
     cleaned = {name: _untagged(values[name]) for name in ("paragraph", "question", "answer")}
     asked = f"{values['paragraph']}\n{values['question']}"
     group = hashlib.sha256(asked.encode()).hexdigest()[:16]
@@ -29,7 +29,7 @@ def multirc(values: Values) -> Prepared:
 
 
 def record(values: Values) -> Prepared:
-    """Any spelling of the missing entity counts; the first is the target. @highlight marks become sentence ends."""
+    """Count any spelling of the missing entity; the first is the target. @highlight marks become sentence ends."""
     answers = tuple(dict.fromkeys(bullet_list(values, "answers")))
     entities = ", ".join(dict.fromkeys(bullet_list(values, "entities")))
     passage = re.sub(r"([.?!\"'])\n@highlight\n", r"\1 ", values["passage"])
@@ -38,14 +38,14 @@ def record(values: Values) -> Prepared:
 
 
 def wsc(values: Values) -> Prepared:
-    """The text with ` * ` about the noun and ` # ` about the pronoun (T5, Raffel et al. 2020, appendix D)."""
+    """Put ` * ` around the noun and ` # ` around the pronoun (T5, Raffel et al. 2020, appendix D)."""
     text = values["text"]
     pieces = []
     for i, mark in ((1, "*"), (2, "#")):
         start, end = _span(text, values[f"span{i}_text"], int(values[f"span{i}_index"]))
-        # In "their mothers" the pronoun lies within the noun: the longer one opens first and closes last.
+        # In "their mothers" the pronoun is within the noun: the longer one opens first and closes last.
         pieces += [(start, 1, start - end, f"{mark} "), (end, 0, end - start, f" {mark}")]
-    for place, _, _, piece in sorted(pieces, reverse=True):  # from the end, so that places before it stay
+    for place, _, _, piece in sorted(pieces, reverse=True):  # from the end, so that earlier positions stay valid
         text = f"{text[:place]}{piece}{text[place:]}"
     return Prepared({**values, "text": text}, values["label"])
 
@@ -55,14 +55,14 @@ def _untagged(text: str) -> str:
 
 
 def _span(text: str, span: str, index: int) -> tuple[int, int]:
-    """Where `span` lies nearest to word `index`, which a published row may miss by one.
+    """Find `span` nearest to word `index`, which a published row may miss by one.
 
-    A span that is spelled otherwise in the text stands for as many words from word `index` on.
+    A span that is spelled differently in the text is replaced by as many words from word `index` on.
     """
     words = list(re.finditer(r"\S+", text))
     last = index + max(1, len(span.split())) - 1
     if not 0 <= index <= last < len(words):
-        raise ValueError(f"the span {span!r} at word {index} lies outside the text of {len(words)} words")
+        raise ValueError(f"the span {span!r} at word {index} is outside the text of {len(words)} words")
     start = words[index].start()
     spelled = [found.span() for found in re.finditer(rf"(?<!\w){re.escape(span)}(?!\w)", text, re.IGNORECASE)]
     return min(spelled, key=lambda place: abs(place[0] - start)) if spelled else (start, words[last].end())
