@@ -29,6 +29,7 @@ from tests import tiny
 from tests.candidates import candidate
 from tests.command_line import QUICK, Cli
 from tests.compare import assert_close, assert_same_tensors, copied
+from tests.sources import LENGTH
 
 
 def fits(one: Method, other: Method) -> bool:
