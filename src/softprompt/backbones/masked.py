@@ -229,7 +229,7 @@ class Masked(Backbone):
         model has it, keeps the same columns of all rows.
         """
 
-        def pick(_: nn.Module, __: object, made: ModelOutput) -> ModelOutput:
+        def pick(_: nn.Module, __: object, made: ModelOutput | tuple[Tensor, ...]) -> object:
             states = made[0]
             picked = states.gather(1, columns.unsqueeze(-1).expand(-1, -1, states.shape[-1]))
             if isinstance(made, tuple):
