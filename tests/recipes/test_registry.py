@@ -319,7 +319,7 @@ def test_adafactor_resumed_equals_uninterrupted_to_the_bit(tmp_path: Any) -> Non
 
     whole, first, second = made(), made(), made()
     tune(backbone, [whole])
-    tune(backbone, [first], interrupted=lambda: first.step >= 4, save=lambda c: save_checkpoint(c, tmp_path))
+    tune(backbone, [first], interrupted=lambda: first.step >= 4, on_checkpoint=lambda c: save_checkpoint(c, tmp_path))
     load_checkpoint(second, tmp_path)
     assert second.step == 4
     tune(backbone, [second])

@@ -23,7 +23,7 @@ from typer.testing import CliRunner
 
 from softprompt.cli import app
 from softprompt.errors import BadInput, MissingPackage, RunFailed
-from softprompt.runtime.ray_cluster import _found
+from softprompt.runtime.ray_cluster import _default_address
 from tests import tiny
 from tests.served import TEAMS, predicting, write_prompt
 
@@ -227,6 +227,9 @@ def test_a_second_signal_leaves_no_time_to_finish() -> None:
 
 def test_the_address_that_a_killed_cluster_left_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    assert [_found(noted) for noted in (None, "127.0.0.1:6379")] == ["local", "local"]  # no test reaches an address
+    assert [_default_address(noted) for noted in (None, "127.0.0.1:6379")] == [
+        "local",
+        "local",
+    ]  # no test reaches an address
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
-    assert _found("127.0.0.1:6379") == "10.0.0.1:6379"
+    assert _default_address("127.0.0.1:6379") == "10.0.0.1:6379"

@@ -132,7 +132,7 @@ def test_an_example_that_does_not_fit_is_an_error_that_says_what_to_do_after_sav
         pytest.warns(UserWarning, match="does not fit in memory"),
         pytest.raises(OutOfMemory, match=r"One example of \d+ tokens .* --gradient-checkpointing"),
     ):
-        tune(backbone, [one], save=lambda c: saved.append(c.name))
+        tune(backbone, [one], on_checkpoint=lambda c: saved.append(c.name))
     assert saved == ["dept"]
     assert one.step == 0
 

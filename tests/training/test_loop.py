@@ -118,7 +118,7 @@ def test_candidates_that_come_and_go_with_other_tasks_are_each_as_alone(family: 
         tiny.backbone(family),
         iter(together),
         max_parallel=3,
-        ended=lambda one: order.append(one.name),
+        on_done=lambda one: order.append(one.name),
         interrupted=look,
     )
     for one in alone:
@@ -149,7 +149,9 @@ def test_resumed_equals_uninterrupted_to_the_bit(method: str, stop: int, tmp_pat
 
     first = candidate(backbone, method)
     torch.manual_seed(7)
-    tune(backbone, [first], interrupted=lambda: first.step >= stop, save=lambda c: save_checkpoint(c, tmp_path))
+    tune(
+        backbone, [first], interrupted=lambda: first.step >= stop, on_checkpoint=lambda c: save_checkpoint(c, tmp_path)
+    )
     assert first.step == stop
     torch.manual_seed(99)  # a new process has other random states
     second = candidate(backbone, method)

@@ -66,7 +66,6 @@ class JobsView:
         self.spared += candidate.recipe.steps - candidate.step
 
     # As training.loop.Listener names them.
-    stepped, evaluated, ended = on_step, on_evaluation, on_end
 
     def table(self) -> ConsoleRenderable:
         """Return the table as it is now."""

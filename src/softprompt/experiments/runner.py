@@ -158,7 +158,7 @@ def train_jobs(
         on_end(job, failure)
 
     tune_runs(
-        backbone, runs(), listener=listener, saved=on_checkpoint, ended=finish_run, interrupted=interrupted,
+        backbone, runs(), listener=listener, on_checkpoint=on_checkpoint, on_done=finish_run, interrupted=interrupted,
         stop_at_step=batch.stop_at_step, tokens_per_pass=batch.setting.tokens_per_pass, max_parallel=places,
     )  # fmt: skip
 

@@ -40,9 +40,9 @@ class Tuned(Protocol):
 class Listener(Protocol):
     """Receives the events of training."""
 
-    def stepped(self, candidate: Tuned) -> None: ...
-    def evaluated(self, candidate: Tuned) -> None: ...
-    def ended(self, candidate: Tuned) -> None: ...
+    def on_step(self, candidate: Tuned) -> None: ...
+    def on_evaluation(self, candidate: Tuned) -> None: ...
+    def on_end(self, candidate: Tuned) -> None: ...
 
 
 def tune(
@@ -50,8 +50,8 @@ def tune(
     candidates: Iterable[Candidate],
     *,
     listener: Listener | None = None,
-    save: Callable[[Candidate], None] | None = None,
-    ended: Callable[[Candidate], None] | None = None,
+    on_checkpoint: Callable[[Candidate], None] | None = None,
+    on_done: Callable[[Candidate], None] | None = None,
     interrupted: Callable[[], bool] = lambda: False,
     tokens_per_pass: int | None = None,
     max_parallel: int | None = None,
@@ -65,8 +65,8 @@ def tune(
       backbone: The frozen model.
       candidates: Read lazily: the next is requested when a slot is free.
       listener: Told of every step, evaluation and end.
-      save: Called after each evaluation, when a candidate leaves its slot, and on interrupt.
-      ended: Called with each candidate that is done, after `save`.
+      on_checkpoint: Called after each evaluation, when a candidate leaves its slot, and on interrupt.
+      on_done: Called with each candidate that is done, after `on_checkpoint`.
       interrupted: Asked before every step whether to save and return.
       tokens_per_pass: Maximum tokens of one forward and backward pass; halved when memory runs out.
       max_parallel: Candidates in memory at once; None: all.
@@ -86,19 +86,19 @@ def tune(
                 try:
                     losses = gradients(live, range(len(live)))
                 except OutOfMemory:
-                    if save:
+                    if on_checkpoint:
                         for candidate in live:
-                            save(candidate)
+                            on_checkpoint(candidate)
                     raise
                 for i, candidate in enumerate(live):
-                    _step(backbone, bank, candidate, i, losses[i], listener, save)
+                    _step(backbone, bank, candidate, i, losses[i], listener, on_checkpoint)
         for candidate in live if stop else slots.release():
-            if save:
-                save(candidate)
+            if on_checkpoint:
+                on_checkpoint(candidate)
             if candidate.done and listener:
-                listener.ended(candidate)
-            if candidate.done and ended:
-                ended(candidate)
+                listener.on_end(candidate)
+            if candidate.done and on_done:
+                on_done(candidate)
         if stop:
             return
 
@@ -146,7 +146,7 @@ def _step(
     index: int,
     loss: float,
     listener: Listener | None,
-    save: Callable[[Candidate], None] | None,
+    on_checkpoint: Callable[[Candidate], None] | None,
 ) -> None:
     """Take one optimizer step with the gradients at hand, and evaluate where that is due."""
     if not math.isfinite(loss):
@@ -154,13 +154,13 @@ def _step(
         return
     candidate.update(loss)
     if listener:
-        listener.stepped(candidate)
+        listener.on_step(candidate)
     if candidate.due:
         _evaluate(backbone, bank, candidate, index)
         if listener:
-            listener.evaluated(candidate)
-        if save:
-            save(candidate)
+            listener.on_evaluation(candidate)
+        if on_checkpoint:
+            on_checkpoint(candidate)
 
 
 def _evaluate(backbone: Backbone, bank: Bank, candidate: Candidate, index: int) -> None:

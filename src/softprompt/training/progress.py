@@ -38,7 +38,7 @@ class TrainingView:
         if self.bars:
             self.bars.stop()
 
-    def stepped(self, candidate: Tuned) -> None:
+    def on_step(self, candidate: Tuned) -> None:
         if candidate.name not in self.first_step:
             self._first_seen(candidate)
         if self.bars:
@@ -54,7 +54,7 @@ class TrainingView:
                 loss="    -", dev="    -",
             )  # fmt: skip
 
-    def evaluated(self, candidate: Tuned) -> None:
+    def on_evaluation(self, candidate: Tuned) -> None:
         metric = candidate.task.metrics[0]
         value = candidate.history[-1]["dev"][metric]
         if self.bars:
@@ -72,7 +72,7 @@ class TrainingView:
             soft_wrap=True,
         )
 
-    def ended(self, candidate: Tuned) -> None:
+    def on_end(self, candidate: Tuned) -> None:
         if candidate.stopped:
             self.console.print(f"{candidate.name} stopped early: {candidate.stopped}", soft_wrap=True)
 

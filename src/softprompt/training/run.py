@@ -84,8 +84,8 @@ def tune_runs(
     runs: Iterable[Run],
     *,
     listener: Listener | None = None,
-    saved: Callable[[Run], None] | None = None,
-    ended: Callable[[Run], None] | None = None,
+    on_checkpoint: Callable[[Run], None] | None = None,
+    on_done: Callable[[Run], None] | None = None,
     interrupted: Callable[[], bool] = lambda: False,
     tokens_per_pass: int | None = None,
     max_parallel: int | None = None,
@@ -97,8 +97,8 @@ def tune_runs(
       backbone: The frozen model.
       runs: Read lazily: the next is requested when a slot is free. Of a list, baselines come last.
       listener: Told of every step, evaluation and end.
-      saved: Called with a run whose checkpoint has been written.
-      ended: Called with a run that is done, which is then let go.
+      on_checkpoint: Called with a run whose checkpoint has been written.
+      on_done: Called with a run that is done, which is then let go.
       interrupted: Asked before every step whether to save and stop.
       tokens_per_pass: Maximum tokens of one forward and backward pass.
       max_parallel: Runs in memory at once; None: all.
@@ -121,15 +121,15 @@ def tune_runs(
             folder = began[candidate.name].folder
             write_lines(folder / "metrics.jsonl", candidate.history)
             save_checkpoint(candidate, folder)
-        if saved:
-            saved(began[candidate.name])
+        if on_checkpoint:
+            on_checkpoint(began[candidate.name])
 
     def let_go(candidate: Candidate) -> None:
-        if ended:
-            ended(began.pop(candidate.name))
+        if on_done:
+            on_done(began.pop(candidate.name))
 
     tune(
-        backbone, candidates(), listener=listener, save=save, ended=let_go, interrupted=interrupted,
+        backbone, candidates(), listener=listener, on_checkpoint=save, on_done=let_go, interrupted=interrupted,
         tokens_per_pass=tokens_per_pass, max_parallel=max_parallel, stop_at_step=stop_at_step,
     )  # fmt: skip
     distributed.wait()  # who ended earlier would have the launcher end the one that saves

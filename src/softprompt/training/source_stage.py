@@ -165,16 +165,16 @@ def tune_source_stage(
                 stage.update(loss)
                 stage.history[-1]["losses"] = {members[i].task.name: losses[i] for i in drawn}
                 if listener:
-                    listener.stepped(stage)
+                    listener.on_step(stage)
                 if stage.due:
                     _evaluate(backbone, bank, stage)
                     if listener:
-                        listener.evaluated(stage)
+                        listener.on_evaluation(stage)
                     save()
             else:
                 stage.fail(f"the loss was {loss} at step {stage.step + 1}")
             if stage.done and listener:
-                listener.ended(stage)
+                listener.on_end(stage)
         save()
 
 

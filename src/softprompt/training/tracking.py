@@ -75,16 +75,16 @@ class _Logged:
     def __init__(self, listener: Listener, accelerator: Accelerator, *, several: bool) -> None:
         self.listener, self.accelerator, self.several = listener, accelerator, several
 
-    def stepped(self, candidate: Tuned) -> None:
+    def on_step(self, candidate: Tuned) -> None:
         self._log(candidate)
-        self.listener.stepped(candidate)
+        self.listener.on_step(candidate)
 
-    def evaluated(self, candidate: Tuned) -> None:
+    def on_evaluation(self, candidate: Tuned) -> None:
         self._log(candidate)
-        self.listener.evaluated(candidate)
+        self.listener.on_evaluation(candidate)
 
-    def ended(self, candidate: Tuned) -> None:
-        self.listener.ended(candidate)
+    def on_end(self, candidate: Tuned) -> None:
+        self.listener.on_end(candidate)
 
     def _log(self, candidate: Tuned) -> None:
         line = candidate.history[-1]

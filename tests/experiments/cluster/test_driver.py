@@ -105,13 +105,13 @@ class Killer:
     def watch(self, jobs: list[Job]) -> Iterator["Killer"]:
         yield self
 
-    def stepped(self, run: Tuned) -> None:
+    def on_step(self, run: Tuned) -> None:
         pass
 
-    def ended(self, run: Tuned) -> None:
+    def on_end(self, run: Tuned) -> None:
         pass
 
-    def evaluated(self, run: Tuned) -> None:
+    def on_evaluation(self, run: Tuned) -> None:
         if not self.finished and cards(self.output) and run.step < run.recipe.steps:
             self.finished = {path: path.stat().st_mtime_ns for path in self.output.rglob(FINISHED)}
             pid = next(re.search(r"process (\d+)", line) for line in reversed(self.said) if "process" in line)

@@ -160,7 +160,9 @@ def test_resumed_equals_uninterrupted_to_the_bit(name: str, stop: int, tmp_path:
     tune(backbone, [whole])
     first = candidate(backbone, name)
     torch.manual_seed(7)
-    tune(backbone, [first], interrupted=lambda: first.step >= stop, save=lambda c: save_checkpoint(c, tmp_path))
+    tune(
+        backbone, [first], interrupted=lambda: first.step >= stop, on_checkpoint=lambda c: save_checkpoint(c, tmp_path)
+    )
     assert first.step == stop
     torch.manual_seed(99)
     second = candidate(backbone, name)

@@ -91,12 +91,12 @@ class Assignment:
         if self.listener is None:
             return
         match news.event:
-            case "stepped":
-                self.listener.stepped(one)
-            case "evaluated":
-                self.listener.evaluated(one)
-            case "ended":
-                self.listener.ended(one)
+            case "step":
+                self.listener.on_step(one)
+            case "evaluation":
+                self.listener.on_evaluation(one)
+            case "end":
+                self.listener.on_end(one)
 
     def lose(self, worker: int) -> int:
         """Take back the jobs of a worker that died; return their number."""

@@ -29,7 +29,7 @@ from softprompt.training.run import Run, open_backbone
 
 PATIENCE = 0.5
 """Seconds that a turn waits for news; at most so long it takes until a worker learns of Ctrl-C."""
-Event = Literal["stepped", "evaluated", "ended"]
+Event = Literal["step", "evaluation", "end"]
 
 
 @dataclass(frozen=True)
@@ -216,18 +216,17 @@ class Worker:
 
     def on_step(self, candidate: Tuned) -> None:
         """Send a step."""
-        self._send("stepped", candidate)
+        self._send("step", candidate)
 
     def on_evaluation(self, candidate: Tuned) -> None:
         """Send an evaluation."""
-        self._send("evaluated", candidate)
+        self._send("evaluation", candidate)
 
     def on_end(self, candidate: Tuned) -> None:
         """Send the end of a run."""
-        self._send("ended", candidate)
+        self._send("end", candidate)
 
     # As training.loop.Listener names them.
-    stepped, evaluated, ended = on_step, on_evaluation, on_end
 
     def _send(self, event: Event, candidate: Tuned) -> None:
         new = candidate.history[self.sent[candidate.name] :]
