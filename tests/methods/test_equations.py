@@ -52,8 +52,8 @@ def made(method: str, seed: int = 0, d: int = tiny.D, positions: int = 12, **opt
     sources = {"sources": ["one", "two", "three"]} if "sources" in found.options.model_fields else {}
     parsed = parse_options(found, {"length": 4, **tiny.small(method), **sources, **options})
     rows = torch.randn(len(parsed.runs()), parsed.length, d, generator=torch.Generator().manual_seed(9))
-    site = InitContext(FakeVocabulary(d), positions, ("yes", "no"), seed, rows if parsed.runs() else None)
-    return make(found, parsed, site)
+    context = InitContext(FakeVocabulary(d), positions, ("yes", "no"), seed, rows if parsed.runs() else None)
+    return make(found, parsed, context)
 
 
 def site_of(size: float, d: int = 64) -> InitContext:

@@ -45,8 +45,8 @@ class T5Base:
 
 def trainable(plan: Plan) -> int:
     """Values that a plan trains on T5-base."""
-    site = InitContext(T5Base(), plan.setting.max_source, ("no", "yes"))
-    return make(get_method(plan.recipe.method), plan.recipe.parsed_options(), site).trainable()
+    context = InitContext(T5Base(), plan.setting.max_source, ("no", "yes"))
+    return make(get_method(plan.recipe.method), plan.recipe.parsed_options(), context).trainable()
 
 
 def numbers_of(plan: Plan) -> set[str]:

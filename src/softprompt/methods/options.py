@@ -74,19 +74,19 @@ class Options(BaseModel):
         """List the folders of finished runs whose prompts this method reads (InitContext.sources)."""
         return []
 
-    def soft_prompt(self, site: InitContext) -> SoftPrompt:
+    def soft_prompt(self, context: InitContext) -> SoftPrompt:
         """Make the soft prompt, at its start."""
-        return SoftPrompt(self.prompt(site), self.offset(site))
+        return SoftPrompt(self.prompt(context), self.offset(context))
 
     def stored(self, form: AdapterTensors) -> SoftPrompt:
         """Make the baseline whose tensors were stored as `form`. Only baselines have it."""
         raise NotImplementedError
 
-    def prompt(self, site: InitContext) -> PromptPart:
+    def prompt(self, context: InitContext) -> PromptPart:
         """Make the prompt part, at its start."""
         raise NotImplementedError
 
-    def offset(self, site: InitContext) -> OffsetPart | None:
+    def offset(self, context: InitContext) -> OffsetPart | None:
         """Make the offset part, at its start; None for a method without one."""
         return None
 
@@ -98,18 +98,18 @@ class StartOptions(Options):
     start_text: str | None = Field(None, description="the text of start=text")
     pool: int | None = Field(5000, ge=1, description="start=vocabulary draws from this many first tokens; null: all")
 
-    def rows(self, site: InitContext, count: int | None = None) -> Tensor:
+    def rows(self, context: InitContext, count: int | None = None) -> Tensor:
         """Make rows (count, d) to start at; None: as many as the prompt is long."""
         length = self.length if count is None else count
         if self.start == "noise":
-            return from_noise(length, site.vocabulary, site.generator())
+            return from_noise(length, context.vocabulary, context.generator())
         if self.start == "labels":
-            return from_labels(length, site.vocabulary, site.labels, site.generator())
+            return from_labels(length, context.vocabulary, context.labels, context.generator())
         if self.start == "text":
             if not self.start_text:
                 raise BadInput("start=text needs the text: give start_text.")
-            return from_text(length, site.vocabulary, self.start_text)
-        return from_vocabulary(length, site.vocabulary, site.generator(), self.pool)
+            return from_text(length, context.vocabulary, self.start_text)
+        return from_vocabulary(length, context.vocabulary, context.generator(), self.pool)
 
 
 @dataclass(frozen=True)

@@ -119,9 +119,9 @@ def parse_options(method: Method, given: Mapping[str, object]) -> Options:
         raise BadInput(f"{method.name}: option {first['loc'][0]}={first['input']!r}: {first['msg']}.") from None
 
 
-def make(method: Method, options: Options, site: InitContext) -> SoftPrompt:
+def make(method: Method, options: Options, context: InitContext) -> SoftPrompt:
     """Make the soft prompt of `method`, at its start."""
-    return options.soft_prompt(site)
+    return options.soft_prompt(context)
 
 
 def blank(method: Method, options: Options, d: int, positions: int, labels: Sequence[str] = ()) -> SoftPrompt:

@@ -18,8 +18,8 @@ def make_prompt(
 ) -> SoftPrompt:
     """Make an untrained soft prompt of `method` for `backbone`. Raises UnknownName or BadInput for its options."""
     found = get_method(method)
-    site = InitContext(backbone, backbone.max_source, tuple(labels), seed)
-    return make(found, parse_options(found, options), site).to(backbone.device)
+    context = InitContext(backbone, backbone.max_source, tuple(labels), seed)
+    return make(found, parse_options(found, options), context).to(backbone.device)
 
 
 def save_prompt(

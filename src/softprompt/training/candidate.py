@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers.optimization import Adafactor
 
 from softprompt.backbones import Backbone
 from softprompt.errors import BadInput
@@ -130,6 +129,8 @@ class Candidate:
 def make_optimizer(recipe: Recipe, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
     """Make the recipe's optimizer, with a learning rate and a weight decay for each group."""
     if recipe.optimizer == "adafactor":
+        from transformers.optimization import Adafactor  # which imports peft where that is installed
+
         # google-research/prompt-tuning, train/configs: no scaling by the parameter, decay rate 0.8, no momentum.
         made: torch.optim.Optimizer = Adafactor(
             groups, lr=0.0, scale_parameter=False, relative_step=False, decay_rate=-0.8

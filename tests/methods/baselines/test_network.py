@@ -54,8 +54,8 @@ def ranked(backbone: Backbone, one: Any, examples: Any = EXAMPLES) -> torch.Tens
 
 def started(backbone: Backbone, name: str, **options: Any) -> Any:
     method = get_method(name)
-    site = InitContext(backbone, 20, ("good", "bad"), model=backbone.model)
-    return make(method, parse_options(method, OPTIONS.get(name, {}) | options), site)
+    context = InitContext(backbone, 20, ("good", "bad"), model=backbone.model)
+    return make(method, parse_options(method, OPTIONS.get(name, {}) | options), context)
 
 
 @pytest.mark.parametrize(("family", "name"), ALL)

@@ -5,8 +5,6 @@ from collections.abc import Iterator
 
 import torch
 from torch import nn
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
 
 from softprompt.backbones.ops.checkpointing import again, layers_of
 from softprompt.errors import BadInput
@@ -35,6 +33,9 @@ def shard_layers(model: nn.Module, device: torch.device, count: int) -> None:
     Embedding table, head and last norm stay whole in each process, and so do the prompts, which stand outside the
     model: nothing that is trained is sharded. Raises BadInput for a model without such layers.
     """
+    from torch.distributed.device_mesh import init_device_mesh  # half a second of imports
+    from torch.distributed.fsdp import fully_shard
+
     layers = list(layers_of(model))
     if not layers:
         raise BadInput(f"{type(model).__name__} has no layers that can be sharded; do without --fsdp.")

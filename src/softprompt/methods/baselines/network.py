@@ -11,7 +11,6 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import ClassVar
 
 from torch import Tensor, nn
-from torch.distributed.fsdp import FSDPModule
 
 from softprompt.errors import BadInput, PromptMismatch
 from softprompt.methods.folded import AdapterTensors, Kind
@@ -51,15 +50,17 @@ class BaselineOptions(Options):
         """Count the positions of the network that it takes."""
         return 0
 
-    def soft_prompt(self, site: InitContext) -> SoftPrompt:
-        if site.model is None:
+    def soft_prompt(self, context: InitContext) -> SoftPrompt:
+        from torch.distributed.fsdp import FSDPModule  # half a second, which runs without a baseline need not wait
+
+        if context.model is None:
             raise BadInput("A baseline needs the network that it works in; tune it with softprompt train.")
         # torch 2.13.0: Module.compile() leaves no other mark on a module than this attribute.
-        if any(module._compiled_call_impl is not None for module in site.model.modules()):
+        if any(module._compiled_call_impl is not None for module in context.model.modules()):
             raise BadInput("--compile compiles the layers as they are; a baseline changes them. Leave out --compile.")
-        if any(isinstance(module, FSDPModule) for module in site.model.modules()):
+        if any(isinstance(module, FSDPModule) for module in context.model.modules()):
             raise BadInput("--fsdp shards layers that stay as they are; a baseline changes them. Leave out --fsdp.")
-        return self.stored(self.start(site.model, site.seed))
+        return self.stored(self.start(context.model, context.seed))
 
     def stored(self, form: AdapterTensors) -> SoftPrompt:
         return Baseline(self, form)

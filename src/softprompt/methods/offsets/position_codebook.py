@@ -50,11 +50,11 @@ class CodebookOffsetOptions(Options):
     offset_codewords: int = Field(20, ge=1, description="codewords of each subspace of the offset")
     positions: int | None = Field(None, ge=1, description="source tokens that have an offset; null: all there can be")
 
-    def offset(self, site: InitContext) -> OffsetPart:
-        t = subspace(site.vocabulary.d, self.offset_width, 256)
+    def offset(self, context: InitContext) -> OffsetPart:
+        t = subspace(context.vocabulary.d, self.offset_width, 256)
         # The prompt has used the seed already: another stream.
-        generator = torch.Generator().manual_seed(site.seed + 1)
-        shape = (self.positions or site.positions, site.vocabulary.d // t, self.offset_codewords)
+        generator = torch.Generator().manual_seed(context.seed + 1)
+        shape = (self.positions or context.positions, context.vocabulary.d // t, self.offset_codewords)
         return PositionCodebook(kaiming(*shape, generator=generator), t)
 
 

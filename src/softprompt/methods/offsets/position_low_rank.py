@@ -104,11 +104,11 @@ class LowRankOffsetOptions(Options):
         8.0, description="scale of the offset, alpha / sqrt(rank); null: the paper's A B, unscaled"
     )
 
-    def offset(self, site: InitContext) -> OffsetPart:
-        positions = self.positions or site.positions
+    def offset(self, context: InitContext) -> OffsetPart:
+        positions = self.positions or context.positions
         # The prompt has used the seed already: another stream, or A would repeat the vocabulary draw.
-        generator = torch.Generator().manual_seed(site.seed + 1)
-        return PositionLowRank(positions, self.rank, site.vocabulary.d, alpha=self.alpha, generator=generator)
+        generator = torch.Generator().manual_seed(context.seed + 1)
+        return PositionLowRank(positions, self.rank, context.vocabulary.d, alpha=self.alpha, generator=generator)
 
 
 # The published pair (length, rank) = (20, 60) of section 4: the shortest prompt but none.

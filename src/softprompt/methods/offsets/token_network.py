@@ -83,13 +83,13 @@ class TokenNetworkOptions(Options):
     rank: int = Field(19, ge=1, description="width of the network that makes the offset")
     dropout: float = Field(0.1, ge=0, lt=1, description="dropout inside that network, in training")
 
-    def offset(self, site: InitContext) -> OffsetPart:
-        d, bound = site.vocabulary.d, 1 / math.sqrt(self.rank)
+    def offset(self, context: InitContext) -> OffsetPart:
+        d, bound = context.vocabulary.d, 1 / math.sqrt(self.rank)
         # The prompt has used the seed already: another stream.
-        generator = torch.Generator().manual_seed(site.seed + 1)
+        generator = torch.Generator().manual_seed(context.seed + 1)
         down = torch.rand(d, self.rank, generator=generator) * 2 * bound - bound
         start = TokenOffset(down, torch.zeros(self.rank), torch.zeros(self.rank, d), torch.zeros(d))
-        return TokenNetwork(start, dropout=self.dropout, seed=site.seed)
+        return TokenNetwork(start, dropout=self.dropout, seed=context.seed)
 
 
 # The published pair (length, rank) = (60, 19) on T5-base.

@@ -74,8 +74,8 @@ class CodebookOptions(Options):
     )
     pool: int | None = Field(5000, ge=1, description="start=vocabulary draws from this many first tokens; null: all")
 
-    def prompt(self, site: InitContext) -> PromptPart:
-        d, generator = site.vocabulary.d, site.generator()
+    def prompt(self, context: InitContext) -> PromptPart:
+        d, generator = context.vocabulary.d, context.generator()
         t = subspace(d, self.width, 32)
         if self.start == "kaiming":
             return Codebook(
@@ -84,7 +84,7 @@ class CodebookOptions(Options):
             )
         # Codewords are slices of r sampled embeddings; a row's weights are the same in all subspaces, so it starts
         # as a mix of whole embeddings, near their norm (as SuperPos-Prompt's rows do).
-        sampled = site.vocabulary.embed(sample_ids(self.codewords, site.vocabulary, generator, self.pool))
+        sampled = context.vocabulary.embed(sample_ids(self.codewords, context.vocabulary, generator, self.pool))
         weights = torch.randn(self.length, 1, self.codewords, generator=generator) / math.sqrt(self.codewords)
         return Codebook(
             weights.expand(-1, d // t, -1), sampled.reshape(self.codewords, d // t, t).transpose(0, 1).contiguous()

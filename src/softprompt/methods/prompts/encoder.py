@@ -66,14 +66,14 @@ class EncoderOptions(Options):
         None, gt=0, description="what the network's rows are multiplied with; null: to the embeddings' size; 1: PEFT's"
     )
 
-    def prompt(self, site: InitContext) -> PromptPart:
-        d = site.vocabulary.d
+    def prompt(self, context: InitContext) -> PromptPart:
+        d = context.vocabulary.d
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(site.seed)  # torch.nn's own starts take no generator
+            torch.manual_seed(context.seed)  # torch.nn's own starts take no generator
             part = Encoder(self.length, d, self.hidden or d, self.encoder)
         with torch.no_grad():
             size = float(part(None).square().mean().sqrt())
-            part.unit.fill_(site.scale() / size if self.unit is None else self.unit)
+            part.unit.fill_(context.scale() / size if self.unit is None else self.unit)
         return part
 
 

@@ -37,8 +37,8 @@ class FreeOptions(StartOptions):
     prompt_part = Free
     accepts_rows = True
 
-    def prompt(self, site: InitContext) -> PromptPart:
-        return Free(self.rows(site))
+    def prompt(self, context: InitContext) -> PromptPart:
+        return Free(self.rows(context))
 
 
 register_method(

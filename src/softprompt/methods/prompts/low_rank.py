@@ -58,8 +58,8 @@ class LowRankOptions(Options):
     start: Literal["svd", "uniform"] = Field("svd", description="cut vocabulary rows, or uniform +-0.5 as the paper")
     pool: int | None = Field(5000, ge=1, description="start=svd draws from this many first tokens; null: all")
 
-    def prompt(self, site: InitContext) -> PromptPart:
-        d, generator = site.vocabulary.d, site.generator()
+    def prompt(self, context: InitContext) -> PromptPart:
+        d, generator = context.vocabulary.d, context.generator()
         if self.prompt_rank > min(self.length, d):
             raise BadInput(
                 f"prompt_rank={self.prompt_rank}: a prompt of {self.length} rows with {d} entries has a rank of at "
@@ -70,7 +70,7 @@ class LowRankOptions(Options):
             a, b = (torch.rand(shape, generator=generator) - 0.5 for shape in shapes)
             return LowRank(a, b)
         return LowRank(
-            *truncated_svd(from_vocabulary(self.length, site.vocabulary, generator, self.pool), self.prompt_rank)
+            *truncated_svd(from_vocabulary(self.length, context.vocabulary, generator, self.pool), self.prompt_rank)
         )
 
 

@@ -82,9 +82,9 @@ class MultitaskOptions(StartOptions):
     length: int = Field(100, ge=1, le=4096, description="rows of the prompt (virtual tokens)")
     prompt_rank: int = Field(1, ge=1, description="rank of what the shared rows are multiplied with")
 
-    def prompt(self, site: InitContext) -> PromptPart:
-        generator = torch.Generator().manual_seed(site.seed + 1)  # the rows have used the seed already
-        return Multitask(self.rows(site), self.prompt_rank, generator=generator)
+    def prompt(self, context: InitContext) -> PromptPart:
+        generator = torch.Generator().manual_seed(context.seed + 1)  # the rows have used the seed already
+        return Multitask(self.rows(context), self.prompt_rank, generator=generator)
 
 
 register_method(

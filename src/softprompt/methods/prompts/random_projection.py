@@ -65,11 +65,11 @@ class RandomProjectionOptions(Options):
         None, gt=0, description="start of the scale; null: rows of the embeddings' size; 1: the authors'"
     )
 
-    def prompt(self, site: InitContext) -> PromptPart:
-        d, r = site.vocabulary.d, self.prompt_rank
-        weights = torch.randn(self.length, r, generator=site.generator())
+    def prompt(self, context: InitContext) -> PromptPart:
+        d, r = context.vocabulary.d, self.prompt_rank
+        weights = torch.randn(self.length, r, generator=context.generator())
         own = math.sqrt(2 * r / (r + d))  # root mean square of Z R: r terms, R's variance 2 / (r + d)
-        scale = site.scale() / own if self.scale_start is None else self.scale_start
+        scale = context.scale() / own if self.scale_start is None else self.scale_start
         return RandomProjection(weights, d, seed=self.projection_seed, scale=scale)
 
 

@@ -86,15 +86,15 @@ class ResidualOptions(StartOptions):
         None, gt=0, description="start of the LayerNorm's gain; null: 1/12.6 of the embeddings' size; 1: the paper's"
     )
 
-    def prompt(self, site: InitContext) -> PromptPart:
+    def prompt(self, context: InitContext) -> PromptPart:
         return Residual(
-            self.rows(site),
+            self.rows(context),
             self.bottleneck,
-            gain=site.scale() / T5_SCALE if self.gain is None else self.gain,
+            gain=context.scale() / T5_SCALE if self.gain is None else self.gain,
             skip=self.skip,
             norm=self.layer_norm,
             separate=self.separate,
-            generator=torch.Generator().manual_seed(site.seed + 1),  # the rows have used the seed already
+            generator=torch.Generator().manual_seed(context.seed + 1),  # the rows have used the seed already
         )
 
 

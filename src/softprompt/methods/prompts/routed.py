@@ -84,13 +84,13 @@ class RoutedOptions(StartOptions):
     noise: float = Field(1.0, ge=0, description="standard deviation of the noise on router logits, relative to them")
     balance: float = Field(0.01, ge=0, description="weight of the loss term that spreads inputs over the prompts")
 
-    def prompt(self, site: InitContext) -> PromptPart:
-        rows = self.rows(site, self.prompts * self.length)
+    def prompt(self, context: InitContext) -> PromptPart:
+        rows = self.rows(context, self.prompts * self.length)
         router = torch.empty(self.prompts, rows.shape[1])
-        nn.init.orthogonal_(router, generator=torch.Generator().manual_seed(site.seed + 2))
+        nn.init.orthogonal_(router, generator=torch.Generator().manual_seed(context.seed + 2))
         return Routed(
             rows.reshape(self.prompts, self.length, -1), router,
-            noise=self.noise, balance=self.balance, seed=site.seed,
+            noise=self.noise, balance=self.balance, seed=context.seed,
         )  # fmt: skip
 
 

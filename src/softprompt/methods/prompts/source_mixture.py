@@ -89,14 +89,14 @@ class AttemptOptions(StartOptions):
     def runs(self) -> list[str]:
         return self.sources
 
-    def prompt(self, site: InitContext) -> PromptPart:
-        if site.sources is None:
+    def prompt(self, context: InitContext) -> PromptPart:
+        if context.sources is None:
             raise BadInput("attempt mixes the prompts of other runs; name them: --set sources=RUN,RUN.")
-        d, generator = site.vocabulary.d, torch.Generator().manual_seed(site.seed + 2)
-        scaled = TEMPERATURE * d / T5_BASE_D * site.scale() / T5_SCALE
+        d, generator = context.vocabulary.d, torch.Generator().manual_seed(context.seed + 2)
+        scaled = TEMPERATURE * d / T5_BASE_D * context.scale() / T5_SCALE
         # The authors' modeling_t5.py starts the linear layers it adds at N(0, 0.01).
         down, up = (torch.randn(*shape, generator=generator) * 0.01 for shape in ((self.width, d), (d, self.width)))
-        return SourceMixture(self.rows(site), site.sources, down, up, temperature=self.temperature or scaled)
+        return SourceMixture(self.rows(context), context.sources, down, up, temperature=self.temperature or scaled)
 
 
 register_method(

@@ -85,16 +85,16 @@ class SuperpositionOptions(Options):
     shared: bool = Field(False, description="one codebook for all rows instead of one a row")
     softmax: bool = Field(False, description="mix with softmax weights (the paper's losing ablation)")
 
-    def prompt(self, site: InitContext) -> PromptPart:
-        generator = site.generator()
-        ids = sample_ids(self.sampled, site.vocabulary, generator, self.pool)
+    def prompt(self, context: InitContext) -> PromptPart:
+        generator = context.generator()
+        ids = sample_ids(self.sampled, context.vocabulary, generator, self.pool)
         if self.weights_start == "normal":
             # Variance 1/m: rows differ, and each row's expected squared norm is that of a mean embedding.
             weights = torch.randn(self.length, self.sampled, generator=generator) / self.sampled**0.5
         else:
             weights = torch.eye(self.sampled)[torch.arange(self.length) % self.sampled]
         return Superposition(
-            site.vocabulary.embed(ids),
+            context.vocabulary.embed(ids),
             self.weights_scale * weights,
             codebook=self.codebook,
             shared=self.shared,
