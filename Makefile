@@ -27,6 +27,9 @@ demo: $(READY)
 	$(BIN)/softprompt predict runs/demo/dept "I was charged twice for the same kettle" "where is my parcel?"
 	$(BIN)/softprompt predict runs/demo/superpos "I was charged twice for the same kettle" "where is my parcel?"
 
+# Python writes its bytecode, whatever the shell says: a test that starts a process would compile everything again.
+unexport PYTHONDONTWRITEBYTECODE
+
 # $(call timed,NAME,COMMAND) runs a command and prints how many seconds it took.
 timed = @echo '$(2)'; began=$$(date +%s); $(2); code=$$?; echo "$(1): $$(($$(date +%s) - began)) s"; exit $$code
 

@@ -1,5 +1,6 @@
 """Candidates on tiny models: a task of eight sentences, a recipe of six steps, and the run that they end in."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,18 @@ from softprompt.training.loop import tune
 from softprompt.training.run import Setting, begin
 from tests import tiny
 from tests.sources import LENGTH, sources_for
+
+
+def on_families(methods: Iterable[str]) -> list[tuple[str, str]]:
+    """List (family, method): all on a decoder, one of each kind on an encoder-decoder and on a masked model.
+
+    What a backbone computes depends on a soft prompt's kind alone, never on its method.
+    """
+    methods = list(methods)
+    kinds = {get_method(name).kind: name for name in reversed(methods)}
+    return [("llama", name) for name in methods] + [
+        (family, name) for family in ("t5", "bert") for name in kinds.values()
+    ]
 
 
 def tiny_task(choices: tuple[str, ...] = ("good", "bad")) -> Task:

@@ -42,6 +42,15 @@ def state_shapes() -> list[str]:
 jaxtyping.install_import_hook(state_shapes(), f"{shapes.__name__}.{shapes.check.__name__}")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Import what softprompt imports before its modules are loaded, in the processes that run tests.
+
+    While jaxtyping's hook (0.3.11) loads one of them, what that imports is compiled from its source: 1,800 files.
+    """
+    if hasattr(config, "workerinput") or not config.getoption("numprocesses", None):
+        import transformers.modeling_layers  # noqa: F401
+
+
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     import torch

@@ -20,12 +20,11 @@ from softprompt.training.finish import finish
 from softprompt.training.loop import tune
 from softprompt.training.run import Setting, begin
 from tests import tiny
-from tests.candidates import candidate, finished, tiny_task
+from tests.candidates import candidate, finished, on_families, tiny_task
 from tests.compare import assert_close
 
 
-@pytest.mark.parametrize("method", [*METHODS, "superpos+adept", "smop+dept"])
-@pytest.mark.parametrize("family", ["llama", "t5", "bert"])
+@pytest.mark.parametrize(("family", "method"), on_families([*METHODS, "superpos+adept", "smop+dept"]))
 def test_a_loaded_prompt_answers_as_the_tuned_one(family: str, method: str, tmp_path: Path) -> None:
     backbone = tiny.backbone(family)
     one = candidate(backbone, method)

@@ -11,14 +11,15 @@ two calls of stat, so a request is answered with whatever was stored before it c
 """
 
 import errno
+import fcntl
 import os
 import re
 import shutil
 import socket
 import time
 import uuid
-from collections.abc import Callable, Hashable
-from contextlib import suppress
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -120,8 +121,9 @@ class StoreFolder:
     def add(self, incoming: Path, name: str) -> StoreEntry:
         """Serve the complete folder `incoming` as the next version of `name`, and discard the older ones."""
         stamp = stamp_of(incoming) or Stamp(0, 0, 0)
-        version = self._rename_to_next_version(incoming, name)
-        self._discard(name, keep_newest=True)
+        with self._alone():
+            version = self._rename_to_next_version(incoming, name)
+            self._discard(name, keep_newest=True)
         self._refresh(force=True)
         return StoreEntry(name, version, self.path / f"{name}@{version}", stamp, next(self._serial))
 
@@ -183,6 +185,21 @@ class StoreFolder:
             self._on_forget(entry)
 
     # Renaming
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Keep other processes of this machine from numbering versions inside the block.
+
+        Without it one process may put two versions between another's choice of a number and its rename, and both give
+        the same number. A file system without locks (some network ones) has none, and loses only that.
+        """
+        handle = os.open(self.path, os.O_RDONLY)
+        try:
+            with suppress(OSError):
+                fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(handle)  # which unlocks
 
     def _rename_to_next_version(self, incoming: Path, name: str) -> int:
         while True:
