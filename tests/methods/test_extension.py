@@ -1,6 +1,7 @@
 """A method from outside the package: defined in a notebook cell, or brought by an installed package."""
 
 import re
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,21 @@ def _only_here() -> Iterator[None]:
         known.clear()
         known.update(before)  # type: ignore[arg-type]
     load_plugins.cache_clear()
+
+
+def test_a_module_is_imported_before_or_after_the_verb(cli: Cli, data: Path, model: str, tmp_path: Path) -> None:
+    (tmp_path / "my_methods.py").write_text(CELLS["a notebook cell"])
+    given = ("--data", data, "--backbone", model, "--method", "gated", *QUICK)
+    here, there = ("--import", tmp_path / "my_methods.py"), (f"--import={tmp_path / 'my_methods.py'}",)
+    for i, words in enumerate(((*here, "train", *given), ("train", *given, *there))):
+        sys.modules.pop("my_methods", None)
+        METHODS.pop("gated", None)
+        code, _, err = cli(*words, "--output", tmp_path / f"run-{i}")
+        assert code == 0, err
+        assert load_prompt(tmp_path / f"run-{i}").card.method == "gated"
+    code, _, err = cli("--import", "no_such_module", "list", "methods")
+    assert code == 2
+    assert "no_such_module cannot be imported" in err
 
 
 def run_cell() -> dict[str, Any]:

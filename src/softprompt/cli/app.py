@@ -73,6 +73,28 @@ err = Console(stderr=True, highlight=False, quiet=not FIRST)
 out = Console(highlight=False, quiet=not FIRST)
 
 
+def _import(names: list[str] | None) -> None:
+    if names:
+        from softprompt.runtime.plugins import import_modules
+
+        import_modules(names)
+
+
+def _put_imports_first(words: list[str]) -> list[str]:
+    """Move `--import MODULE` before the verb, so that it may stand anywhere."""
+    imports: list[str] = []
+    others: list[str] = []
+    left = iter(words)
+    for word in left:
+        if word == "--":
+            return [*imports, *others, word, *left]
+        if word == "--import":
+            imports += [word, *([following] if (following := next(left, None)) is not None else [])]
+        else:
+            (imports if word.startswith("--import=") else others).append(word)
+    return [*imports, *others]
+
+
 def _print_version(wanted: bool) -> None:
     if wanted:
         print(f"softprompt {version('softprompt')}")
@@ -85,13 +107,19 @@ def start(
     print_version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
+    imports: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--import", callback=_import, help="Module or .py file to import first (a method of your own); repeatable."
+        ),
+    ] = None,
 ) -> None:
     """Train soft prompts on frozen language models, compare and serve them."""
     if ctx.invoked_subcommand != "train":
         check_single_process(str(ctx.invoked_subcommand))
 
 
-def print_json(value: Any) -> None:
+def print_json(value: object) -> None:
     """Print `value` as JSON to stdout."""
     json.dump(value, sys.stdout, indent=2, ensure_ascii=False, allow_nan=False)
     sys.stdout.write("\n")
@@ -112,6 +140,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, raise_interrupt)
     # A warning is one line, not the place in our code where it was raised.
     warnings.showwarning = lambda message, *_, **__: err.print(f"note: {message}", soft_wrap=True, markup=False)
+    sys.argv[1:] = _put_imports_first(sys.argv[1:])
     try:
         app()
     except SoftPromptError as error:

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import TypedDict
 
 import torch
 
@@ -40,6 +41,16 @@ class Record:
         return {key: value for key, value in asdict(self).items() if value is not None and key not in hidden}
 
 
+class ScoresJson(TypedDict):
+    """Scores as run.json, prompt.json and floors.json hold them."""
+
+    metrics: dict[str, float]
+    n: int
+    truncated: int
+    empty: int
+    unparsable: int
+
+
 @dataclass(frozen=True)
 class Scores:
     """Scores by metric name, and what was counted beside them."""
@@ -51,9 +62,11 @@ class Scores:
     empty: int = 0
     unparsable: int = 0
 
-    def as_json(self) -> dict[str, object]:
+    def as_json(self) -> ScoresJson:
         """Return scores and counts by name, as run.json and prompt.json hold them."""
-        return asdict(self)
+        return ScoresJson(
+            metrics=dict(self.metrics), n=self.n, truncated=self.truncated, empty=self.empty, unparsable=self.unparsable
+        )
 
     def notes(self) -> str:
         """Write the counts beside the scores in words; "" when all are 0."""

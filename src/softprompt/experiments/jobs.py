@@ -14,6 +14,7 @@ from typing import Protocol
 from pydantic import BaseModel, ConfigDict
 
 from softprompt.errors import BadArtefact, BadInput
+from softprompt.evaluation.evaluate import ScoresJson
 from softprompt.recipes import Recipe, Setting
 from softprompt.runs.prompt import PromptCard
 from softprompt.runs.run_card import read_run_card
@@ -24,7 +25,7 @@ PLAN = "plan.json"
 FINISHED = "prompt.json"
 """Written last."""
 
-Floors = dict[str, dict[str, object]]
+Floors = dict[str, ScoresJson]
 """Test scores of the majority answer and of the backbone without a prompt, as JSON; they go into each card."""
 
 

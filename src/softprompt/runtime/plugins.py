@@ -28,6 +28,10 @@ def load_plugins(group: str) -> None:
             ) from error
 
 
+imported: list[str] = []
+"""What `import_modules` has imported here: processes that are started for this one import it too."""
+
+
 def import_modules(names: Iterable[str]) -> None:
     """Import modules by name (from here or where Python finds them) or by the path of a .py file. Raises BadInput."""
     for name in names:
@@ -41,6 +45,7 @@ def import_modules(names: Iterable[str]) -> None:
                 f"{name} cannot be imported: {type(error).__name__}: {error}. Expected the name of a Python module in "
                 "this folder or installed, or the path of a .py file; correct the name, or repair the module."
             ) from error
+        imported.append(str(Path(name).resolve()) if name.endswith(".py") else name)
 
 
 def _import_name(name: str) -> None:

@@ -7,7 +7,7 @@ of Setting, StepBudget or PublishedRows and is inherited here; a new one is one 
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, InstanceOf, SkipValidation
 from rich.console import Console
@@ -50,7 +50,7 @@ class CommonArguments(PublishedRows, StepBudget, Setting, ConsoleArgument):
     limit: Annotated[int | Mapping[Split, int] | None, Flag(parse=parse_limit, repeatable=True)] = Field(
         None, description="Maximum rows of each split of --task, or of one: test=500; repeatable."
     )
-    settings: Annotated[Mapping[str, Any], Flag("--set", parse_settings, repeatable=True)] = Field(
+    settings: Annotated[Mapping[str, object], Flag("--set", parse_settings, repeatable=True)] = Field(
         default_factory=dict,
         description="NAME=VALUE: any recipe field or method option (rates.prompt=0.3); repeatable. For one of several "
         "compared methods: METHOD.NAME=VALUE.",

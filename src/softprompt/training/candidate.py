@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,27 @@ from softprompt.recipes import Recipe
 from softprompt.runs.start_from import Predecessor, StartFrom, read_sources, source_rows
 from softprompt.tasks import Example, Task
 from softprompt.training.order import ExampleOrder
+
+
+class Best(TypedDict):
+    """The evaluation that was best on dev."""
+
+    step: int
+    metric: str
+    value: float
+    loss: float
+
+
+class HistoryEntry(TypedDict, total=False):
+    """One line of metrics.jsonl: a step with its loss and rates, or an evaluation with its dev scores."""
+
+    step: int
+    loss: float
+    rates: dict[str, float]
+    losses: dict[str, float]
+    """By task, in a source stage."""
+    dev: dict[str, float]
+    dev_loss: float | None
 
 
 class Candidate:
@@ -47,12 +68,12 @@ class Candidate:
         self.start_from: StartFrom | None = None  # the run whose tensors the prompt started as
         self.sources: list[StartFrom] = []  # the runs whose prompts the method reads
         self.step = 0
-        self.best: dict[str, Any] | None = None  # step, metric, loss
+        self.best: Best | None = None
         self.best_state: dict[str, Tensor] = {}
         self.stale = 0  # evaluations since the best
         self.stopped: str | None = None  # why it ended before its last step
         self.failed = False  # stopped because something was not finite
-        self.history: list[dict[str, Any]] = []
+        self.history: list[HistoryEntry] = []
         self.random: dict[str, Tensor] = {}  # random states where it was left, of a resumed one
 
     @property
@@ -126,7 +147,7 @@ class Candidate:
             self.prompt.load_state_dict(self.best_state)
 
 
-def make_optimizer(recipe: Recipe, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+def make_optimizer(recipe: Recipe, groups: list[dict[str, object]]) -> torch.optim.Optimizer:
     """Make the recipe's optimizer, with a learning rate and a weight decay for each group."""
     if recipe.optimizer == "adafactor":
         from transformers.optimization import Adafactor  # which imports peft where that is installed

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 
@@ -15,6 +15,7 @@ from softprompt.recipes.override import check_names, taken
 from softprompt.runs.run_folder import check_folder
 from softprompt.runs.start_from import Predecessor, read_predecessor
 from softprompt.runtime.arguments import parse_model
+from softprompt.runtime.files import JsonObject
 from softprompt.training.arguments import RunArguments
 from softprompt.training.request import (
     check_answers,
@@ -34,11 +35,11 @@ T = TypeVar("T")
 class CheckReport:
     """What train would do, and all that stands in its way."""
 
-    resolved: dict[str, Any]
+    resolved: JsonObject
     """By name: task, backbone, each method's recipe, ... as JSON."""
     problems: list[str]
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> JsonObject:
         return {"resolved": self.resolved, "problems": self.problems}
 
 
@@ -68,7 +69,7 @@ class Check:
 
     def __init__(self, arguments: RunArguments, problems: list[str]) -> None:
         self.arguments, self.problems = arguments, problems
-        self.resolved: dict[str, Any] = {}
+        self.resolved: JsonObject = {}
 
     def attempt(self, resolve: Callable[[], T]) -> T | None:
         """Return what `resolve` returns; None, and one problem more, when it raises a SoftPromptError."""
@@ -115,7 +116,7 @@ class Check:
         known = {name: value for name, value in resolved.items() if value is not None}
         return CheckReport(known, self.problems)
 
-    def _read_start(self, facts: dict[str, Any] | None) -> Predecessor | None:
+    def _read_start(self, facts: JsonObject | None) -> Predecessor | None:
         """Read the run to start from. Of another backbone, only another hidden size shows without weights."""
         folder = self.arguments.start_from
         if folder is None:

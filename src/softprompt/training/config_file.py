@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import yaml
 
@@ -22,6 +22,7 @@ from softprompt.recipes.registry import get_recipe
 from softprompt.recipes.setting import parse_setting
 from softprompt.runs.run_card import read_run_card
 from softprompt.runs.start_from import StartFrom, read_predecessor
+from softprompt.runtime.files import JsonObject
 from softprompt.tasks.published.spec import TaskSpec, parse_spec
 from softprompt.tasks.registry import task_again
 
@@ -47,7 +48,7 @@ _Loader.add_implicit_resolver(
 )
 
 
-def plan_arguments(path: str | Path | None = None, recipe: str | None = None) -> dict[str, Any]:
+def plan_arguments(path: str | Path | None = None, recipe: str | None = None) -> JsonObject:
     """Read the arguments of train from a config file or run.json at `path`, or from a recipe by name.
 
     Raises BadInput (with the file, and a line where one is at fault), UnknownName, BadArtefact.
@@ -71,7 +72,7 @@ def plan_arguments(path: str | Path | None = None, recipe: str | None = None) ->
             raise UnknownName(f"key of {path}", str(key), KEYS)
     if ("task" in value) == ("data" in value):
         raise BadInput(f"{path}: expected either task (a published or shipped one) or data (your own file).")
-    words: dict[str, Any] = {}
+    words: JsonObject = {}
     if value.get("recipe") is not None:  # without one it is --method's
         words["recipe"] = _parse_part(path, "recipe", value["recipe"], parse_recipe)
     words |= _parse_part(path, "setting", value.get("setting"), parse_setting).model_dump(exclude_unset=True)
@@ -96,19 +97,19 @@ def add_plan(
     return {name: value for name, value in planned.items() if not (other and name in ROWS)} | dict(values)
 
 
-def _plan_arguments(plan: Plan) -> dict[str, Any]:
+def _plan_arguments(plan: Plan) -> JsonObject:
     setting = plan.setting.model_dump(exclude_unset=True)
     return {"recipe": plan.recipe, **setting, **_task_arguments(plan.task)}
 
 
-def _task_arguments(spec: TaskSpec) -> dict[str, Any]:
+def _task_arguments(spec: TaskSpec) -> JsonObject:
     """Return the arguments of `spec` that are not defaults: a shipped task takes no others."""
     names = {"form": "template", "seed": "split_seed"}
     found = spec.model_dump(exclude_defaults=True)
     return {names.get(name, name): value for name, value in found.items()}
 
 
-def _run_arguments(path: Path) -> dict[str, Any]:
+def _run_arguments(path: Path) -> JsonObject:
     card = read_run_card(path)
     get_method(card.recipe.method)
     if card.distillation is not None:
@@ -126,8 +127,8 @@ def _unchanged(path: Path, record: StartFrom) -> Path:
     return found.folder
 
 
-def _own_data(path: Path, given: Any) -> dict[str, Any]:
-    own: dict[str, Any] = {"data": given} if isinstance(given, str) else _mapping(path, "data", given)
+def _own_data(path: Path, given: object) -> JsonObject:
+    own: JsonObject = {"data": given} if isinstance(given, str) else _mapping(path, "data", given)
     for key, value in own.items():
         if key not in DATA:
             raise UnknownName(f"key of data in {path}", key, DATA)
@@ -138,15 +139,17 @@ def _own_data(path: Path, given: Any) -> dict[str, Any]:
             raise BadInput(f"{path}: data.{key} is {value!r}; expected {expected}.")
     if "data" not in own:
         raise BadInput(f"{path}: data names no file; expected data: FILE, or data: {{data: FILE, ...}}.")
-    for label, word in own.get("words", {}).items():
+    words = own.get("words")
+    if not isinstance(words, dict):
+        return own
+    for label, word in words.items():
         if isinstance(label, bool) or isinstance(word, bool):
             raise BadInput(f"{path}: data.words has {label}: {word}; put true and false in quotes.")
-    if "words" in own:  # labels like 0 and 1 are read as numbers
-        own["words"] = {str(label): str(word) for label, word in own["words"].items()}
-    return own
+    # Labels like 0 and 1 are read as numbers.
+    return {**own, "words": {str(label): str(word) for label, word in words.items()}}
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> JsonObject:
     try:
         text = path.read_text(encoding="utf-8")
         # JSON may be indented with tabs, YAML may not.
@@ -166,7 +169,7 @@ def _read(path: Path) -> dict[str, Any]:
     return value
 
 
-def _mapping(path: Path, key: str, value: Any) -> dict[str, Any]:
+def _mapping(path: Path, key: str, value: object) -> JsonObject:
     if value is None:
         return {}
     if not isinstance(value, Mapping):
@@ -174,11 +177,11 @@ def _mapping(path: Path, key: str, value: Any) -> dict[str, Any]:
     return {str(name): item for name, item in value.items()}
 
 
-def _load_yaml(text: str) -> Any:
+def _load_yaml(text: str) -> object:
     return yaml.load(text, Loader=_Loader)  # a SafeLoader
 
 
-def _parse_part(path: Path, key: str, value: Any, parse: Callable[[dict[str, Any]], Parsed]) -> Parsed:
+def _parse_part(path: Path, key: str, value: object, parse: Callable[[JsonObject], Parsed]) -> Parsed:
     """Parse one part of a config file; an error in it names the file."""
     given = _mapping(path, key, value)
     try:

@@ -8,7 +8,6 @@ OUTPUT/TASK     P* o (U_t V_t): a finished run on that task, as any other
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
@@ -45,7 +44,7 @@ def distil(
     steps: int | None = None,
     batch: int | None = None,
     seed: int | None = None,
-    settings: Mapping[str, Any] | None = None,
+    settings: Mapping[str, object] | None = None,
     weight: float = 0.9,
     temperature: float = 1.0,
     device: str | None = None,
@@ -166,7 +165,11 @@ def _check_recipe(recipe: Recipe, length: int) -> None:
 
 
 def _make_stage(
-    name: str, recipe: Recipe, frozen: Backbone, origins: Sequence[dict[str, Any]], teachers: Sequence[Predecessor]
+    name: str,
+    recipe: Recipe,
+    frozen: Backbone,
+    origins: Sequence[Mapping[str, object]],
+    teachers: Sequence[Predecessor],
 ) -> SourceStage:
     for teacher in teachers:
         teacher.prompt.check(frozen)

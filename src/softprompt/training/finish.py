@@ -2,13 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from softprompt.backbones import Backbone
 from softprompt.errors import NotFinite
-from softprompt.evaluation.evaluate import majority, score_task
+from softprompt.evaluation.evaluate import ScoresJson, majority, score_task
 from softprompt.methods.bank import Bank
 from softprompt.methods.folded import AdapterTensors, Folded, Unfolded, stored
 from softprompt.runs.fingerprint import fingerprint
@@ -25,7 +24,7 @@ from softprompt.training.learning_curve import write_curve
 from softprompt.training.run import Run
 
 
-def finish(backbone: Backbone, run: Run, floors: Mapping[str, dict[str, Any]], *, test: bool = True) -> Prompt:
+def finish(backbone: Backbone, run: Run, floors: Mapping[str, ScoresJson], *, test: bool = True) -> Prompt:
     """Score the best state on dev and (with `test`) on test, and write the finished run.
 
     Raises NotFinite after saving, where the loss or the prompt was not finite.
@@ -66,9 +65,7 @@ def measure_test(backbone: Backbone, folder: Path, task: Task) -> PromptCard:
     return card
 
 
-def _score(
-    backbone: Backbone, bank: Bank, task: Task, folder: Path, splits: Sequence[Split]
-) -> dict[str, dict[str, Any]]:
+def _score(backbone: Backbone, bank: Bank, task: Task, folder: Path, splits: Sequence[Split]) -> dict[str, ScoresJson]:
     """Score the one prompt in `bank` on each split, as JSON, and write its answers to `folder`."""
     readings: list[tuple[str, Split, Scoring]] = [(split, split, task.scoring) for split in splits]
     # Beside the score, the other way to read an answer.
@@ -85,14 +82,14 @@ def _score(
     return scores
 
 
-def measure_floors(backbone: Backbone, task: Task) -> dict[str, dict[str, Any]]:
+def measure_floors(backbone: Backbone, task: Task) -> dict[str, ScoresJson]:
     """Score on test what a prompt must beat, as JSON: the commonest answer, and the backbone without a prompt."""
     zero_shot, _ = score_task(backbone, task, "test")
     return {"majority": majority(task, task.examples["test"]).as_json(), "zero_shot": zero_shot.as_json()}
 
 
 def _card(
-    backbone: Backbone, candidate: Candidate, form: Folded | Unfolded | AdapterTensors, scores: dict[str, Any]
+    backbone: Backbone, candidate: Candidate, form: Folded | Unfolded | AdapterTensors, scores: Mapping[str, ScoresJson]
 ) -> PromptCard:
     prompt, recipe, task = candidate.prompt, candidate.recipe, candidate.task
     offset, zeroed = (None, 0) if prompt.offset is None else prompt.offset.fold()
@@ -119,7 +116,7 @@ def _card(
         stored=stored(form),
         seed=recipe.seed,
         start_from=None if candidate.start_from is None else candidate.start_from.name,
-        scores=scores,
+        scores=dict(scores),
         best=candidate.best and {k: v for k, v in candidate.best.items() if v == v},
         stopped=candidate.stopped,
         versions=versions(*recipe.parsed_options().packages),

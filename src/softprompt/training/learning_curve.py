@@ -3,13 +3,13 @@
 import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from softprompt.runs.model_card import CURVE
 from softprompt.runtime.files import write_with
+from softprompt.training.candidate import HistoryEntry
 
 
-def write_curve(folder: Path, history: Sequence[dict[str, Any]], name: str, metric: str) -> bool:
+def write_curve(folder: Path, history: Sequence[HistoryEntry], name: str, metric: str) -> bool:
     """Draw training loss and dev metric against steps; False without matplotlib (pip install softprompt[report])."""
     if importlib.util.find_spec("matplotlib") is None:
         return False

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from softprompt.backbones import Backbone
 from softprompt.errors import OutOfMemory
@@ -11,7 +11,7 @@ from softprompt.methods.bank import Bank
 from softprompt.recipes import Recipe
 from softprompt.runtime import distributed
 from softprompt.tasks import Task
-from softprompt.training.candidate import Candidate
+from softprompt.training.candidate import Best, Candidate, HistoryEntry
 from softprompt.training.checkpoint import restore_random
 from softprompt.training.gradients import Gradients
 
@@ -29,11 +29,11 @@ class Tuned(Protocol):
     @property
     def step(self) -> int: ...
     @property
-    def best(self) -> dict[str, Any] | None: ...
+    def best(self) -> Best | None: ...
     @property
     def stopped(self) -> str | None: ...
     @property
-    def history(self) -> list[dict[str, Any]]: ...
+    def history(self) -> list[HistoryEntry]: ...
 
 
 @runtime_checkable

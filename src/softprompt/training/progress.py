@@ -2,12 +2,13 @@
 
 import time
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from softprompt.evaluation.evaluate import ScoresJson
 from softprompt.tasks.metrics import percent
 from softprompt.training.loop import Tuned
 
@@ -86,7 +87,7 @@ def clock(seconds: float) -> str:
     return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
 
 
-def print_result(console: Console, metrics: Sequence[str], rows: Sequence[tuple[str, Any, dict[str, Any]]]) -> None:
+def print_result(console: Console, metrics: Sequence[str], rows: Sequence[tuple[str, int | None, ScoresJson]]) -> None:
     """Print a table of scores: `rows` are (what, trainable values or None, scores as JSON)."""
     table = Table(box=None, pad_edge=False)
     table.add_column("test")

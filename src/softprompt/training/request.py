@@ -64,13 +64,13 @@ class TrainingRequest:
     task: Task
     setting: Setting
     methods: list[str]
-    given: dict[str, Any]
+    given: dict[str, object]
     """Recipe fields and method options, by name."""
     seed: int | None
     recipe: Recipe | None
     predecessor: Predecessor | None
 
-    def recipes(self, given: Mapping[str, Any] | None = None) -> dict[str, Recipe]:
+    def recipes(self, given: Mapping[str, object] | None = None) -> dict[str, Recipe]:
         """Make the recipe of each method, with what is `given` beside the arguments.
 
         Raises BadInput and UnknownName.
@@ -104,7 +104,7 @@ def parse_common(arguments: CommonArguments, task: str | Task | None) -> Trainin
     return TrainingRequest(read, setting, [], given_settings(arguments), None, None, predecessor)
 
 
-def given_settings(arguments: CommonArguments) -> dict[str, Any]:
+def given_settings(arguments: CommonArguments) -> dict[str, object]:
     """Return the recipe fields and method options that were given: --set, and the flags of the recipe's own fields."""
     steps = {name: value for name, value in given_in(arguments).items() if name in StepBudget.model_fields}
     return {**arguments.settings, **steps}
@@ -124,7 +124,7 @@ def one_of(recipe: Recipe, method: str | Sequence[str]) -> str:
 
 def make_recipes(
     methods: Sequence[str],
-    given: dict[str, Any],
+    given: dict[str, object],
     seed: int | None,
     predecessor: Predecessor | None = None,
     max_source: int = 256,

@@ -9,10 +9,10 @@ prompt.json ... the artefact, written last (softprompt.runs.prompt)
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from softprompt.backbones import Backbone, load_backbone
 from softprompt.errors import Interrupted
+from softprompt.evaluation.evaluate import ScoresJson
 from softprompt.recipes import Setting
 from softprompt.runs.run_card import Distillation, RunCard
 from softprompt.runs.run_folder import versions
@@ -31,7 +31,7 @@ class Run:
 
     candidate: Candidate
     folder: Path
-    scores: dict[str, Any] = field(default_factory=dict)
+    scores: dict[str, ScoresJson] = field(default_factory=dict)
 
 
 def open_backbone(setting: Setting) -> Backbone:

@@ -4,7 +4,7 @@ import importlib.util
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from accelerate import Accelerator
 from accelerate.tracking import GeneralTracker
@@ -13,6 +13,7 @@ from accelerate.utils import ProjectConfiguration
 from softprompt.errors import MissingPackage, UnknownName
 from softprompt.recipes import Setting
 from softprompt.runtime import distributed
+from softprompt.runtime.files import JsonObject
 from softprompt.training.candidate import Candidate
 from softprompt.training.loop import Listener, Tuned
 
@@ -93,9 +94,9 @@ class _Logged:
         self.accelerator.log(values, step=line["step"])
 
 
-def flatten(value: Mapping[str, Any], place: str = "") -> dict[str, Any]:
+def flatten(value: Mapping[str, object], place: str = "") -> JsonObject:
     """Join nested names with slashes: {"dev": {"accuracy": 1.0}} is {"dev/accuracy": 1.0}. None is left out."""
-    found: dict[str, Any] = {}
+    found: JsonObject = {}
     for name, item in value.items():
         if isinstance(item, Mapping):
             found |= flatten(item, f"{place}{name}/")
@@ -104,9 +105,9 @@ def flatten(value: Mapping[str, Any], place: str = "") -> dict[str, Any]:
     return found
 
 
-def _config(candidates: Sequence[Candidate], setting: Setting) -> dict[str, Any]:
+def _config(candidates: Sequence[Candidate], setting: Setting) -> JsonObject:
     """Return the contents of run.json, flat; trackers take plain values only."""
-    config: dict[str, Any] = {"setting": setting.model_dump(), "task": candidates[0].task.origin}
+    config: JsonObject = {"setting": setting.model_dump(), "task": candidates[0].task.origin}
     for one in candidates:
         recipe = {"recipe": one.recipe.model_dump(mode="json")}
         config |= {one.name: recipe} if len(candidates) > 1 else recipe

@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
 from softprompt.backbones import Backbone
 from softprompt.errors import BadInput, RunFailed
+from softprompt.evaluation.evaluate import ScoresJson
 from softprompt.recipes import Setting
 from softprompt.runs.prompt import Prompt
 from softprompt.runs.run_card import read_run_card
@@ -114,7 +114,7 @@ def _train(
     task = candidates[0].task
     console.print(f"evaluating on {len(task.examples['dev'])} dev and {len(task.examples['test'])} test examples")
     floors = measure_floors(frozen, task)
-    rows: list[tuple[str, Any, dict[str, Any]]] = [
+    rows: list[tuple[str, int | None, ScoresJson]] = [
         ("commonest answer", None, floors["majority"]),
         ("no prompt (zero-shot)", None, floors["zero_shot"]),
     ]

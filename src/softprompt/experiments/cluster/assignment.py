@@ -10,6 +10,7 @@ from softprompt.experiments.runner import JobBatch
 from softprompt.recipes import Recipe
 from softprompt.runtime.files import read_folder, write_folder
 from softprompt.tasks import Task
+from softprompt.training.candidate import Best, HistoryEntry
 from softprompt.training.loop import Listener
 
 TRIES = 3
@@ -24,9 +25,9 @@ class RemoteCandidate:
     recipe: Recipe
     task: Task
     step: int = 0
-    best: dict[str, object] | None = None
+    best: Best | None = None
     stopped: str | None = None
-    history: list[dict[str, object]] = field(default_factory=list)
+    history: list[HistoryEntry] = field(default_factory=list)
 
 
 class Assignment:

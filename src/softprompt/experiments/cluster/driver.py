@@ -16,6 +16,7 @@ from softprompt.experiments.jobs import Job
 from softprompt.experiments.runner import JobBatch, JobRunner, LocalRunner, interruption
 from softprompt.recipes import Setting
 from softprompt.runs.start_from import read_sources
+from softprompt.runtime import plugins
 from softprompt.runtime.ray_cluster import joined, room
 from softprompt.training.loop import Listener
 
@@ -118,7 +119,7 @@ class ClusterRunner(JobRunner):
         backbone = Path(self.setting.backbone)
         place = str(backbone.resolve()) if backbone.is_dir() else self.setting.backbone
         self.started += 1
-        actor = self.ray.remote(Worker).options(**resources).remote(self.setting, place)
+        actor = self.ray.remote(Worker).options(**resources).remote(self.setting, place, tuple(plugins.imported))
         self.workers.append(WorkerHandle(self.started, actor, actor.turn.remote([], False)))
 
     def _begin(self, worker: WorkerHandle) -> None:

@@ -24,6 +24,8 @@ from softprompt.experiments.jobs import FINISHED, Job
 from softprompt.experiments.runner import JobBatch, train_jobs
 from softprompt.recipes import Recipe, Setting
 from softprompt.runtime.files import Files, read_folder, write_folder
+from softprompt.runtime.plugins import import_modules
+from softprompt.training.candidate import Best, HistoryEntry
 from softprompt.training.loop import Tuned
 from softprompt.training.run import Run, open_backbone
 
@@ -62,9 +64,9 @@ class TrainingNews:
     name: str
     recipe: Recipe
     step: int
-    best: dict[str, object] | None
+    best: Best | None
     stopped: str | None
-    history: list[dict[str, object]]
+    history: list[HistoryEntry]
 
 
 @dataclass(frozen=True)
@@ -106,9 +108,9 @@ News = Ready | JobRequest | TrainingNews | Saved | Ended | Note | Idle
 class Worker:
     """The object that the driver calls, one call at a time; training runs in a thread of its own."""
 
-    def __init__(self, setting: Setting, place: str) -> None:
-        """Load the backbone from `place`, a name or path that holds on this machine."""
-        self.setting, self.place = setting, place
+    def __init__(self, setting: Setting, place: str, imports: Sequence[str] = ()) -> None:
+        """Load the backbone from `place`, a name or path that holds on this machine, after importing `imports`."""
+        self.setting, self.place, self.imports = setting, place, imports
         self.backbone: Backbone | None = None
         """Loaded before anything is begun."""
         self.folder = Path(tempfile.mkdtemp(prefix="softprompt-"))
@@ -171,6 +173,7 @@ class Worker:
             self.bug = error
 
     def _load(self) -> None:
+        import_modules(self.imports)
         backbone = open_backbone(self.setting.model_copy(update={"backbone": self.place}))
         backbone.name = self.setting.backbone  # as cards name it
         self.backbone = backbone
@@ -226,12 +229,10 @@ class Worker:
         """Send the end of a run."""
         self._send("end", candidate)
 
-    # As training.loop.Listener names them.
-
     def _send(self, event: Event, candidate: Tuned) -> None:
         new = candidate.history[self.sent[candidate.name] :]
         self.sent[candidate.name] = len(candidate.history)
-        best = candidate.best and dict(candidate.best)
+        best = candidate.best and candidate.best.copy()
         self.news.put(
             TrainingNews(event, candidate.name, candidate.recipe, candidate.step, best, candidate.stopped, new)
         )
