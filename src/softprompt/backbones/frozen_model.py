@@ -29,7 +29,7 @@ class FrozenModel:
         tokenizer: A tokenizer of transformers.
         name: Its name in messages and run folders.
         max_source: Most source tokens that are read of an example.
-        dropout: Leave the model's own dropout on.
+        dropout: Leave the model's own dropout on in training steps.
         placement: Where prompts stand (softprompt.backbones.placement).
     """
 
@@ -52,7 +52,9 @@ class FrozenModel:
         """Ids of texts and examples; called with a text, its ids without special tokens."""
         self.placement: Placement = check_placement(placement)
         model.requires_grad_(False)
-        model.train(dropout)  # eval by default: no dropout inside the frozen network
+        model.eval()
+        self.dropout = dropout
+        """Whether the model's own dropout is on in training steps (`with_dropout`). It never is elsewhere."""
         table: nn.Module = model.get_input_embeddings()  # type: ignore
         assert isinstance(table.weight, Tensor)
         self.v, self._width = table.weight.shape
@@ -61,6 +63,21 @@ class FrozenModel:
         self.sharded = False
         """Its layers are spread over the processes of this run, which must therefore all call it equally often."""
         self.set_up()
+
+    @contextmanager
+    def with_dropout(self, on: bool = True) -> Iterator[None]:
+        """Switch the model's own dropout inside the block: on where it was asked for, or off.
+
+        Training steps alone switch it on: whatever answers or scores gives the same numbers each time.
+        """
+        before, wanted = self.model.training, on and self.dropout
+        try:
+            if wanted != before:
+                self.model.train(wanted)
+            yield
+        finally:
+            if wanted != before:
+                self.model.train(before)
 
     def set_up(self) -> None:
         """Prepare what a family needs besides; called once, at the end of `__init__`."""

@@ -75,7 +75,7 @@ def load_backbone(
         dtype: "float32", "bfloat16", "float16" or "auto" (see `find_dtype`).
         device: As torch writes it; None: the best there is.
         max_source: Most source tokens that are read of an example.
-        dropout: Leave the backbone's own dropout on.
+        dropout: Leave the backbone's own dropout on in training steps.
         gradient_checkpointing: Compute layers twice to save memory.
         compile: Compile what stands between the attentions: a slow start, faster steps.
         placement: Where prompts stand (softprompt.backbones.placement).

@@ -250,8 +250,6 @@ class Masked(Backbone):
         Through such an encoder (ConvBERT) rows go one length after the other.
         """
         if self.pads is None:
-            modes = [(module, module.training) for module in self.model.modules()]
-            self.model.eval()
             ids = self.ordinary_ids()
             row = [
                 [*self.tokens.opening, *(ids[(37 * i) % len(ids)] for i in range(n)), *self.tokens.closing()]
@@ -259,14 +257,12 @@ class Masked(Backbone):
             ]
             real = self.pad_rows([[1] * len(one) for one in row], 0, left=False).bool()
             nobody = torch.tensor([-1, -1], device=self.device)
-            with torch.no_grad():
+            with torch.no_grad(), self.with_dropout(False):
                 with self.embedding.laid_out(Layout(nobody, torch.full_like(real, -1, dtype=torch.long))):
                     embeds = self.embedding(self.pad_rows(row, self.pad, left=False))
                 columns = torch.arange(len(row[0]), device=self.device).expand(2, -1)
                 padded = self._filled(embeds, real, columns)[:1]
                 alone = self._filled(embeds[:1, : len(row[0])], real[:1, : len(row[0])], columns[:1])
-            for module, mode in modes:
-                module.training = mode
             gap = float((padded - alone).abs().max() / alone.abs().max())
             self.pads = gap <= TOLERANCE[self.dtype]
         return self.pads

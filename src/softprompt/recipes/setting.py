@@ -21,7 +21,7 @@ class Setting(BaseModel):
     )
     device: str | None = Field(None, description="Device: cpu, cuda, mps, ...; the best there is when not given.")
     max_source: int = Field(256, ge=1, description="Maximum source tokens; longer sources are cut, and counted.")
-    dropout: bool = Field(False, description="Leave the frozen model's own dropout on.")
+    dropout: bool = Field(False, description="Leave the frozen model's own dropout on in training steps.")
     gradient_checkpointing: bool = Field(
         False, description="Compute layers twice instead of keeping them: less memory."
     )

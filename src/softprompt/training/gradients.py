@@ -38,6 +38,10 @@ class Gradients:
 
     def __call__(self, candidates: Sequence[Candidate], alive: Sequence[int]) -> dict[int, float]:
         """Take the next step's examples of `candidates[i]` for i in `alive`; return their losses, in nats."""
+        with self.backbone.with_dropout():
+            return self._step(candidates, alive)
+
+    def _step(self, candidates: Sequence[Candidate], alive: Sequence[int]) -> dict[int, float]:
         for i in alive:
             candidates[i].prompt.at_step(candidates[i].step)
         rows = [(example, i) for i in alive for example in candidates[i].next_examples()]

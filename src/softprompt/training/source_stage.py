@@ -94,7 +94,7 @@ class Distilling(Gradients):
     def _run_pass(self, examples: Sequence[Example], owners: Sequence[int], weights: Sequence[float]) -> list[float]:
         k = len(self.backbone.embedding.bank) // 2
         student = self.backbone.observe(self.backbone.pose(examples, owners, targets=True))
-        with torch.no_grad():
+        with torch.no_grad(), self.backbone.with_dropout(False):
             teacher = self.backbone.observe(self.backbone.pose(examples, [i + k for i in owners], targets=True))
         nll, kl, mse = distances(student, teacher, len(examples), self.spec.temperature)
         a_token = torch.tensor(weights, device=nll.device)
