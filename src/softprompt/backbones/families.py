@@ -44,8 +44,6 @@ class Family:
     """Groups the rows of a pass by length itself, so that passes need not."""
     shards: bool = True
     """Its layers may be spread over processes (--fsdp)."""
-    needs_whole_checkpoint: bool = False
-    """A checkpoint with missing tensors is refused: they would be the head, at random values."""
     peft_task: str | None = None
     """The task type of prompt tuning in PEFT; None: PEFT has none for such models."""
 

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from softprompt.backbones.backbone import Backbone
 from softprompt.backbones.bundled import EMBEDDED, find_gguf, is_prepared, prepare
-from softprompt.backbones.families import BACKBONE_FAMILIES, find_family, get_family
+from softprompt.backbones.families import BACKBONE_FAMILIES, Family, find_family, get_family
 from softprompt.backbones.ops.fused import fuse
 from softprompt.backbones.ops.layers import checkpoint_layers, compile_layers, shard_layers
 from softprompt.backbones.ops.linear import quicken
@@ -101,11 +102,12 @@ def load_backbone(
         with quiet_loading():
             try:
                 tokenizer = AutoTokenizer.from_pretrained(place)
-                model, found = family.model_class.from_pretrained(place, dtype=precision, output_loading_info=True)
-            except (OSError, ValueError) as error:
+                model, found = family.model_class.from_pretrained(
+                    place, dtype=precision, output_loading_info=True, ignore_mismatched_sizes=True
+                )
+            except (OSError, ValueError, SafetensorError) as error:
                 raise BadInput(f"The backbone {name!r} cannot be loaded: {_first_line(error)}") from None
-        if family.needs_whole_checkpoint:
-            _check_head(name, found["missing_keys"])
+        _check_weights(name, family, found["missing_keys"], found["mismatched_keys"])
         model = _prepare(model.requires_grad_(False), where, sharded, gradient_checkpointing, compile)
     backbone = family.backbone(model, tokenizer, name, max_source=max_source, dropout=dropout, placement=placement)
     backbone.sharded = sharded
@@ -169,13 +171,29 @@ def resolve(name: str) -> tuple[str, str]:
     raise BadInput(f"The backbone {name!r} is of type {config.model_type!r}; expected {', '.join(most)} or {last}.")
 
 
-def _check_head(name: str, missing: Iterable[str]) -> None:
-    if absent := sorted(missing):
+def _check_weights(
+    name: str, family: Family, missing: Iterable[str], mismatched: Iterable[tuple[str, object, object]]
+) -> None:
+    """Raise BadInput for tensors that a checkpoint lacks or has in another shape.
+
+    transformers (5.23.0) fills them with random values, other ones in each load.
+    """
+    for key, stored, expected in mismatched:
         raise BadInput(
-            f"The backbone {name!r} lacks {len(absent)} of a masked language model's tensors ({absent[0]}, ...): it "
-            "was saved without the head that fills masks, which would be noise. Give a checkpoint with it "
-            "(a ...ForMaskedLM)."
+            f"The backbone {name!r}: {key} has the shape {_shape(stored)} in the checkpoint, and its config.json means "
+            f"{_shape(expected)}. Give the config that belongs to these weights."
         )
+    if absent := sorted(missing):
+        few = ", ".join(absent[:3]) + (", ..." if len(absent) > 3 else "")
+        raise BadInput(
+            f"The backbone {name!r} lacks {len(absent)} of its tensors ({few}): it was saved without its head or "
+            "without a part, and random values would stand there, other ones in each load. Give a checkpoint that "
+            f"holds them all (a ...{family.class_name.removeprefix('AutoModel')})."
+        )
+
+
+def _shape(size: object) -> str:
+    return str(tuple(size)) if isinstance(size, Iterable) else str(size)
 
 
 def _config(name: str, place: str) -> "PreTrainedConfig":

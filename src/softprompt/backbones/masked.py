@@ -283,6 +283,5 @@ register_family(
         generates=False,
         fills_gaps=True,
         shards=False,
-        needs_whole_checkpoint=True,
     )
 )
