@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from softprompt.backbones.attach import install
+from softprompt.backbones.decoding import decode_greedily
 from softprompt.backbones.families import Family, get_family
 from softprompt.backbones.ops.fused import unfused
 from softprompt.backbones.ops.layers import are_checkpointed
@@ -53,6 +54,7 @@ class FrozenModel:
         self.placement: Placement = check_placement(placement)
         model.requires_grad_(False)
         model.eval()
+        decode_greedily(model)
         self.dropout = dropout
         """Whether the model's own dropout is on in training steps (`with_dropout`). It never is elsewhere."""
         table: nn.Module = model.get_input_embeddings()  # type: ignore
