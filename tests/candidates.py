@@ -17,16 +17,16 @@ from tests import tiny
 from tests.sources import LENGTH, sources_for
 
 
-def on_families(methods: Iterable[str]) -> list[tuple[str, str]]:
-    """List (family, method): all on a decoder, one of each kind on an encoder-decoder and on a masked model.
+def one_of_each_kind(methods: Iterable[str]) -> list[str]:
+    """List the first method of each kind: what a backbone computes depends on a soft prompt's kind, not its method."""
+    return list({get_method(name).kind: name for name in reversed(list(methods))}.values())
 
-    What a backbone computes depends on a soft prompt's kind alone, never on its method.
-    """
+
+def on_families(methods: Iterable[str], others: Iterable[str] = ("t5", "bert")) -> list[tuple[str, str]]:
+    """List (family, method): all methods on a decoder, one of each kind on the `others`."""
     methods = list(methods)
-    kinds = {get_method(name).kind: name for name in reversed(methods)}
-    return [("llama", name) for name in methods] + [
-        (family, name) for family in ("t5", "bert") for name in kinds.values()
-    ]
+    kinds = one_of_each_kind(methods)
+    return [("llama", name) for name in methods] + [(family, name) for family in others for name in kinds]
 
 
 def tiny_task(choices: tuple[str, ...] = ("good", "bad")) -> Task:

@@ -22,12 +22,11 @@ from softprompt.training.gradients import Gradients
 from softprompt.training.loop import tune
 from softprompt.training.order import ExampleOrder
 from tests import tiny
-from tests.candidates import candidate, on_families, tiny_task
+from tests.candidates import candidate, on_families, one_of_each_kind, tiny_task
 from tests.compare import assert_close, assert_same_tensors, copied, moved
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("family", ["llama", "t5", "bert"])
+@pytest.mark.parametrize(("family", "method"), on_families(METHODS))
 def test_every_tensor_of_the_method_moves_and_none_of_the_backbone(family: str, method: str) -> None:
     backbone = tiny.backbone(family)
     one = candidate(backbone, method)
@@ -138,8 +137,10 @@ def test_candidates_that_come_and_go_with_other_tasks_are_each_as_alone(family: 
     assert together[3].stopped is not None
 
 
-@pytest.mark.parametrize("stop", [2, 3, 5])
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    ("method", "stop"),
+    [(name, 3) for name in METHODS] + [(name, i) for name in one_of_each_kind(METHODS) for i in (2, 5)],
+)
 def test_resumed_equals_uninterrupted_to_the_bit(method: str, stop: int, tmp_path: Any) -> None:
     backbone = tiny.backbone("llama", dropout=True)
     whole = candidate(backbone, method)
@@ -329,11 +330,6 @@ def test_a_loss_that_is_not_finite_ends_that_prompt_alone_and_keeps_its_best() -
     assert good.step == 6
     for name, tensor in alone.prompt.state_dict().items():
         assert_close(good.prompt.state_dict()[name].float(), tensor.float(), 1e-4)
-
-
-def test_the_backbone_is_in_eval_mode_unless_dropout_is_asked_for() -> None:
-    assert not tiny.backbone("t5").model.training
-    assert tiny.backbone("t5", dropout=True).model.training
 
 
 def test_open_ended_tasks_train_and_generate() -> None:

@@ -53,3 +53,15 @@ def test_evaluate_says_what_the_runs_own_card_says(data: Path, tmp_path: Path) -
     found = softprompt.evaluate(tmp_path / "run", test, label="label")
     assert found.metrics == scores["test"]["metrics"]
     assert found.floors["zero_shot"] == scores["zero_shot"]["metrics"]
+
+
+def test_the_model_is_in_eval_mode_unless_a_training_step_asks_for_dropout() -> None:
+    for asked in (False, True):
+        backbone = tiny.backbone("t5", dropout=asked)
+        assert not backbone.model.training
+        with backbone.with_dropout():
+            assert backbone.model.training is asked
+            with backbone.with_dropout(False):
+                assert not backbone.model.training
+            assert backbone.model.training is asked
+        assert not backbone.model.training
