@@ -9,6 +9,7 @@ batch is packed instead: one row without padding, each prompt computed once for 
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -31,6 +32,18 @@ from softprompt.tasks.task import Example
 
 class CausalTokenization(Tokenization):
     """Tokens of a source and of a target that follows it in the same text."""
+
+    def encode(self, text: str) -> list[int]:
+        """Return the ids of `text` with the special tokens in front of it; those after it would end the answer too."""
+        ids = super().encode(text)
+        return ids[: len(ids) - self._closed] if self._closed else ids
+
+    @cached_property
+    def _closed(self) -> int:
+        """Special tokens that the tokenizer puts at the end of a text."""
+        whole, bare = super().encode(":"), self(":")
+        starts = [i for i in range(len(whole)) if whole[i : i + len(bare)] == bare]
+        return len(whole) - starts[-1] - len(bare) if bare and starts else 0
 
     def target_ids(self, example: Example) -> list[int]:
         """Return the ids of an example's target as it is learned; a choice as it is ranked, without end-of-sequence.

@@ -15,6 +15,7 @@ from softprompt.backbones.families import Family, get_family
 from softprompt.backbones.ops.fused import unfused
 from softprompt.backbones.ops.layers import are_checkpointed
 from softprompt.backbones.placement import Placement, check_placement, tokens_before
+from softprompt.backbones.positions import position_limit
 from softprompt.backbones.tokenization import Tokenization
 from softprompt.errors import BadInput
 from softprompt.methods.bank import Bank
@@ -110,8 +111,7 @@ class FrozenModel:
     @property
     def context(self) -> int | None:
         """Positions for soft tokens, source and (decoder-only) target together; None when unlimited."""
-        config = self.model.config
-        return getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
+        return position_limit(self.model.config)
 
     @contextmanager
     def using(self, bank: Bank) -> Iterator[None]:

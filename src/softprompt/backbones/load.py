@@ -17,6 +17,7 @@ from softprompt.backbones.ops.fused import fuse
 from softprompt.backbones.ops.layers import checkpoint_layers, compile_layers, shard_layers
 from softprompt.backbones.ops.linear import quicken
 from softprompt.backbones.placement import check_placement
+from softprompt.backbones.positions import position_limit
 from softprompt.errors import BadInput, UnknownName
 from softprompt.runtime import distributed
 from softprompt.runtime.logging import quiet_loading
@@ -143,9 +144,8 @@ def describe(name: str) -> dict[str, Any]:
             find_gguf(model)
         return {"name": name, "kind": model.kind, "d": model.d, "v": model.v, "context": model.context}
     kind, place = resolve(name)
-    config = _config(name, place).get_text_config()
-    context = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
-    limit = None if config.model_type in ("t5", "mt5", "umt5") else context
+    whole = _config(name, place)
+    config, limit = whole.get_text_config(), position_limit(whole)
     d = getattr(config, "embedding_size", None) or config.hidden_size  # ALBERT, ELECTRA: narrower embeddings
     return {"name": name, "kind": kind, "d": d, "v": config.vocab_size, "context": limit}
 
