@@ -1,8 +1,17 @@
-"""Ids of sources, with tokenizers that close a text."""
+"""Ids of texts, with tokenizers that close a text or have more tokens than the model."""
+
+import copy
+
+import pytest
+import torch
 
 from softprompt.backbones import Causal
+from softprompt.errors import BadInput
+from softprompt.methods.bank import Bank
 from softprompt.tasks import Example
 from tests import tiny
+from tests.compare import assert_close
+from tests.prompts import soft_prompt
 
 
 def test_a_closing_token_never_stands_between_a_decoders_source_and_its_answer() -> None:
@@ -16,3 +25,38 @@ def test_a_closing_token_never_stands_between_a_decoders_source_and_its_answer()
             assert ids[-1] != tiny.EOS
         assert closing.tokens.size(example, targets=False) == plain.tokens.size(example, targets=False)
     assert closing.tokens.opening == plain.tokens.opening
+
+
+def test_a_token_that_the_model_does_not_have_is_named_and_never_a_soft_token() -> None:
+    tokenizer = copy.deepcopy(tiny.tokenizer())
+    tokenizer.add_tokens([f"filler{i}" for i in range(tiny.V - len(tokenizer))])
+    assert len(tokenizer) == tiny.V
+    tokenizer.add_tokens(["added"])
+    backbone = Causal(tiny.model("llama"), tokenizer, "tiny")
+    message = rf"'added' \({tiny.V}\), and the embedding table of tiny ends at {tiny.V - 1}"
+    with backbone.using(Bank({"p": soft_prompt(backbone, "prompt_tuning")})):
+        assert backbone.answer([Example("hello")], [0], max_new_tokens=3)
+        for example in (Example("hello added"), Example("hello", "added")):
+            with pytest.raises(BadInput, match=message):
+                backbone.pose([example], [0], targets=True)
+        with pytest.raises(BadInput, match=message):
+            backbone.rank([Example("hello", choices=("good", "added"))], [0])
+
+
+@pytest.mark.parametrize("pad", ["added", None])
+def test_padding_that_the_model_does_not_have_changes_no_answer(pad: str | None) -> None:
+    tokenizer = copy.deepcopy(tiny.tokenizer())
+    tokenizer.add_tokens([f"filler{i}" for i in range(tiny.V - len(tokenizer))])
+    if pad is None:
+        tokenizer.pad_token = tokenizer.eos_token = None
+    else:
+        tokenizer.add_special_tokens({"pad_token": pad})
+        assert tokenizer.pad_token_id == tiny.V
+    backbone = Causal(tiny.model("llama"), tokenizer, "tiny")
+    plain = Causal(tiny.model("llama"), tiny.tokenizer(), "tiny")
+    examples = [Example(text, choices=("good", "bad")) for text in ("hello", "the invoice is wrong how do i log in")]
+    scores, prompt = [], soft_prompt(plain, "dept")
+    for one in (backbone, plain):
+        with one.using(Bank({"p": prompt})), torch.no_grad():
+            scores.append(one.rank(examples, [0, 0]))
+    assert_close(scores[0], scores[1])

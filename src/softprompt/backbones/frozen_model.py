@@ -61,7 +61,11 @@ class FrozenModel:
         table: nn.Module = model.get_input_embeddings()  # type: ignore
         assert isinstance(table.weight, Tensor)
         self.v, self._width = table.weight.shape
-        self.pad: int = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+        self.tokens.check_against(self.v)
+        # A padding token that was added to the tokenizer alone has an id past the table, which is a soft token's here.
+        # Padding is masked, so any other id serves.
+        known = [i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id) if i is not None and i < self.v]
+        self.pad: int = known[0] if known else 0
         self.embedding = install(model, Bank(), self.pad)
         self.sharded = False
         """Its layers are spread over the processes of this run, which must therefore all call it equally often."""

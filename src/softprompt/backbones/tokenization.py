@@ -28,14 +28,32 @@ class Tokenization:
         self.tokenizer, self.family, self.name, self.max_source = tokenizer, family, name, max_source
         self.whole, self.parts = TextIds(tokenizer), TextIds(tokenizer, special=False)
         self._choice_ids: dict[tuple[str, ...], list[list[int]]] = {}
+        self._table: int | None = None
 
     def __call__(self, text: str) -> list[int]:
-        """Return the ids of `text` without special tokens."""
-        return self.parts(text)
+        """Return the ids of `text` without special tokens. Raises BadInput for a token that the model does not have."""
+        return self._known(self.parts(text), text)
 
     def encode(self, text: str) -> list[int]:
-        """Return the ids of `text` with the special tokens that the tokenizer puts around it."""
-        return self.whole(text)
+        """Return the ids of `text` with the special tokens that the tokenizer puts around it. Raises BadInput, too."""
+        return self._known(self.whole(text), text)
+
+    def check_against(self, v: int) -> None:
+        """Refuse ids from now on that a table of `v` rows does not have, where the tokenizer has such tokens.
+
+        An id past the table would be a row of somebody's prompt.
+        """
+        self._table = v if len(self.tokenizer) > v else None
+
+    def _known(self, ids: list[int], text: str) -> list[int]:
+        if self._table is not None and (past := [i for i in ids if i >= self._table]):
+            token = self.tokenizer.convert_ids_to_tokens(past[0])
+            raise BadInput(
+                f"The text {text[:60]!r} has the token {token!r} ({past[0]}), and the embedding table of {self.name} "
+                f"ends at {self._table - 1}: a token was added to the tokenizer and not to the model. Resize the model "
+                "(resize_token_embeddings) and save it, or leave the token out of the text."
+            )
+        return ids
 
     # Memory of ids
 
