@@ -7,16 +7,21 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import typer
 
 import softprompt
+from softprompt.backbones import Backbone
 from softprompt.cli.app import VERBS, Verbs, app
 from softprompt.errors import Interrupted
 from softprompt.methods.registry import BASELINES, METHODS
+from softprompt.runs.prompt import Prompt
 from softprompt.training.candidate import Candidate
+from softprompt.training.finish import finish
+from softprompt.training.run import Run
 from tests import tiny
 from tests.candidates import candidate
 from tests.command_line import QUICK, Cli
@@ -264,6 +269,33 @@ def test_a_run_stopped_while_it_was_being_scored_is_finished_by_resume(
     assert code == 0, err
     assert (run / "prompt.json").exists()
     assert not (run / "checkpoint.safetensors").exists()
+
+
+def test_ctrl_c_while_several_prompts_are_scored_stops_and_says_what_is_finished(
+    cli: Cli, data: Path, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def stop_at_the_second(backbone: Backbone, run: Run, *given: Any, **more: Any) -> Prompt:
+        asked.append(run.candidate.recipe.method)
+        if len(asked) == 2:
+            raise Interrupted("Interrupted.")
+        return finish(backbone, run, *given, **more)
+
+    names = ("dept", "prompt_tuning", "mpt")
+    words = ["--data", data, "--backbone", model, "--output", tmp_path / "runs", *QUICK]
+    words += [word for name in names for word in ("--method", name)]
+    with monkeypatch.context() as patch:
+        patch.setattr("softprompt.training.train.finish", stop_at_the_second)
+        code, _, err = cli("train", *words)
+    said = " ".join(err.split())
+    assert code == 1
+    assert asked == ["dept", "prompt_tuning"]
+    assert f"Finished: {tmp_path}/runs/dept." in said
+    assert f"--resume {tmp_path}/runs/prompt_tuning --resume {tmp_path}/runs/mpt" in said
+    assert "is in" not in said
+    assert cli("train", "--resume", tmp_path / "runs")[0] == 0
+    assert all((tmp_path / "runs" / name / "prompt.json").exists() for name in names)
 
 
 def test_a_loss_that_is_not_finite_saves_the_best_prompt_and_fails(

@@ -18,12 +18,11 @@ from softprompt.evaluation.evaluate import ScoresJson
 from softprompt.recipes import Recipe, Setting
 from softprompt.runs.prompt import PromptCard
 from softprompt.runs.run_card import read_run_card
+from softprompt.runs.run_folder import FINISHED, is_finished
 from softprompt.runs.start_from import Predecessor
 from softprompt.tasks import Task
 
 PLAN = "plan.json"
-FINISHED = "prompt.json"
-"""Written last."""
 
 Floors = dict[str, ScoresJson]
 """Test scores of the majority answer and of the backbone without a prompt, as JSON; they go into each card."""
@@ -92,11 +91,6 @@ class Job:
         """Read the dev score of the finished run, in the task's first metric."""
         score: float = self.card().scores["dev"]["metrics"][self.task.metrics[0]]
         return score
-
-
-def is_finished(folder: Path) -> bool:
-    """Tell whether `folder` holds a finished run."""
-    return (folder / FINISHED).is_file()
 
 
 def relevant_origin(origin: Mapping[str, object]) -> object:

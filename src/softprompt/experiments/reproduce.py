@@ -12,7 +12,7 @@ from pathlib import Path
 from softprompt.errors import RunFailed
 from softprompt.experiments.arguments import ReproduceArguments
 from softprompt.experiments.experiment import Experiment, describe_examples, read_floors, run_experiment
-from softprompt.experiments.jobs import Job, JobSpec, is_finished
+from softprompt.experiments.jobs import Job, JobSpec
 from softprompt.experiments.reports.published_table import as_markdown, make_cell
 from softprompt.experiments.tables import Cell, PublishedLine, ReproductionTable, SplitScores, TableColumn, TableLine
 from softprompt.recipes import Plan, Recipe, Setting
@@ -20,7 +20,7 @@ from softprompt.recipes.override import override_all
 from softprompt.recipes.registry import get_table
 from softprompt.recipes.setting import parse_setting
 from softprompt.recipes.tables import Column, Line, Table
-from softprompt.runs.run_folder import versions
+from softprompt.runs.run_folder import is_finished, versions
 from softprompt.runs.start_from import Predecessor, read_predecessor
 from softprompt.runtime.arguments import accepts, given_in
 from softprompt.tasks import Task

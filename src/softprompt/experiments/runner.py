@@ -153,6 +153,8 @@ def train_jobs(
         job, failure = open_jobs.pop(run.candidate.name), None
         try:
             finish(backbone, run, batch.floors, test=job.test)
+        except Interrupted:
+            raise
         except RunFailed as error:
             failure = str(error)
         on_end(job, failure)

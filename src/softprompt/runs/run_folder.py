@@ -9,6 +9,9 @@ from softprompt.errors import BadInput
 from softprompt.recipes import Recipe
 from softprompt.runs.start_from import Predecessor
 
+FINISHED = "prompt.json"
+"""The file of a run that is written last."""
+
 
 def versions(*more: str) -> dict[str, str]:
     """Return the versions of Python and of the packages that a result depends on; some methods need `more`."""
@@ -39,3 +42,8 @@ def check_folder(
             f"--output {folder} already holds {what}. Choose another folder, resume the run with --resume {folder}, "
             "or start over with --overwrite."
         )
+
+
+def is_finished(folder: Path) -> bool:
+    """Tell whether `folder` holds a finished run."""
+    return (folder / FINISHED).is_file()

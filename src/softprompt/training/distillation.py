@@ -213,6 +213,8 @@ def _train_stage(
         run = Run(member, folder)
         try:
             prompts[member.task.name] = finish(frozen, run, floors)
+        except Interrupted:
+            raise
         except RunFailed as error:
             failed = str(error)
         teacher = read_predecessor(record.folder).prompt.card

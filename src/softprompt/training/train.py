@@ -1,17 +1,17 @@
 """train(), resume(): shared by the command line and the Python API."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
 
 from softprompt.backbones import Backbone
-from softprompt.errors import BadInput, RunFailed
+from softprompt.errors import BadInput, Interrupted, RunFailed
 from softprompt.evaluation.evaluate import ScoresJson
 from softprompt.recipes import Setting
 from softprompt.runs.prompt import Prompt
 from softprompt.runs.run_card import read_run_card
-from softprompt.runs.run_folder import check_folder
+from softprompt.runs.run_folder import check_folder, is_finished
 from softprompt.runtime import distributed
 from softprompt.runtime.arguments import accepts
 from softprompt.runtime.interrupts import interruptible
@@ -113,20 +113,16 @@ def _train(
         tune_runs(frozen, runs, listener=listener, interrupted=interrupted, tokens_per_pass=setting.tokens_per_pass)
     task = candidates[0].task
     console.print(f"evaluating on {len(task.examples['dev'])} dev and {len(task.examples['test'])} test examples")
-    floors = measure_floors(frozen, task)
+    try:
+        floors = measure_floors(frozen, task)
+        prompts, failed = _finish_each(frozen, runs, floors)
+    except Interrupted:
+        raise _stopped_scoring(runs) from None
     rows: list[tuple[str, int | None, ScoresJson]] = [
         ("commonest answer", None, floors["majority"]),
         ("no prompt (zero-shot)", None, floors["zero_shot"]),
     ]
-    prompts: dict[str, Prompt] = {}
-    failed: list[RunFailed] = []
-    for run in runs:
-        try:
-            prompts[run.candidate.recipe.method] = finish(frozen, run, floors)
-        except RunFailed as error:
-            failed.append(error)
-        if run.scores:
-            rows.append((run.candidate.name, run.candidate.prompt.trainable(), run.scores["test"]))
+    rows += [(run.candidate.name, run.candidate.prompt.trainable(), run.scores["test"]) for run in runs if run.scores]
     print_result(console, task.metrics, rows)
     cut = sum(run.scores["test"]["truncated"] for run in runs if run.scores)
     if cut:
@@ -136,6 +132,33 @@ def _train(
     if failed:
         raise RunFailed(" ".join(map(str, failed)))
     return prompts
+
+
+def _finish_each(
+    frozen: Backbone, runs: Sequence[Run], floors: Mapping[str, ScoresJson]
+) -> tuple[dict[str, Prompt], list[RunFailed]]:
+    """Score and save every run; return the prompts by method, and what failed after it was saved."""
+    prompts: dict[str, Prompt] = {}
+    failed: list[RunFailed] = []
+    for run in runs:
+        try:
+            prompts[run.candidate.recipe.method] = finish(frozen, run, floors)
+        except Interrupted:
+            raise
+        except RunFailed as error:
+            failed.append(error)
+    return prompts, failed
+
+
+def _stopped_scoring(runs: Sequence[Run]) -> Interrupted:
+    """Return the error of a Ctrl-C after the last step: what is finished, and how to finish the others."""
+    done = [str(run.folder) for run in runs if is_finished(run.folder)]
+    left = [str(run.folder) for run in runs if not is_finished(run.folder)]
+    finished = f" Finished: {', '.join(done)}." if done else ""
+    rest = f" Score the rest with: softprompt train --resume {' --resume '.join(left)}" if left else ""
+    return Interrupted(
+        f"Interrupted while the prompts were scored; their training is complete and saved.{finished}{rest}"
+    )
 
 
 def _console() -> Console:

@@ -21,10 +21,11 @@ from softprompt.errors import BadArtefact, BadInput, Interrupted, RunFailed
 from softprompt.experiments.cluster.assignment import Assignment
 from softprompt.experiments.cluster.driver import open_runner
 from softprompt.experiments.cluster.worker import Ended, Saved, share_jobs
-from softprompt.experiments.jobs import FINISHED, Job, JobSpec
+from softprompt.experiments.jobs import Job, JobSpec
 from softprompt.experiments.runner import JobBatch, Monitor
 from softprompt.experiments.sweep import Sweep
 from softprompt.recipes import Recipe, Setting
+from softprompt.runs.run_folder import FINISHED
 from softprompt.runtime import ray_cluster
 from softprompt.runtime.ray_cluster import is_address, room
 from softprompt.training.arguments import RunArguments

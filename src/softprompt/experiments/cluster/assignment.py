@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 
 from softprompt.errors import RunFailed
 from softprompt.experiments.cluster.worker import Ended, News, Saved, TrainingNews, WorkItem
-from softprompt.experiments.jobs import FINISHED
 from softprompt.experiments.runner import JobBatch
 from softprompt.recipes import Recipe
+from softprompt.runs.run_folder import FINISHED
 from softprompt.runtime.files import read_folder, write_folder
 from softprompt.tasks import Task
 from softprompt.training.candidate import Best, HistoryEntry

@@ -20,9 +20,10 @@ from typing import Literal
 
 from softprompt.backbones import Backbone
 from softprompt.errors import Interrupted, SoftPromptError
-from softprompt.experiments.jobs import FINISHED, Job
+from softprompt.experiments.jobs import Job
 from softprompt.experiments.runner import JobBatch, train_jobs
 from softprompt.recipes import Recipe, Setting
+from softprompt.runs.run_folder import FINISHED
 from softprompt.runtime.files import Files, read_folder, write_folder
 from softprompt.runtime.plugins import import_modules
 from softprompt.training.candidate import Best, HistoryEntry
