@@ -194,6 +194,17 @@ def test_check_reports_all_problems_at_once_and_loads_no_weights(
     assert [problem[:15] for problem in json.loads(out)["problems"]] == ["Unknown setting"]
 
 
+def test_check_prints_words_and_counts_one_problem_as_one(cli: Cli, data: Path, model: str) -> None:
+    code, out, _ = cli("check", "--data", data, "--backbone", model, "--method", "det")
+    assert code == 2
+    assert out.endswith("\n1 problem\n")
+    code, out, _ = cli("check", "--data", data, "--backbone", model, "--method", "dept")
+    assert code == 0
+    assert out.endswith("\nno problems\n")
+    assert ", options (length 20, rank 60, " in out
+    assert not any(word in out for word in ("{'", "None", "['"))
+
+
 def test_list_methods_is_json_with_the_promised_fields(cli: Cli) -> None:
     code, out, _ = cli("list", "methods", "--json")
     assert code == 0

@@ -78,12 +78,23 @@ def print_run(console: Console, found: dict[str, Any]) -> None:
 def print_check(console: Console, report: CheckReport) -> None:
     """Print what train would do, then its problems."""
     for name, value in report.resolved.items():
-        console.print(
-            f"{name:10} {value!r}" if isinstance(value, str) else f"{name:10} {value}", soft_wrap=True, markup=False
-        )
+        console.print(f"{name:10} {_plain(value)}", soft_wrap=True, markup=False, highlight=False)
     for problem in report.problems:
         console.print(f"[bold red]problem[/]  {problem.replace('[', chr(92) + '[')}", soft_wrap=True)
-    console.print(f"{len(report.problems)} problems" if report.problems else "no problems")
+    count = len(report.problems)
+    console.print("no problems" if not count else "1 problem" if count == 1 else f"{count} problems")
+
+
+def _plain(value: object) -> str:
+    """Write a value in words: {"rows": {"dev": 1}, "k": None} as `rows (dev 1)`; what is unset is left out."""
+    if isinstance(value, dict):
+        given = {key: inner for key, inner in value.items() if inner is not None and inner != {}}
+        return ", ".join(
+            f"{key} ({_plain(v)})" if isinstance(v, dict) else f"{key} {_plain(v)}" for key, v in given.items()
+        )
+    if isinstance(value, list | tuple):
+        return " | ".join(map(_plain, value))
+    return repr(value)[1:-1] if isinstance(value, str) else str(value)
 
 
 def print_task(console: Console, found: dict[str, Any]) -> None:
