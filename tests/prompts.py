@@ -4,12 +4,14 @@ import torch
 from torch import Tensor
 
 from softprompt.backbones import Backbone
+from softprompt.methods.bank import Bank
 from softprompt.methods.offsets.position import PositionOffset
 from softprompt.methods.offsets.token_network import second_table
 from softprompt.methods.registry import InitContext, get_method, make, parse_options
 from softprompt.methods.soft_prompt import SoftPrompt, Text
 from softprompt.tasks import Example
 from tests import tiny
+from tests.compare import assert_close
 
 FAMILIES = list(tiny.MODELS)
 EXAMPLES = [
@@ -52,3 +54,20 @@ def by_hand(backbone: Backbone, prompt: SoftPrompt, example: Example, at: int = 
     if folded.network is not None:
         embeds = second_table(folded.network, embeds)
     return torch.cat([embeds[:at], folded.prompt, embeds[at:]]).unsqueeze(0)
+
+
+def check_equals_embeds(backbone: Backbone, prompt: SoftPrompt, example: Example, embeds: Tensor) -> None:
+    """Check the logits and the generated ids of `example` against the model's own on `embeds`."""
+    extra = {"decoder_input_ids": torch.tensor([[0, 5]])} if backbone.kind == "seq2seq" else {}
+    options = {"max_new_tokens": 6, "do_sample": False, "attention_mask": torch.ones(embeds.shape[:2]).long()}
+    with torch.no_grad(), backbone.using(Bank({"p": prompt})):
+        batch = backbone.pose([example], [0])
+        with backbone.embedding.laid_out(batch.layout):
+            logits = backbone.model(input_ids=batch.ids, **extra).logits
+        with backbone.embedding.laid_out(batch.layout):
+            ids = backbone.model.generate(input_ids=batch.ids, **options)
+        expected = backbone.model(inputs_embeds=embeds, **extra).logits
+        expected_ids = backbone.model.generate(inputs_embeds=embeds, **options)
+    assert_close(logits, expected)
+    new = ids[:, batch.ids.shape[1] :] if backbone.kind == "causal" else ids
+    assert new.tolist() == expected_ids.tolist()

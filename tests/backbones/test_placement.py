@@ -21,7 +21,7 @@ from tests import tiny
 from tests.candidates import candidate
 from tests.command_line import QUICK, Cli
 from tests.compare import assert_close, difference
-from tests.prompts import EXAMPLES, by_hand, soft_prompt
+from tests.prompts import EXAMPLES, by_hand, check_equals_embeds, soft_prompt
 
 FAMILIES = ["gpt2", "llama", "t5", "bart"]
 METHODS = ["prompt_tuning", "dept", "adept", "smop"]  # one of each kind
@@ -46,19 +46,7 @@ def test_equals_inputs_embeds_in_logits_and_generated_ids(family: str, placement
     backbone = placed(family, placement)
     prompt = soft_prompt(backbone, method)
     embeds = by_hand(backbone, prompt, EXAMPLES[1], tokens_before(backbone, EXAMPLES[1]))
-    extra = {"decoder_input_ids": torch.tensor([[0, 5]])} if backbone.kind == "seq2seq" else {}
-    options = {"max_new_tokens": 6, "do_sample": False, "attention_mask": torch.ones(embeds.shape[:2]).long()}
-    with torch.no_grad(), backbone.using(Bank({"p": prompt})):
-        batch = backbone.pose([EXAMPLES[1]], [0])
-        with backbone.embedding.laid_out(batch.layout):
-            logits = backbone.model(input_ids=batch.ids, **extra).logits
-        with backbone.embedding.laid_out(batch.layout):
-            ids = backbone.model.generate(input_ids=batch.ids, **options)
-        expected = backbone.model(inputs_embeds=embeds, **extra).logits
-        expected_ids = backbone.model.generate(inputs_embeds=embeds, **options)
-    assert_close(logits, expected)
-    new = ids[:, batch.ids.shape[1] :] if backbone.kind == "causal" else ids
-    assert new.tolist() == expected_ids.tolist()
+    check_equals_embeds(backbone, prompt, EXAMPLES[1], embeds)
 
 
 @pytest.mark.parametrize("placement", BEHIND)

@@ -14,7 +14,7 @@ from softprompt.tasks import Example
 from tests import tiny
 from tests.candidates import on_families
 from tests.compare import assert_close, copied, moved
-from tests.prompts import EXAMPLES, FAMILIES, by_hand, soft_prompt
+from tests.prompts import EXAMPLES, FAMILIES, by_hand, check_equals_embeds, soft_prompt
 
 OTHERS = [family for family in FAMILIES if family != "llama"]
 
@@ -24,19 +24,7 @@ def test_equals_inputs_embeds_in_logits_and_generated_ids(family: str, method: s
     backbone = tiny.backbone(family)
     prompt = soft_prompt(backbone, method)
     embeds = by_hand(backbone, prompt, EXAMPLES[1])
-    extra = {"decoder_input_ids": torch.tensor([[0, 5]])} if backbone.kind == "seq2seq" else {}
-    options = {"max_new_tokens": 6, "do_sample": False, "attention_mask": torch.ones(embeds.shape[:2]).long()}
-    with torch.no_grad(), backbone.using(Bank({"p": prompt})):
-        batch = backbone.pose([EXAMPLES[1]], [0])
-        with backbone.embedding.laid_out(batch.layout):
-            logits = backbone.model(input_ids=batch.ids, **extra).logits
-        with backbone.embedding.laid_out(batch.layout):
-            ids = backbone.model.generate(input_ids=batch.ids, **options)
-        expected = backbone.model(inputs_embeds=embeds, **extra).logits
-        expected_ids = backbone.model.generate(inputs_embeds=embeds, **options)
-    assert_close(logits, expected)
-    new = ids[:, batch.ids.shape[1] :] if backbone.kind == "causal" else ids
-    assert new.tolist() == expected_ids.tolist()
+    check_equals_embeds(backbone, prompt, EXAMPLES[1], embeds)
 
 
 @pytest.mark.parametrize(("family", "method"), on_families(METHODS, OTHERS))

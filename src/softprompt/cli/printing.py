@@ -59,11 +59,7 @@ def print_run(console: Console, found: dict[str, Any]) -> None:
     for key in plain:
         value = found[key]
         if value is not None and value != []:
-            shown = ", ".join(map(str, value)) if isinstance(value, list) else value
-            shown = repr(shown)[1:-1] if isinstance(shown, str) else f"{shown:,}" if isinstance(shown, int) else shown
-            if isinstance(shown, dict):
-                shown = ", ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in shown.items())
-            console.print(f"{key:10} {shown}", soft_wrap=True, markup=False)
+            console.print(f"{key:10} {_plain(value)}", soft_wrap=True, markup=False)
     names = {"majority": "commonest", "zero_shot": "no prompt"}
     for key, scores in found["scores"].items():
         values = "  ".join(f"{metric} {percent(value)}" for metric, value in scores["metrics"].items())
@@ -94,7 +90,9 @@ def _plain(value: object) -> str:
         )
     if isinstance(value, list | tuple):
         return " | ".join(map(_plain, value))
-    return repr(value)[1:-1] if isinstance(value, str) else str(value)
+    if isinstance(value, float):
+        return f"{value:g}"
+    return repr(value)[1:-1] if isinstance(value, str) else f"{value:,}" if type(value) is int else str(value)
 
 
 def print_task(console: Console, found: dict[str, Any]) -> None:
