@@ -166,17 +166,14 @@ def test_an_encoder_that_mixes_padding_in_reads_rows_of_one_length_together() ->
             tensor.normal_(0, 0.3) if tensor.ndim > 1 else None
     backbone = Masked(model, tiny.tokenizer(bos=True, eos=True, mask=True), "tiny-convbert")
     bank = Bank({"p": soft_prompt(backbone, "smop")})
+    with pytest.warns(UserWarning, match=r"one length after the other"):
+        backbone.check()
+    assert backbone.grouping == "alike"
     with torch.no_grad(), backbone.using(bank):
-        assert not backbone.ignores_padding()
         found = backbone.rank(EXAMPLES, [0] * 5)
         assert_close(found, torch.cat([backbone.rank([e], [0]) for e in EXAMPLES]))
-        backbone.pads = True
+        backbone.grouping = "padded"
         assert difference(found, backbone.rank(EXAMPLES, [0] * 5)) > 1e-3, "padding must matter, or this shows nothing"
-        backbone.pads = None
-        bank.train()
-        backbone.loss(backbone.pose(EXAMPLES, [0] * 5, targets=True))
-        assert 0 in backbone.embedding.penalties, "what trying it out leaves behind must not replace it"
-        assert bank.training
 
 
 # Where the gap is

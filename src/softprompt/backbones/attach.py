@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from softprompt.backbones.ops.checkpointing import switchable
+from softprompt.errors import BadInput
 from softprompt.methods.bank import Bank
 from softprompt.methods.embedding import IGNORED, SoftEmbedding
 from softprompt.methods.soft_prompt import SoftPrompt
@@ -16,12 +17,31 @@ def install(model: nn.Module, bank: Bank, pad: int) -> SoftEmbedding:
     """Replace the input embedding of a transformers model by one that reads `bank`'s soft tokens, and return it.
 
     In an encoder-decoder that is the encoder's only. `pad` is an id of the vocabulary that stands in for soft tokens
-    where the table is indexed with them.
+    where a table is indexed with them.
     """
     owner = _owner(model)
     embedding = SoftEmbedding(owner.get_input_embeddings(), bank, pad)  # type: ignore[operator]
     owner.set_input_embeddings(embedding)  # type: ignore[operator]
     return embedding
+
+
+def hide_soft_ids(model: nn.Module, embedding: SoftEmbedding) -> list[RemovableHandle]:
+    """Let the other tables of `model` that are indexed with token ids read the padding's row for soft tokens.
+
+    Gemma 3n and 4 look every token up in a second table, once for all layers.
+    """
+
+    def before(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        ids = args[0]
+        return (ids.masked_fill(ids >= embedding.num_embeddings, embedding.pad), *args[1:])
+
+    return [
+        module.register_forward_pre_hook(before)
+        for module in _owner(model).modules()
+        # A longer one may be a table of positions, whose indices pass the vocabulary's end rightly.
+        if isinstance(module, nn.Embedding) and module is not embedding.table
+        and module.num_embeddings <= embedding.num_embeddings
+    ]  # fmt: skip
 
 
 @contextmanager
@@ -40,7 +60,11 @@ def attach(model: nn.Module, bank: Bank | SoftPrompt, pad: int, *, dropout: bool
     if not dropout:
         model.eval()
     embedding = install(model, bank, pad)
-    handles = [*_reading_calls(_owner(model), embedding), _keeping_the_bank(model, embedding)]
+    handles = [
+        *_reading_calls(_owner(model), embedding),
+        *hide_soft_ids(model, embedding),
+        _keeping_the_bank(model, embedding),
+    ]
     if not dropout:
         # Trainer calls train() each step (transformers 5.23.0), which would switch the frozen network's dropout on.
         model.train = lambda mode=True: (bank.train(mode), model)[1]  # type: ignore[method-assign]
@@ -98,4 +122,6 @@ def _keeping_the_bank(model: nn.Module, embedding: SoftEmbedding) -> RemovableHa
 def _owner(model: nn.Module) -> nn.Module:
     """Return the module whose input embedding reads the source."""
     encoder: nn.Module = model.get_encoder() if model.config.is_encoder_decoder else model  # type: ignore
+    if not hasattr(encoder, "get_input_embeddings"):  # FSMT, of which transformers (5.23.0) does not say where they are
+        raise BadInput(f"{type(model).__name__} has no input embedding that can be replaced; give another backbone.")
     return encoder

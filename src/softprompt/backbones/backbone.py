@@ -1,17 +1,22 @@
 """The base of all backbones: lay out examples as rows, and four verbs (pose, loss, answer, rank)."""
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from softprompt.backbones.batch import Batch, Losses, Observed, losses_of
+from softprompt.backbones.check_memory import recall_rows
 from softprompt.backbones.frozen_model import FrozenModel
 from softprompt.backbones.logits_processors import reads_soft_ids
-from softprompt.errors import BadData
+from softprompt.backbones.row_check import Grouping
+from softprompt.errors import BadData, BadInput
+from softprompt.methods.bank import Bank
 from softprompt.methods.embedding import IGNORED, Layout
-from softprompt.tasks.task import Example
+from softprompt.tasks.task import Example, Scoring
 
 
 class Backbone(FrozenModel):
@@ -46,18 +51,13 @@ class Backbone(FrozenModel):
             options: Generation options of transformers; greedy without any.
         """
         batch = self.pose(examples, prompts)
-        nothing = self.v + self.embedding.bank.size
-        reading = reads_soft_ids(self.model, ~batch.mask, nothing)
-        with torch.no_grad(), self.embedding.laid_out(batch.layout), reading:
-            made = self.model.generate(  # type: ignore[operator]
-                input_ids=batch.ids,
-                attention_mask=batch.mask.long(),
-                synced_gpus=self.sharded,  # a process whose answers have ended goes on until all have
-                **{"max_new_tokens": max_new_tokens, "do_sample": False, "pad_token_id": self.pad, **options},
+        texts: dict[int, str] = {}
+        for rows in self.row_groups(batch):
+            made = self.generate_ids(
+                batch.take(rows, left=self.labels_on_right()), max_new_tokens=max_new_tokens, **options
             )
-        if self.family.decoder_only:  # generate returns the rows themselves first
-            made = made[:, batch.ids.shape[1] :]
-        return self.texts(made)
+            texts |= zip(rows, self.texts(made), strict=True)
+        return [texts[i] for i in range(len(examples))]
 
     def rank(self, examples: Sequence[Example], prompts: Sequence[int]) -> Float[Tensor, "b choices"]:
         """Compute the log-probability of each choice of each example, in nats; all must have equally many choices.
@@ -74,9 +74,96 @@ class Backbone(FrozenModel):
 
     # What the verbs are made of
 
+    @property
+    def grouping(self) -> Grouping:
+        """Which rows go through the network together."""
+        self.check()
+        assert self._grouping is not None
+        return self._grouping
+
+    @grouping.setter
+    def grouping(self, grouping: Grouping) -> None:
+        self._grouping = grouping
+
+    @property
+    def generates(self) -> bool:
+        """Whether it writes free text."""
+        self.check()
+        return self.family.generates and not self._no_text
+
+    def check(self) -> None:
+        """Try a few rows alone and together, once (softprompt.backbones.row_check).
+
+        Raises BadInput where the network does not read soft tokens.
+        """
+        if self._grouping is not None:  # known, or being tried
+            return
+        self._grouping = "alone"
+        try:
+            self._grouping, self._no_text = recall_rows(self)
+        except BadInput:
+            self._grouping = None
+            raise
+        if self._grouping != "padded":
+            how = "one length after the other" if self._grouping == "alike" else "one by one"
+            warnings.warn(
+                f"{self.name} answers otherwise beside a longer text than alone, so rows go through it {how}: the "
+                "results are right, but slower.",
+                stacklevel=2,
+            )
+
+    @contextmanager
+    def using(self, bank: Bank) -> Iterator[None]:
+        self.check()  # before a baseline of the bank changes the network
+        with super().using(bank):
+            yield
+
+    def check_example(self, example: Example, scoring: Scoring = "ranked") -> None:
+        super().check_example(example, scoring)
+        if (scoring == "generated" or not example.choices) and self._no_text:
+            raise BadInput(
+                f"{self.name} cannot answer in free text: {self._no_text}. Give a task with choices, or another "
+                "backbone."
+            )
+
     def log_probabilities(self, batch: Batch) -> Float[Tensor, "b t v"]:
         """Compute float32 log-probabilities at the label positions of a batch posed with targets, in nats."""
         raise NotImplementedError
+
+    def own_scores(self, batch: Batch) -> Float[Tensor, "b t v"]:
+        """Compute log-probabilities as the network does for ids alone: no mask, no positions, rows without padding."""
+        raise NotImplementedError
+
+    def plain_scores(self, batch: Batch) -> Float[Tensor, "b t v"]:
+        """Compute log-probabilities row by row of the batch, each with its own copy of its prompt."""
+        return self.log_probabilities(batch)
+
+    def generate_ids(self, batch: Batch, **options: object) -> Int[Tensor, "b t"]:
+        """Generate ids after the rows of a batch, greedily unless `options` of transformers say otherwise."""
+        made: Tensor = self.generate(batch, **options)  # type: ignore[assignment]
+        # A decoder-only model returns the rows themselves first.
+        return made[:, batch.ids.shape[1] :] if self.family.decoder_only else made
+
+    def generate(self, batch: Batch, **options: object) -> object:
+        """Call transformers' `generate` on the rows of a batch, greedily unless `options` say otherwise."""
+        reading = reads_soft_ids(self.model, ~batch.mask, self.v + self.embedding.bank.size)
+        with torch.no_grad(), self.embedding.laid_out(batch.layout), reading:
+            made: object = self.model.generate(  # type: ignore[operator]
+                input_ids=batch.ids,
+                attention_mask=batch.mask.long(),
+                synced_gpus=self.sharded,  # a process whose answers have ended goes on until all have
+                **{"do_sample": False, "pad_token_id": self.pad, **options},
+            )
+        return made
+
+    def row_groups(self, batch: Batch) -> list[list[int]]:
+        """Say which rows of a batch go through the network together: all of them, unless padding would change some."""
+        rows = list(range(len(batch.prompts)))
+        if self.grouping == "padded":
+            return [rows]
+        lengths = batch.lengths
+        alike = lengths if self.grouping == "alike" else rows
+        return [[i for i in rows if alike[i] == one] for one in dict.fromkeys(alike)]
 
     def labels_on_right(self) -> bool:
         """Tell whether labels stand at the right end of their row (and padding on the left)."""

@@ -1,5 +1,6 @@
 """What a backbone computes from and what it returns: a batch of examples laid out as rows, and its losses."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -26,6 +27,31 @@ class Batch:
     """Tokens of each row, from its start to its last soft token, that are the same whatever the example; 0: none."""
     answer_columns: Int[Tensor, "b t"] | None = None
     """Columns of the answer, where it stands inside the text (masked backbones); 0 where a row has fewer than t."""
+
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens of each row, without padding."""
+        counted: list[int] = self.mask.sum(1).tolist()
+        return counted
+
+    def take(self, rows: Sequence[int], *, left: bool) -> "Batch":
+        """Return some rows without the columns that are padding in all of them; padding is on the `left` or right."""
+        ranks, n = list(rows), max(self.lengths[i] for i in rows)
+        columns = slice(self.ids.shape[1] - n, None) if left else slice(0, n)
+        labels, answer = None, None
+        if self.labels is not None:
+            t = int((self.labels[ranks] != IGNORED).sum(1).max())
+            label_columns = slice(self.labels.shape[1] - t, None) if left else slice(0, t)
+            labels = self.labels[ranks, label_columns]
+            answer = None if self.answer_columns is None else self.answer_columns[ranks, label_columns]
+        elif self.answer_columns is not None:
+            answer = self.answer_columns[ranks]
+        layout = Layout(self.layout.prompt[ranks], self.layout.position[ranks, columns])
+        return Batch(
+            self.ids[ranks, columns], self.mask[ranks, columns], layout, labels,
+            tuple(self.prompts[i] for i in ranks), tuple(self.truncated[i] for i in ranks),
+            tuple(self.heads[i] for i in ranks) if self.heads else (), answer,
+        )  # fmt: skip
 
 
 class Losses(NamedTuple):

@@ -12,9 +12,8 @@ from contextlib import contextmanager
 from functools import cached_property
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
-from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 
 from softprompt.backbones.backbone import Backbone
 from softprompt.backbones.batch import Batch, Losses, Observed, losses_of
@@ -23,6 +22,7 @@ from softprompt.backbones.logits_processors import reads_soft_ids
 from softprompt.backbones.ops.attention import packed
 from softprompt.backbones.ops.label_loss import label_nll
 from softprompt.backbones.ops.packing import Memory, Packing, pack, pack_prompt, used
+from softprompt.backbones.outputs import States
 from softprompt.backbones.packing_check import why_not_packed
 from softprompt.backbones.tokenization import Tokenization
 from softprompt.methods.embedding import IGNORED, Layout
@@ -90,7 +90,7 @@ class Causal(Backbone):
 
     def plain_losses(self, batch: Batch) -> Losses:
         """Compute losses from padded rows, each with its own copy of its prompt: what packed losses must agree with."""
-        return losses_of(batch, self._plain(batch))
+        return losses_of(batch, self.plain_scores(batch))
 
     def packed_losses(self, batch: Batch) -> Losses:
         """Compute losses from one packed row (softprompt.backbones.ops.packing)."""
@@ -110,12 +110,7 @@ class Causal(Backbone):
             predicting, own = states[packing.predicting], states[packing.prompts :]
             row = packing.gather[packing.prompts :] // n
         else:
-            base: PreTrainedModel = self.model.base_model
-            positions = (batch.mask.cumsum(1) - 1).clamp(min=0)
-            with self.embedding.laid_out(batch.layout):
-                states = base(
-                    input_ids=batch.ids, attention_mask=batch.mask.long(), position_ids=positions, use_cache=False
-                ).last_hidden_state  # (b, n, d)
+            states = self._plain_states(batch)
             heads = torch.tensor(batch.heads, device=self.device).unsqueeze(1)
             # What stands before is the same in all rows, and a last target token predicts nothing.
             text = batch.mask & (batch.ids < self.v) & (batch.mask.cumsum(1) > heads)
@@ -130,13 +125,14 @@ class Causal(Backbone):
         """Tell whether rows with these prompts go through the network packed.
 
         Not with dropout (each example must draw its own), not for prompts that say they cannot (`SoftPrompt.can_pack`),
-        and not on a backbone whose packed losses or gradients differ from the plain ones: that is tried once, and
-        warned about. Nor for prompts after the source, whose states differ from example to example.
+        not where rows cannot even be padded, and not on a backbone whose packed losses or gradients differ from the
+        plain ones: that is tried once, and warned about. Nor for prompts after the source, whose states differ from
+        example to example.
         """
         bank = self.embedding.bank
         if not self.share or self.model.training or self.placement == "after_source":
             return False
-        if not all(bank[i].can_pack for i in prompts if i >= 0):
+        if self.grouping != "padded" or not all(bank[i].can_pack for i in prompts if i >= 0):
             return False
         if self._packable is None:
             reason = why_not_packed(self, self.plain_losses, self.packed_losses)
@@ -166,7 +162,7 @@ class Causal(Backbone):
         """
         width = self.embedding.bank.longest(prompts)
         one = len(set(prompts)) == 1 and width > 0 and not options
-        usable = self._memories is not None and one and self.can_pack(prompts)
+        usable = self._memories is not None and one and self.grouping == "padded" and self.can_pack(prompts)
         cache = DynamicCache(config=self.model.config) if usable else None
         sources = self.source_rows(examples, prompts, [0] * len(examples))[0] if usable else []
         head = self._head_of(prompts[0])[0] if usable else []
@@ -205,14 +201,13 @@ class Causal(Backbone):
         """Compute the last hidden states (n, d) of a packed batch."""
         with self.embedding.laid_out(batch.layout):
             embeds = self.embedding(batch.ids).flatten(0, 1)[packing.gather]
-        return self.read_packed(embeds, packing)
+        return self._read_packed(batch.ids.flatten()[packing.gather], embeds, packing)
 
-    def read_packed(self, embeds: Tensor, packing: Packing) -> Tensor:
-        """Compute the last hidden states (n, d) of a packed row of embeddings (n, d)."""
-        base: PreTrainedModel = self.model.base_model
-        with packed(packing):
-            states: Tensor = base(
-                inputs_embeds=embeds.unsqueeze(0),
+    def _read_packed(self, ids: Tensor, embeds: Tensor, packing: Packing) -> Tensor:
+        """Compute the last hidden states (n, d) of a packed row of ids (n,) and their embeddings (n, d)."""
+        with packed(packing), self.embedding.giving(ids.unsqueeze(0), embeds.unsqueeze(0)):
+            states: Tensor = self.base(
+                input_ids=ids.unsqueeze(0),
                 attention_mask=packing.position.new_ones(1, len(embeds)),
                 position_ids=packing.position.unsqueeze(0),
                 use_cache=False,
@@ -224,13 +219,21 @@ class Causal(Backbone):
         # transformers 5.23.0 has no public way to run what follows the base model alone (scaled or capped logits), so
         # the base model returns the given states for this one call. With its output layer alone, the logits of Gemma 2
         # (capped) and Cohere (scaled) would be wrong.
-        base: PreTrainedModel = self.model.base_model
-        base.forward = lambda *_, **__: BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=states.unsqueeze(0))
+        base = self.base
+        base.forward = lambda *_, **__: States(last_hidden_state=states.unsqueeze(0))
         try:
             logits: Tensor = self.model(inputs_embeds=states.unsqueeze(0), use_cache=False).logits
         finally:
             del base.forward
         return logits.squeeze(0)
+
+    @property
+    def base(self) -> PreTrainedModel:
+        """The network without its head."""
+        base: PreTrainedModel = self.model.base_model
+        # Llama 4 names a base model that it does not have (transformers 5.23.0), and is then its own.
+        inner: PreTrainedModel = getattr(self.model, "model", base)
+        return base if base is not self.model else inner
 
     def _remembered(self, prompts: Sequence[int], memories: dict[SoftPrompt, Memory]) -> Memory:
         """Return keys and values of `prompts`, one after another; each is read once in a `frozen_prompts` block."""
@@ -242,7 +245,7 @@ class Causal(Backbone):
                 layout = Layout(torch.tensor([i], device=self.device), torch.tensor([ranks], device=self.device))
                 packing = pack_prompt(ids.shape[1], self.device)
                 with self.embedding.laid_out(layout):
-                    self.read_packed(self.embedding(ids)[0], packing)
+                    self._read_packed(ids[0], self.embedding(ids)[0], packing)
                 assert packing.recorded, "no attention layer kept the prompt's keys and values"
                 memories[bank[i]] = packing.recorded
         found = [memories[bank[i]] for i in prompts]
@@ -265,20 +268,48 @@ class Causal(Backbone):
             whole = own.new_zeros(*batch.labels.shape, own.shape[-1])
             whole[batch.labels != IGNORED] = own
             return whole
-        return self._plain(batch)
+        return self.plain_scores(batch)
 
-    def _plain(self, batch: Batch) -> Tensor:
+    def plain_scores(self, batch: Batch) -> Tensor:
         assert batch.labels is not None
-        positions = (batch.mask.cumsum(1) - 1).clamp(min=0)
+        if self.grouping == "padded":
+            return self._scores(batch, **self._mask_and_positions(batch))
+        t = batch.labels.shape[1]
+        found: dict[int, Tensor] = {}
+        for rows in self.row_groups(batch):
+            scores = self.own_scores(batch.take(rows, left=True))
+            found |= zip(rows, nn.functional.pad(scores, (0, 0, t - scores.shape[1], 0)), strict=True)
+        return torch.stack([found[i] for i in range(len(batch.prompts))])
+
+    def own_scores(self, batch: Batch) -> Tensor:
+        return self._scores(batch)
+
+    def _scores(self, batch: Batch, **given: Tensor) -> Tensor:
+        assert batch.labels is not None
         with self.embedding.laid_out(batch.layout):
             logits = self.model(
                 input_ids=batch.ids,
-                attention_mask=batch.mask.long(),
-                position_ids=positions,
                 use_cache=False,
                 logits_to_keep=batch.labels.shape[1] + 1,  # only label positions pass the head
+                **given,
             ).logits
-        return torch.log_softmax(logits[:, :-1].float(), -1)
+        return torch.log_softmax(logits[:, -batch.labels.shape[1] - 1 : -1].float(), -1)
+
+    def _plain_states(self, batch: Batch) -> Tensor:
+        """Compute the last hidden states (b, n, d) of a batch, each row with its own copy of its prompt."""
+        n = batch.ids.shape[1]
+        found: dict[int, Tensor] = {}
+        for rows in self.row_groups(batch):
+            own = batch.take(rows, left=True)
+            given = self._mask_and_positions(own) if self.grouping == "padded" else {}
+            with self.embedding.laid_out(own.layout):
+                states = self.base(input_ids=own.ids, use_cache=False, **given).last_hidden_state
+            found |= zip(rows, nn.functional.pad(states, (0, 0, n - states.shape[1], 0)), strict=True)
+        return torch.stack([found[i] for i in range(len(batch.prompts))])
+
+    def _mask_and_positions(self, batch: Batch) -> dict[str, Tensor]:
+        positions = (batch.mask.cumsum(1) - 1).clamp(min=0)
+        return {"attention_mask": batch.mask.long(), "position_ids": positions}
 
 
 register_family(

@@ -137,6 +137,8 @@ def fills_masks(config: "PreTrainedConfig") -> bool:
         return False
     architectures = config.architectures or []
     masked = any("MaskedLM" in name for name in architectures)
-    if masked or not writes_text(config):
+    if masked or not writes_text(config) or getattr(config, "causal", None) is False:  # XLM's class is one for both
         return True
-    return not (config.is_decoder or any("CausalLM" in name or "LMHead" in name for name in architectures))
+    return not (
+        getattr(config, "is_decoder", False) or any("CausalLM" in name or "LMHead" in name for name in architectures)
+    )

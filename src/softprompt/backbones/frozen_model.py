@@ -9,13 +9,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from softprompt.backbones.attach import install
+from softprompt.backbones.attach import hide_soft_ids, install
 from softprompt.backbones.decoding import decode_greedily
 from softprompt.backbones.families import Family, get_family
 from softprompt.backbones.ops.fused import unfused
 from softprompt.backbones.ops.layers import are_checkpointed
 from softprompt.backbones.placement import Placement, check_placement, tokens_before
 from softprompt.backbones.positions import position_limit
+from softprompt.backbones.row_check import Grouping
 from softprompt.backbones.tokenization import Tokenization
 from softprompt.errors import BadInput
 from softprompt.methods.bank import Bank
@@ -67,6 +68,9 @@ class FrozenModel:
         known = [i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id) if i is not None and i < self.v]
         self.pad: int = known[0] if known else 0
         self.embedding = install(model, Bank(), self.pad)
+        hide_soft_ids(model, self.embedding)
+        self._grouping: Grouping | None = None  # not tried yet
+        self._no_text = ""
         self.sharded = False
         """Its layers are spread over the processes of this run, which must therefore all call it equally often."""
         self.set_up()

@@ -112,6 +112,7 @@ def load_backbone(
         model = _prepare(model.requires_grad_(False), where, sharded, gradient_checkpointing, compile)
     backbone = family.backbone(model, tokenizer, name, max_source=max_source, dropout=dropout, placement=placement)
     backbone.sharded = sharded
+    backbone.check()
     if sharded:
         backbone.can_pack(())  # tried now, while all processes are at the same place
     return backbone

@@ -24,7 +24,6 @@ from softprompt.backbones.backbone import Backbone
 from softprompt.backbones.batch import Batch
 from softprompt.backbones.cloze import as_cloze
 from softprompt.backbones.families import Family, fills_masks, register_family
-from softprompt.backbones.packing_check import TOLERANCE
 from softprompt.backbones.tokenization import Tokenization
 from softprompt.errors import BadInput
 from softprompt.methods.embedding import IGNORED, Layout
@@ -125,8 +124,6 @@ class Masked(Backbone):
         tables = [m for name, m in self.model.named_modules() if name.endswith("position_embeddings")]
         indices = [m.padding_idx for m in tables if isinstance(m, nn.Embedding)]
         self._unused = max((i + 1 for i in indices if i is not None), default=0)  # RoBERTa's begin after the padding's
-        self.pads: bool | None = None
-        """Whether padding changes nothing (`ignores_padding`); None: not tried yet."""
 
     # The four verbs
 
@@ -178,12 +175,37 @@ class Masked(Backbone):
         Room is left for the longest choice either way: how much is read of a source depends on its own prompt and
         choices alone, not on the rest of the batch.
         """
+        bank = self.embedding.bank
+        longest = [self.tokens.longest(example) for example in examples]
+        gapped = [
+            self.tokens.gapped(example, min(self.max_source, self.room(bank.longest([prompt]), most)))
+            for example, prompt, most in zip(examples, prompts, longest, strict=True)
+        ]
+        return self._lay_gapped(gapped, prompts, targets, longest)
+
+    def lay(
+        self,
+        sources: Sequence[Sequence[int]],
+        prompts: Sequence[int],
+        targets: Sequence[Sequence[int]] | None,
+        truncated: tuple[bool, ...],
+    ) -> Batch:
+        """Make a batch of ids whose gap stands at each source's end."""
+        gapped = [Gapped(list(source), [], cut) for source, cut in zip(sources, truncated, strict=True)]
+        return self._lay_gapped(gapped, prompts, targets, [1] * len(gapped))
+
+    def _lay_gapped(
+        self,
+        gapped: Sequence[Gapped],
+        prompts: Sequence[int],
+        targets: Sequence[Sequence[int]] | None,
+        masks: Sequence[int],
+    ) -> Batch:
+        """Make a batch; a row has as many masks as its target has tokens, or `masks` of them without targets."""
         bank, mask = self.embedding.bank, self.tokenizer.mask_token_id
         rows, ranks, columns, cut = [], [], [], []
-        for k, (example, prompt) in enumerate(zip(examples, prompts, strict=True)):
-            longest = self.tokens.longest(example)
-            found = self.tokens.gapped(example, min(self.max_source, self.room(bank.longest([prompt]), longest)))
-            t, at = longest if targets is None else len(targets[k]), self.tokens_before(found.before)
+        for k, (found, prompt) in enumerate(zip(gapped, prompts, strict=True)):
+            t, at = masks[k] if targets is None else len(targets[k]), self.tokens_before(found.before)
             soft, s = bank.soft_ids(prompt, self.v), len(found.before)
             rows.append([*found.before[:at], *soft, *found.before[at:], *[mask] * t, *found.after])
             ranks.append([*range(at), *[-1] * len(soft), *range(at, s), *[-1] * t, *range(s, s + len(found.after))])
@@ -199,27 +221,31 @@ class Masked(Backbone):
 
     def log_probabilities(self, batch: Batch) -> Float[Tensor, "b t v"]:
         assert batch.answer_columns is not None
-        lengths: list[int] = batch.mask.sum(1).tolist()
-        alike = len(set(lengths)) == 1 or self.ignores_padding()
         with self.embedding.laid_out(batch.layout):
             embeds = self.embedding(batch.ids)  # (b, n, d)
-        if alike:
-            logits = self._filled(embeds, batch.mask, batch.answer_columns)
-        else:  # rows of one length together
-            parts = {n: [i for i, length in enumerate(lengths) if length == n] for n in set(lengths)}
-            made = [self._filled(embeds[i, :n], batch.mask[i, :n], batch.answer_columns[i]) for n, i in parts.items()]
-            order = [i for rows in parts.values() for i in rows]
-            logits = torch.cat(made)[torch.tensor(order, device=self.device).argsort()]
-        return torch.log_softmax(logits.float(), -1)
+        t = batch.answer_columns.shape[1]
+        found: dict[int, Tensor] = {}
+        for rows in self.row_groups(batch):
+            own = batch.take(rows, left=False)
+            given = {"attention_mask": own.mask.long()} if self.grouping == "padded" else {}
+            with self.embedding.giving(own.ids, embeds[rows, : own.ids.shape[1]]):
+                scores = self._filled(own, **given)
+            found |= zip(rows, nn.functional.pad(scores, (0, 0, 0, t - scores.shape[1])), strict=True)
+        return torch.stack([found[i] for i in range(len(batch.prompts))])
 
-    def _filled(self, embeds: Tensor, mask: Tensor, columns: Int[Tensor, "b t"]) -> Tensor:
-        """Compute logits (b, t, v) at the columns `columns` of embeddings (b, n, d), rows on the left.
+    def own_scores(self, batch: Batch) -> Float[Tensor, "b t v"]:
+        with self.embedding.laid_out(batch.layout):
+            return self._filled(batch)
+
+    def _filled(self, batch: Batch, **given: Tensor) -> Tensor:
+        """Compute log-probabilities (b, t, v) at the answer's columns.
 
         Position ids and token types are the model's own: columns from its first position on, and all of type 0.
         """
-        with self._reading(columns):
-            logits: Tensor = self.model(inputs_embeds=embeds, attention_mask=mask.long()).logits
-        return logits
+        assert batch.answer_columns is not None
+        with self._reading(batch.answer_columns):
+            logits: Tensor = self.model(input_ids=batch.ids, **given).logits
+        return torch.log_softmax(logits.float(), -1)
 
     @contextmanager
     def _reading(self, columns: Int[Tensor, "b t"]) -> Iterator[None]:
@@ -243,29 +269,6 @@ class Masked(Backbone):
             yield
         finally:
             handle.remove()
-
-    def ignores_padding(self) -> bool:
-        """Tell whether a row is read alike alone and padded: tried once, as a few encoders mix in padding.
-
-        Through such an encoder (ConvBERT) rows go one length after the other.
-        """
-        if self.pads is None:
-            ids = self.ordinary_ids()
-            row = [
-                [*self.tokens.opening, *(ids[(37 * i) % len(ids)] for i in range(n)), *self.tokens.closing()]
-                for n in (5, 11)
-            ]
-            real = self.pad_rows([[1] * len(one) for one in row], 0, left=False).bool()
-            nobody = torch.tensor([-1, -1], device=self.device)
-            with torch.no_grad(), self.with_dropout(False):
-                with self.embedding.laid_out(Layout(nobody, torch.full_like(real, -1, dtype=torch.long))):
-                    embeds = self.embedding(self.pad_rows(row, self.pad, left=False))
-                columns = torch.arange(len(row[0]), device=self.device).expand(2, -1)
-                padded = self._filled(embeds, real, columns)[:1]
-                alone = self._filled(embeds[:1, : len(row[0])], real[:1, : len(row[0])], columns[:1])
-            gap = float((padded - alone).abs().max() / alone.abs().max())
-            self.pads = gap <= TOLERANCE[self.dtype]
-        return self.pads
 
 
 def _mean(scores: Float[Tensor, "t v"], ids: Sequence[int]) -> Tensor:

@@ -18,4 +18,4 @@ def position_limit(config: PreTrainedConfig) -> int | None:
     limit: int | None = getattr(stack, "max_position_embeddings", None)
     if limit is None and not hasattr(stack, "relative_attention_num_buckets"):
         limit = getattr(stack, "n_positions", None)
-    return limit
+    return limit if limit and limit > 0 else None  # XLNet writes -1

@@ -4,6 +4,7 @@ The encoder reads [soft tokens][source][padding]; the decoder, untouched, writes
 """
 
 from collections.abc import Sequence
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from softprompt.backbones.backbone import Backbone
 from softprompt.backbones.batch import Batch, Observed
 from softprompt.backbones.families import Family, register_family
 from softprompt.backbones.ops.length_groups import group_lengths
+from softprompt.backbones.outputs import States
 from softprompt.backbones.tokenization import Tokenization
 from softprompt.errors import BadInput
 from softprompt.methods.embedding import IGNORED, Layout
@@ -48,12 +50,16 @@ class Seq2Seq(Backbone):
         found = []
         whole = [(0, len(order))]  # sharded layers are called as often in every process
         runs = whole if self.sharded else group_lengths([lengths[i] for i in order], lambda g, s: g * s + each)
-        for begin, end in runs:
-            rows, s = order[begin:end], lengths[order[end - 1]]
-            mask = batch.mask[rows, :s].long()
-            states: Tensor = encoder(inputs_embeds=embeds[rows, :s], attention_mask=mask).last_hidden_state
+        groups = [order[begin:end] for begin, end in runs] if self.grouping == "padded" else self.row_groups(batch)
+        for rows in groups:
+            s = lengths[rows[-1]]
+            with self.embedding.giving(batch.ids[rows, :s], embeds[rows, :s]):
+                output = encoder(input_ids=batch.ids[rows, :s], attention_mask=batch.mask[rows, :s].long())
+            # Some round up to whole blocks of attention.
+            states = (output[0] if isinstance(output, tuple) else output.last_hidden_state)[:, :s]
             found.append(nn.functional.pad(states, (0, 0, 0, batch.ids.shape[1] - s)))
-        return torch.cat(found)[torch.tensor(order, device=self.device).argsort()]
+        done = [i for rows in groups for i in rows]
+        return torch.cat(found)[torch.tensor(done, device=self.device).argsort()]
 
     def log_probabilities(self, batch: Batch) -> Tensor:
         return self.target_scores(self.encoder_states(batch), batch)
@@ -75,13 +81,36 @@ class Seq2Seq(Backbone):
     def _outputs(self, states: Tensor, batch: Batch, **options: bool) -> Seq2SeqLMOutput:
         """Run the decoder with the labels as its input; returns the model's output object."""
         assert batch.labels is not None
-        labels = batch.labels.masked_fill(batch.labels == IGNORED, self.pad)
-        start: int = self.model.config.decoder_start_token_id  # type: ignore
-        inputs = torch.cat([labels.new_full((len(labels), 1), start), labels[:, :-1]], dim=1)
         return self.model(
-            encoder_outputs=(states,), attention_mask=batch.mask.long(), decoder_input_ids=inputs, use_cache=False,
-            **options,
+            encoder_outputs=States(last_hidden_state=states), attention_mask=batch.mask.long(),
+            decoder_input_ids=self._decoder_inputs(batch.labels), use_cache=False, **options,
         )  # fmt: skip
+
+    def own_scores(self, batch: Batch) -> Tensor:
+        assert batch.labels is not None
+        with self.embedding.laid_out(batch.layout):
+            logits = self.model(
+                input_ids=batch.ids, decoder_input_ids=self._decoder_inputs(batch.labels), use_cache=False
+            ).logits
+        return torch.log_softmax(logits.float(), -1)
+
+    def _decoder_inputs(self, labels: Tensor) -> Tensor:
+        known = labels.masked_fill(labels == IGNORED, self.pad)
+        return torch.cat([known.new_full((len(known), 1), self.decoder_start), known[:, :-1]], dim=1)
+
+    @cached_property
+    def decoder_start(self) -> int:
+        """The id that the decoder begins with. Raises BadInput for a model that names none."""
+        config, generation = self.model.config, getattr(self.model, "generation_config", None)
+        for name in ("decoder_start_token_id", "bos_token_id"):
+            for place in (config, generation):
+                start: int | None = getattr(place, name, None)
+                if start is not None:
+                    return start
+        raise BadInput(
+            f"{self.name} does not say which token its decoder begins with. Set decoder_start_token_id in its "
+            "config.json."
+        )
 
     def room(self, length: int, target: int) -> int:
         if self.context is None:  # T5's positions are relative: its encoder has no limit of its own

@@ -43,6 +43,7 @@ class SoftEmbedding(nn.Module):
         self.penalties: dict[int, Tensor] = {}  # of the last forward, by the index of their prompt
         self._layout: Layout | None = None
         self._fresh = False
+        self._given: tuple[Tensor, Tensor] | None = None
 
     @property
     def weight(self) -> Tensor:
@@ -71,7 +72,27 @@ class SoftEmbedding(nn.Module):
         finally:
             self._layout = None
 
+    @contextmanager
+    def giving(self, ids: Int[Tensor, "b n"], made: Float[Tensor, "b n d"]) -> Iterator[None]:
+        """Give `made` for `ids` in the model calls inside, so that the network reads its ids as it always does.
+
+        A model may scale what it looks up, or look at the ids besides; with embeddings in their place it would not.
+        What else it looks up, such as padding of its own, comes from the table.
+        """
+        self._given = ids, made
+        try:
+            yield
+        finally:
+            self._given = None
+
     def forward(self, ids: Int[Tensor, "b n"]) -> Float[Tensor, "b n d"]:
+        if self._given is not None:
+            known, made = self._given
+            own, more = ids[:, : known.shape[1]], ids[:, known.shape[1] :]
+            if own.shape != known.shape or not bool((own == known).all()):
+                rows: Tensor = self.table(ids)
+                return rows
+            return torch.cat([made, self.table(more)], dim=1) if more.shape[1] else made
         v = self.num_embeddings
         soft = ids >= v
         embeds: Tensor = self.table(ids.masked_fill(soft, self.pad))
@@ -116,7 +137,9 @@ class SoftEmbedding(nn.Module):
         # the first call of that width is the text.
         if not fresh and columns < n + (n == 1):
             return None
-        if columns < n or ids.shape[0] % b:
+        # A model may pad its text once more on the right; what it puts in front would move the text off its layout.
+        moved = fresh and columns > n and not bool((ids[:, n:] == ids[0, n]).all())
+        if columns < n or ids.shape[0] % b or moved:
             raise ValueError(f"ids of shape {tuple(ids.shape)} do not fit a layout of shape {(b, n)}.")
         beams = ids.shape[0] // b  # generate repeats each row for its beams
         position = torch.cat([position, position.new_full((b, columns - n), -1)], dim=1)

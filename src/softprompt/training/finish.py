@@ -69,7 +69,7 @@ def _score(backbone: Backbone, bank: Bank, task: Task, folder: Path, splits: Seq
     """Score the one prompt in `bank` on each split, as JSON, and write its answers to `folder`."""
     readings: list[tuple[str, Split, Scoring]] = [(split, split, task.scoring) for split in splits]
     # Beside the score, the other way to read an answer.
-    if task.choices and "test" in splits and backbone.family.generates:
+    if task.choices and "test" in splits and backbone.generates:
         other: Scoring = "generated" if task.scoring == "ranked" else "ranked"
         readings.append((f"test_{other}", "test", other))
     scores = {}

@@ -184,10 +184,10 @@ def test_a_settled_prompt_is_read_once_and_answers_the_same(family: str) -> None
     backbone, bank = causal(family), bank_of((10, 4), offset=True)
     batch_of = lambda prompts: posed(backbone, (5, 1, 9, 3), (1, 3, 2, 1), prompts)  # noqa: E731
     read: list[int] = []
-    inner = backbone.read_packed
+    inner = backbone._read_packed
     with backbone.using(bank), torch.no_grad():
         expected = [backbone.loss(batch_of(p)).nll for p in ((0, 0, 0, 0), (1, 0, -1, 1), (-1, -1, -1, -1))]
-        backbone.read_packed = lambda embeds, packing: (read.append(len(embeds)), inner(embeds, packing))[1]  # type: ignore
+        backbone._read_packed = lambda ids, *more: (read.append(len(ids)), inner(ids, *more))[1]  # type: ignore
         with backbone.frozen_prompts():
             for prompts, nll in zip(((0, 0, 0, 0), (1, 0, -1, 1), (-1, -1, -1, -1)), expected, strict=True):
                 assert_close(backbone.loss(batch_of(prompts)).nll, nll)

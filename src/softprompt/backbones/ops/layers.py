@@ -41,7 +41,8 @@ def shard_layers(model: nn.Module, device: torch.device, count: int) -> None:
         raise BadInput(f"{type(model).__name__} has no layers that can be sharded; do without --fsdp.")
     mesh = init_device_mesh(device.type, (count,))
     for layer in layers:
-        fully_shard(layer, mesh=mesh)
+        # Each layer is a root of its own, and torch (2.13.0) leaves roots whole after a forward unless it is told.
+        fully_shard(layer, mesh=mesh, reshard_after_forward=True)
 
 
 def compile_layers(model: nn.Module) -> None:

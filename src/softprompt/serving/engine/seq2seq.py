@@ -16,6 +16,7 @@ from transformers import DynamicCache, EncoderDecoderCache
 
 from softprompt.backbones import Seq2Seq
 from softprompt.backbones.batch import Batch
+from softprompt.backbones.outputs import States
 from softprompt.serving.engine.kv_slots import Slots
 from softprompt.serving.engine.sequence import Question, Ranking, lay, read_picks, sum_picks
 
@@ -50,10 +51,10 @@ class Seq2SeqBatch:
         with self.backbone.using(bank):
             states = self.backbone.encoder_states(batch)
         cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
-        start: int = self.backbone.model.config.decoder_start_token_id  # type: ignore
         output = self.backbone.model(
-            encoder_outputs=(states,), attention_mask=batch.mask.long(), past_key_values=cache, use_cache=True,
-            decoder_input_ids=torch.full((len(questions), 1), start, device=self.backbone.device),
+            encoder_outputs=States(last_hidden_state=states), attention_mask=batch.mask.long(),
+            past_key_values=cache, use_cache=True,
+            decoder_input_ids=torch.full((len(questions), 1), self.backbone.decoder_start, device=self.backbone.device),
         )  # fmt: skip
         at = max(self._column - 1, 0)
         _store(self.cross, cache.cross_attention_cache, first, 0, max(lengths))
@@ -78,8 +79,9 @@ class Seq2SeqBatch:
         states = torch.zeros((), dtype=self.backbone.dtype, device=device).expand(b, n, self.backbone.d)
         with self.own.reading(slice(0, b), columns, at + 1), self.cross.showing(slice(0, b), n):
             output = self.backbone.model(
-                encoder_outputs=(states,), attention_mask=sources.to(device).long(), past_key_values=cache,
-                use_cache=True, decoder_input_ids=torch.tensor(tokens, device=device).unsqueeze(1),
+                encoder_outputs=States(last_hidden_state=states), attention_mask=sources.to(device).long(),
+                past_key_values=cache, use_cache=True,
+                decoder_input_ids=torch.tensor(tokens, device=device).unsqueeze(1),
                 decoder_attention_mask=seen.to(device).long(),
             )  # fmt: skip
         self._column += 1

@@ -1,0 +1,74 @@
+"""Remember what was found out about a backbone: in this process and, where finding out took long, on disk.
+
+    CACHE/checks/DIGEST.json     {"grouping": "padded", "no_text": ""}
+
+DIGEST hashes all that decides an outcome: the config, a sample of the weights, their type, the device, the special
+tokens and the versions of transformers and torch. A file that cannot be read or written is a memory that stays empty.
+"""
+
+import hashlib
+import json
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import torch
+import transformers
+
+from softprompt.backbones.bundled import cache_folder
+from softprompt.backbones.network_sample import sample_network
+from softprompt.backbones.row_check import GROUPINGS, RowCheck, check_rows
+from softprompt.errors import CannotWrite
+from softprompt.runtime.files import write_json
+
+if TYPE_CHECKING:
+    from softprompt.backbones.backbone import Backbone
+
+SLOW = 0.2
+"""Seconds from which on an outcome is written to disk."""
+VERSION = 1
+"""Of the check itself: another one forgets what was found before."""
+
+_known: dict[str, RowCheck] = {}
+
+
+def recall_rows(backbone: "Backbone") -> RowCheck:
+    """Return how rows go through `backbone` together, tried now if that is not known. Raises what `check_rows` does."""
+    if backbone.sharded:
+        return check_rows(backbone)  # each process holds a part of the weights
+    key = digest(backbone)
+    if key not in _known:
+        begin = time.perf_counter()
+        found = _read(key) or check_rows(backbone)
+        if time.perf_counter() - begin > SLOW:
+            _write(key, found)
+        _known[key] = found
+    return _known[key]
+
+
+def digest(backbone: "Backbone") -> str:
+    """Hash all that decides what the check finds."""
+    model, tokens = backbone.model, backbone.tokens
+    said = [
+        VERSION, transformers.__version__, torch.__version__, type(model).__name__, backbone.kind, backbone.placement,
+        model.config.to_json_string(use_diff=False), str(backbone.dtype), backbone.device.type, backbone.pad,  # type: ignore
+        tokens.opening, tokens.closing(), len(backbone.tokenizer), backbone.recomputes_layers,
+        sample_network(model, backbone.embedding.weight), backbone.embedding.weight[:2, :8].float().tolist(),
+    ]  # fmt: skip
+    return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:24]
+
+
+def _read(key: str) -> RowCheck | None:
+    try:
+        found = json.loads((cache_folder() / "checks" / f"{key}.json").read_text(encoding="utf-8"))
+        made = RowCheck(**found)
+    except (OSError, ValueError, TypeError):
+        return None
+    return made if made.grouping in GROUPINGS and isinstance(made.no_text, str) else None
+
+
+def _write(key: str, found: RowCheck) -> None:
+    folder = cache_folder() / "checks"
+    with suppress(OSError, CannotWrite):
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / f"{key}.json", found._asdict())
