@@ -21,7 +21,7 @@ $(READY): pyproject.toml constraints.txt
 
 demo: $(READY)
 	$(BIN)/softprompt train --task support --backbone smollm2-135m --method dept --method superpos \
-		--steps 120 --batch 8 --dtype auto --set length=10 --set rank=20 --set evaluate_every=40 \
+		--steps 120 --batch 8 --set length=10 --set rank=20 --set evaluate_every=40 \
 		--output runs/demo --overwrite
 	@echo
 	$(BIN)/softprompt predict runs/demo/dept "I was charged twice for the same kettle" "where is my parcel?"

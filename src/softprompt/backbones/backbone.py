@@ -12,6 +12,7 @@ from softprompt.backbones.batch import Batch, Losses, Observed, losses_of
 from softprompt.backbones.check_memory import recall_rows
 from softprompt.backbones.frozen_model import FrozenModel
 from softprompt.backbones.logits_processors import reads_soft_ids
+from softprompt.backbones.ops.exact_head import exact_head
 from softprompt.backbones.row_check import Grouping
 from softprompt.errors import BadData, BadInput
 from softprompt.methods.bank import Bank
@@ -62,12 +63,12 @@ class Backbone(FrozenModel):
     def rank(self, examples: Sequence[Example], prompts: Sequence[int]) -> Float[Tensor, "b choices"]:
         """Compute the log-probability of each choice of each example, in nats; all must have equally many choices.
 
-        The score is that of the choice's tokens alone. Only where one choice is the beginning of another
-        does the end-of-sequence token count too: without it the shorter could never lose. One forward serves
-        all choices that differ in their last token only; others take one row a choice.
+        The score is that of the choice's tokens alone, from logits in float32 whatever the weights' type. Only where
+        one choice is the beginning of another does the end-of-sequence token count too: without it the shorter could
+        never lose. One forward serves all choices that differ in their last token only; others take one row a choice.
         """
         choices = [self.tokens.choice_ids(e.choices) for e in examples]
-        with torch.no_grad():
+        with torch.no_grad(), exact_head(self.model):
             if all(self.ranking_rows(e.choices) == 1 for e in examples):
                 return self._rank_last_token(examples, prompts, choices)
             return self._rank_rows(examples, prompts, choices)

@@ -40,13 +40,23 @@ def find_device(name: str | None = None) -> torch.device:
     return device
 
 
-def find_dtype(name: str, device: torch.device) -> torch.dtype:
-    """Return the dtype named; "auto" is bfloat16 where `device` computes in it natively, else float32.
+WIDE = 256
+"""Hidden size from which on bfloat16 is faster than float32 where it is native; below, its conversions cost more."""
 
-    Raises UnknownName.
+
+def find_dtype(name: str, device: torch.device, d: int | None = None) -> torch.dtype:
+    """Return the dtype named; "auto" is bfloat16 where it is fast, else float32.
+
+    Args:
+        name: "float32", "bfloat16", "float16" or "auto".
+        device: Where it is computed: "auto" asks whether `device` computes in bfloat16 natively.
+        d: Hidden size of the backbone, if it is known; "auto" is float32 for one below `WIDE`.
+
+    Raises:
+        UnknownName: It is none of these.
     """
     if name == "auto":
-        fast = (
+        fast = (d is None or d >= WIDE) and (
             torch.cuda.is_bf16_supported(including_emulation=False)
             if device.type == "cuda"
             # A private name in torch 2.13.0, which has no public one: without it "auto" is float32 on every CPU.
@@ -61,7 +71,7 @@ def find_dtype(name: str, device: torch.device) -> torch.dtype:
 def load_backbone(
     name: str,
     *,
-    dtype: str = "float32",
+    dtype: str = "auto",
     device: str | None = None,
     max_source: int = 256,
     dropout: bool = False,
@@ -91,9 +101,10 @@ def load_backbone(
 
     check_placement(placement)
     where = find_device(device)
-    precision = find_dtype(dtype, where)
+    find_dtype(dtype, where)
     with distributed.in_turn(alone=False):
         kind, place = resolve(name)
+        precision = find_dtype(dtype, where, describe(name)["d"])
     sharded = fsdp and distributed.process_count() > 1
     family = get_family(kind)
     if sharded and (compile or not family.shards):

@@ -24,6 +24,7 @@ from softprompt.backbones.backbone import Backbone
 from softprompt.backbones.batch import Batch
 from softprompt.backbones.cloze import as_cloze
 from softprompt.backbones.families import Family, fills_masks, register_family
+from softprompt.backbones.ops.exact_head import exact_head
 from softprompt.backbones.tokenization import Tokenization
 from softprompt.errors import BadInput
 from softprompt.methods.embedding import IGNORED, Layout
@@ -144,7 +145,7 @@ class Masked(Backbone):
             self.check_example(example)
         choices = [self.tokens.choice_ids(e.choices) for e in examples]
         rows = [(i, t) for i, group in enumerate(choices) for t in sorted({len(ids) for ids in group})]
-        with torch.no_grad():
+        with torch.no_grad(), exact_head(self.model):
             gaps = [[self.pad] * t for _, t in rows]
             batch = self.pose_ids([examples[i] for i, _ in rows], [prompts[i] for i, _ in rows], gaps)
             scores = self.log_probabilities(batch)  # (rows, t, v)

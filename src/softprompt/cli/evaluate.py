@@ -7,7 +7,7 @@ import typer
 
 from softprompt.cli import printing
 from softprompt.cli.app import app, out, print_json
-from softprompt.cli.flags import AsJson, Device, Dtype, MovedBackbone
+from softprompt.cli.flags import AsJson, Device, MovedBackbone, TrainedDtype
 from softprompt.errors import UnknownName
 from softprompt.runs import predict as runs
 from softprompt.tasks import SPLITS
@@ -28,7 +28,7 @@ def evaluate(
     generate: Annotated[bool, typer.Option("--generate", help="Score free text, not the likeliest choice.")] = False,
     predictions: Annotated[Path | None, typer.Option(help="File to write one record per example to (JSONL).")] = None,
     backbone: MovedBackbone = None,
-    dtype: Dtype = "float32",
+    dtype: TrainedDtype = None,
     device: Device = None,
     as_json: AsJson = False,
 ) -> None:
@@ -50,7 +50,7 @@ def predict(
     text: Annotated[list[str] | None, typer.Argument(help="Texts; without any, lines are read from stdin.")] = None,
     data: Annotated[Path | None, typer.Option(help="File with the template's columns.")] = None,
     backbone: MovedBackbone = None,
-    dtype: Dtype = "float32",
+    dtype: TrainedDtype = None,
     device: Device = None,
     as_json: AsJson = False,
 ) -> None:

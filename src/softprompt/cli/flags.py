@@ -17,6 +17,12 @@ Dtype = Annotated[
         help="Data type of the frozen model: float32, bfloat16, float16, or auto (bfloat16 where it is fast)."
     ),
 ]
+TrainedDtype = Annotated[
+    str | None,
+    typer.Option(
+        help="Data type of the frozen model: float32, bfloat16, float16, auto; as in training when not given."
+    ),
+]
 Device = Annotated[str | None, typer.Option(help="Device: cpu, cuda, mps, ...; the best there is when not given.")]
 PlanFile = Annotated[
     Path | None, typer.Argument(help="A config file (YAML or JSON), or the run.json of a run to repeat.")

@@ -32,7 +32,7 @@ def serve(
             help="Key that may also upload and delete prompts; without one, no client may.",
         ),
     ] = None,
-    dtype: Dtype = "float32",
+    dtype: Dtype = "auto",
     device: Device = None,
     max_input_tokens: Annotated[int, typer.Option(min=1, help="Maximum tokens per input text.")] = 4096,
     max_output_tokens: Annotated[int, typer.Option(min=1, help="Maximum tokens per answer.")] = 1024,

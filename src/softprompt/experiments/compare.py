@@ -40,7 +40,7 @@ from softprompt.tasks import Task
 from softprompt.tasks.registry import is_published
 from softprompt.training.arguments import CommonArguments
 from softprompt.training.finish import measure_test
-from softprompt.training.request import FOR_PUBLISHED, TrainingRequest, make_recipes, parse_common
+from softprompt.training.request import FOR_PUBLISHED, TrainingRequest, make_recipes, parse_common, settle_dtype
 
 FORMAT = 1
 COMMON = ("steps", "epochs", "batch", "tokens_per_step", "seed")
@@ -366,7 +366,8 @@ def run_comparison(arguments: CompareArguments) -> ComparisonTable:
     default = "prompt_tuning" if "prompt_tuning" in methods else methods[0]
     baseline = canonical_name(arguments.baseline) if arguments.baseline else default
     experiment = Comparison(
-        Path(arguments.output), [one.task for one in requests], first.setting, entrants, seeds=seeds, budget=budget,
+        Path(arguments.output), [one.task for one in requests],
+        settle_dtype(first.setting, arguments.dtype, methods), entrants, seeds=seeds, budget=budget,
         baseline=baseline, max_parallel=arguments.max_parallel,
     )  # fmt: skip
     return run_experiment(experiment, arguments)

@@ -65,6 +65,8 @@ class Options(BaseModel):
     """Whether the prompt part can start at any rows it is given (`PromptPart.set_rows`)."""
     must_start_from: ClassVar[bool] = False
     """Whether a run of the method is one that starts from another run."""
+    needs_float32: ClassVar[bool] = False
+    """Whether the network must be in float32, as tensors of its own are trained."""
     packages: ClassVar[tuple[str, ...]] = ()
     """Packages that the method needs; the extra of each name installs it."""
 

@@ -16,7 +16,7 @@ class Setting(BaseModel):
 
     backbone: str = Field("", description="Frozen model: smollm2-135m, a folder, or a hub id.")
     dtype: str = Field(
-        "float32",
+        "auto",
         description="Data type of the frozen model: float32, bfloat16, float16, or auto (bfloat16 where it is fast).",
     )
     device: str | None = Field(None, description="Device: cpu, cuda, mps, ...; the best there is when not given.")

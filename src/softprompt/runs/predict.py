@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from softprompt.backbones import Backbone, load_backbone
+from softprompt.backbones.load import DTYPES
 from softprompt.errors import BadInput
 from softprompt.evaluation.evaluate import Record, Scores, evaluate_examples, score
 from softprompt.methods.bank import Bank
@@ -85,7 +86,7 @@ def evaluate(
     generate: bool = False,
     predictions: str | Path | None = None,
     backbone: str | None = None,
-    dtype: str = "float32",
+    dtype: str | None = None,
     device: str | None = None,
     task: str | None = None,
     split: Split = "test",
@@ -101,7 +102,7 @@ def evaluate(
         generate: Score generated text instead of the likeliest choice.
         predictions: File to write a record for each example to (JSONL).
         backbone: Folder or hub id where the run's backbone is now.
-        dtype: Type of the backbone's weights.
+        dtype: Type of the backbone's weights; None: as in training.
         device: Device of the backbone; None: an accelerator where there is one.
         task: Name of a published task with the run's template and choices, instead of `data`.
         split: Split of `task` to score on.
@@ -157,7 +158,7 @@ def predict(
     texts: Sequence[str] | None = None,
     data: str | Path | None = None,
     backbone: str | None = None,
-    dtype: str = "float32",
+    dtype: str | None = None,
     device: str | None = None,
 ) -> list[Prediction]:
     """Answer texts with a finished run's prompt.
@@ -167,7 +168,7 @@ def predict(
         texts: Texts; for a template of several columns, JSON objects. Without `texts` and `data`: the lines of stdin.
         data: File with the template's columns, instead of `texts`.
         backbone: Folder or hub id where the run's backbone is now.
-        dtype: Type of the backbone's weights.
+        dtype: Type of the backbone's weights; None: as in training.
         device: Device of the backbone; None: an accelerator where there is one.
 
     Raises:
@@ -180,11 +181,16 @@ def predict(
         return [_as_prediction(record) for record in evaluate_examples(frozen, examples, 0)]
 
 
-def load_for(prompt: Prompt, backbone: str | None, dtype: str, device: str | None) -> Backbone:
+def load_for(prompt: Prompt, backbone: str | None, dtype: str | None, device: str | None) -> Backbone:
     """Load the backbone of `prompt`, or `backbone` where it is now. Raises PromptMismatch for another one."""
     card = prompt.card
+    trained = card.fingerprint.dtype if card.fingerprint.dtype in DTYPES else "float32"
     frozen = load_backbone(
-        backbone or card.backbone, dtype=dtype, device=device, max_source=card.max_source, placement=card.placement
+        backbone or card.backbone,
+        dtype=dtype or trained,
+        device=device,
+        max_source=card.max_source,
+        placement=card.placement,
     )
     prompt.check(frozen)
     return frozen

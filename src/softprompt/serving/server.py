@@ -34,7 +34,7 @@ class ServerSettings:
     """Name, folder or hub id of the model."""
     prompts: str | Path
     """A folder of run folders."""
-    dtype: str = "float32"
+    dtype: str = "auto"
     device: str | None = None
     keys: Keys = field(default_factory=Keys)
     limits: Limits = field(default_factory=Limits)

@@ -96,7 +96,9 @@ class Check:
             if task is not None and (how := self.attempt(lambda: check_answers(facts, task))):
                 resolved["answers"] = how
         device = self.attempt(lambda: find_device(arguments.device))
-        dtype = self.attempt(lambda: find_dtype(arguments.dtype, device or torch.device("cpu")))
+        dtype = self.attempt(
+            lambda: find_dtype(arguments.dtype, device or torch.device("cpu"), facts["d"] if facts else None)
+        )
         resolved |= {"device": device and str(device), "dtype": dtype and dtype_name(dtype)}
         predecessor = self.attempt(lambda: self._read_start(facts))
         if predecessor is not None:

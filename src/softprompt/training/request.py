@@ -1,7 +1,7 @@
 """Resolve and check the arguments of a run: its task, its setting and a recipe for each method."""
 
 import importlib.util
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -87,8 +87,16 @@ def parse_arguments(arguments: RunArguments) -> TrainingRequest:
         raise BadInput(one_of(arguments.recipe, arguments.method))
     request = parse_common(arguments, arguments.task)
     methods = [arguments.recipe.method] if arguments.recipe else choose_methods(arguments.method, request.predecessor)
+    request = replace(request, setting=settle_dtype(request.setting, arguments.dtype, methods))
     seed = arguments.seed if "seed" in arguments.model_fields_set else None
     return replace(request, methods=methods, seed=seed, recipe=arguments.recipe)
+
+
+def settle_dtype(setting: Setting, asked: str, methods: Iterable[str]) -> Setting:
+    """Choose float32 where "auto" was asked for and one of the methods trains tensors of the network itself."""
+    if asked == "auto" and any(get_method(name).options.needs_float32 for name in methods):
+        return setting.model_copy(update={"dtype": "float32"})
+    return setting
 
 
 def parse_common(arguments: CommonArguments, task: str | Task | None) -> TrainingRequest:
@@ -96,11 +104,13 @@ def parse_common(arguments: CommonArguments, task: str | Task | None) -> Trainin
     distributed.check_sharding(arguments.fsdp)
     predecessor = None if arguments.start_from is None else read_predecessor(arguments.start_from)
     facts = require_backbone(arguments.backbone)
-    find_dtype(arguments.dtype, find_device(arguments.device))
+    dtype = find_dtype(arguments.dtype, find_device(arguments.device), facts["d"])
     read = read_task(arguments, task)
     check_answers(facts, read)
     setting = Setting(**{name: getattr(arguments, name) for name in Setting.model_fields})
-    setting = setting.model_copy(update={"fsdp": arguments.fsdp or distributed.shards()})
+    setting = setting.model_copy(
+        update={"dtype": dtype_name(dtype), "fsdp": arguments.fsdp or distributed.shards()}  # a resumed run keeps them
+    )
     return TrainingRequest(read, setting, [], given_settings(arguments), None, None, predecessor)
 
 

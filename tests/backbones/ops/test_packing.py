@@ -70,7 +70,7 @@ def both(backbone: Causal, bank: Bank, batch: Batch) -> tuple[list[Tensor], list
 @needs_smollm2
 @pytest.mark.smollm2
 def test_smollm2_gives_the_losses_and_gradients_of_the_plain_route() -> None:
-    backbone = load_backbone("smollm2-135m")
+    backbone = load_backbone("smollm2-135m", dtype="float32")
     assert isinstance(backbone, Causal)
     bank = Bank({"a": SoftPrompt(Free(backbone.embed(range(1000, 1020)))), "b": SoftPrompt(Free(backbone.embed([5])))})
     texts = [

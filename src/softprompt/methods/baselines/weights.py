@@ -26,6 +26,7 @@ from softprompt.methods.soft_prompt import HasModel
 class WeightOptions(BaselineOptions):
     """Tensors of the network that are trained."""
 
+    needs_float32: ClassVar[bool] = True
     length: ClassVar[int] = 0  # type: ignore[misc]  # not an option here: there are no rows
     only: ClassVar[str] = ""
     """How the names of those that are trained end."""

@@ -23,7 +23,7 @@ def prompt_tuning(task: str) -> Plan:
     return Plan(
         name=f"lester/{task.replace('/', '-')}",
         task=TaskSpec(task=task),
-        setting=Setting(backbone="google/t5-base-lm-adapt", max_source=512, dropout=True),
+        setting=Setting(backbone="google/t5-base-lm-adapt", dtype="float32", max_source=512, dropout=True),
         recipe=Recipe(
             method="prompt_tuning",
             options={"length": 100, "start": "vocabulary" if text else "labels"},  # section 3.2
@@ -40,6 +40,7 @@ def prompt_tuning(task: str) -> Plan:
         ),
         sources={
             "setting.backbone": "section 3.2: LM adaptation; sizes from small to XXL",
+            "setting.dtype": "not stated; ours",
             "setting.dropout": f"{CODE}, runs/prompt_finetune.gin includes T5X's finetune.gin: dropout 0.1",
             "setting.max_source": f"{CODE}: sequences of 512",
             "options.length": "section 3.2: 100 tokens",

@@ -42,6 +42,7 @@ SOURCES = {
     "evaluate_every": "figure 2: scores by epoch",
     "batch": "not stated; ours",
     "setting.backbone": "sections 3.1 to 3.4: T5 v1.1, LM-adapted; the original T5 in table 3",
+    "setting.dtype": "not stated; ours",
     "setting.max_source": "not stated; ours",
     "dev_limit": "not stated; the whole validation set is what is reported",
     "clip": "not stated; our default",
@@ -95,7 +96,9 @@ def _plan(
     return Plan(
         name=f"{family}{'-dropout' if dropout else ''}/{task.replace('/', '-')}",
         task=TaskSpec(task=task, protocol="paper:superpos"),
-        setting=Setting(backbone=backbone, max_source=512 if task == "superglue/multirc" else 256, dropout=dropout),
+        setting=Setting(
+            backbone=backbone, dtype="float32", max_source=512 if task == "superglue/multirc" else 256, dropout=dropout
+        ),
         recipe=recipe,
         sources={**SOURCES, **sources, "setting.dropout": "section 2: none in the frozen network; both in table 1"},
         notes=(*notes, *SILENT),

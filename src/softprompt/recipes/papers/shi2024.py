@@ -79,6 +79,7 @@ COMMON: Fields = {
 SOURCES = {
     "task.protocol": f"{CODE}, src/tasks.py: splits of seed 42, digits as targets",
     "setting.backbone": f"{CODE}, checkpoints/*/README.md",
+    "setting.dtype": "not stated; ours",
     "setting.max_source": f"{CODE}, README (--max_length 256) and the released runs (348 for MultiRC, 512 for MRQA)",
     "setting.dropout": f"{CODE}, train.py: the Trainer leaves the backbone in training mode, dropout 0.1",
     "options.start": f"{CODE}, adapter_config.json of every released run",
@@ -110,7 +111,7 @@ def released(task: str) -> Plan:
     return Plan(
         name=f"dept/{task.replace('/', '-')}",
         task=TaskSpec(task=task, protocol="paper:dept"),
-        setting=Setting(backbone=BACKBONE, max_source=run.max_source, dropout=True),
+        setting=Setting(backbone=BACKBONE, dtype="float32", max_source=run.max_source, dropout=True),
         recipe=Recipe(
             method="dept",
             options={"length": run.length, "rank": run.rank, "alpha": 8.0, "start": "text", "start_text": START},
@@ -137,7 +138,7 @@ def appendix(task: str) -> Plan:
     return Plan(
         name=f"dept-appendix/{task.replace('/', '-')}",
         task=TaskSpec(task=task, protocol="paper:dept"),
-        setting=Setting(backbone=BACKBONE, max_source=run.max_source, dropout=True),
+        setting=Setting(backbone=BACKBONE, dtype="float32", max_source=run.max_source, dropout=True),
         recipe=Recipe(
             method="dept",
             options={"length": run.length, "rank": run.rank, "alpha": 8.0, "start": "text", "start_text": START},
@@ -164,7 +165,7 @@ def prompt_tuning(task: str) -> Plan:
     return Plan(
         name=f"dept-prompt-tuning/{task.replace('/', '-')}",
         task=TaskSpec(task=task, protocol="paper:dept"),
-        setting=Setting(backbone=BACKBONE, max_source=run.max_source, dropout=True),
+        setting=Setting(backbone=BACKBONE, dtype="float32", max_source=run.max_source, dropout=True),
         recipe=Recipe(
             method="prompt_tuning",
             options={"length": 100, "start": "text", "start_text": START},

@@ -17,6 +17,7 @@ from typing import TypeVar
 import torch
 
 from softprompt.backbones import Backbone
+from softprompt.backbones.ops.exact_head import exact_head
 from softprompt.errors import BadInput, RunFailed
 from softprompt.serving.engine.batching import Batching
 from softprompt.serving.engine.detokenizer import TextStream
@@ -275,7 +276,8 @@ class Engine:
 
     def _rank(self, requests: Sequence[Rank]) -> None:
         try:
-            scores = self.batch.score([one.question for one in requests], [one.ranking for one in requests])
+            with exact_head(self.backbone.model):
+                scores = self.batch.score([one.question for one in requests], [one.ranking for one in requests])
         except Exception as error:  # noqa: BLE001  # one bad request, or too little memory, must not fail the others
             self._try_halves(requests, error, self._rank)
             return
