@@ -203,7 +203,7 @@ def test_a_template_needs_a_column_and_at_most_one_gap(template: str, message: s
 
 def test_a_column_called_mask_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
-    path.write_text("mask,label\nred,good\nblue,bad\n" * 9)
+    path.write_text("mask,label\n" + "".join(f"red {i},good\nblue {i},bad\n" for i in range(9)))
     with pytest.raises(BadInput, match="Rename the column"):
         from_files(path)
 
@@ -352,7 +352,7 @@ def test_train_evaluate_predict_show_and_a_gap_of_ones_own(
 
 def test_free_text_is_refused_before_anything_is_loaded(cli: Cli, tmp_path: Path) -> None:
     path = tmp_path / "free.csv"
-    path.write_text("text,label\n" + "".join(f"a b,red {i}\n" for i in range(30)))
+    path.write_text("text,label\n" + "".join(f"a b {i},red {i}\n" for i in range(30)))
     place = tiny.save_tiny("bert", tmp_path / "bert")
     code, out, _ = cli("check", "--data", path, "--backbone", place, "--json")
     assert (code, "fills a gap with one of the choices" in json.loads(out)["problems"][0]) == (2, True)

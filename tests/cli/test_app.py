@@ -100,9 +100,14 @@ def test_predict_reads_stdin_and_files(
     cli("train", "--data", data, "--backbone", model, "--output", run, *QUICK)
     import io
 
-    monkeypatch.setattr(sys, "stdin", io.StringIO("a red b\n\nblue f\n"))
-    code, out, err = cli("predict", run)
-    assert (code, len(out.splitlines())) == (0, 2), err
+    answers = []
+    for ending in ("\n", "\r\n"):
+        monkeypatch.setattr(sys, "stdin", io.StringIO(f"a red b{ending}{ending}blue f{ending}", newline=""))
+        code, out, err = cli("predict", run)
+        assert (code, len(out.splitlines())) == (0, 3), err
+        answers.append(out)
+    assert answers[0] == answers[1], "the end of a line is no part of the text"
+    assert answers[0].splitlines()[1] == "", "an answer stands in its question's line"
     code, out, err = cli("predict", run, "--data", data, "--json")
     assert (code, len(json.loads(out))) == (0, 40), err
 

@@ -38,7 +38,8 @@ def refused(path: Path, line: int | None, data: Path, **said: Any) -> str:
 )
 def test_the_label_column_is_found(tmp_path: Path, columns: tuple[str, ...], label: str) -> None:
     rows = [{column: f"{column} {i % 2}" for column in columns} for i in range(10)]
-    task = from_files(write(tmp_path / "data.csv", rows))
+    path = write(tmp_path / "data.csv", rows)
+    task = from_files(path, dev=path, test=path)
     assert task.origin["label"] == label
     assert task.choices == (f"{label} 0", f"{label} 1")
 
@@ -67,7 +68,8 @@ def test_the_template_is_made_of_the_columns_that_hold_text(
     tmp_path: Path, columns: tuple[str, ...], template: str
 ) -> None:
     rows = [{column: f"{column} {i % 2}" for column in columns} for i in range(10)]
-    assert from_files(write(tmp_path / "data.csv", rows)).template == template
+    path = write(tmp_path / "data.csv", rows)
+    assert from_files(path, dev=path, test=path).template == template
 
 
 def test_what_is_said_goes_before_what_is_found_out(tmp_path: Path) -> None:
@@ -298,7 +300,8 @@ def test_a_template_that_shows_the_label_is_refused(tmp_path: Path) -> None:
         (9, 16, False),  # fewer than two rows a label
         (16, 16, False),
         (200, 800, True),
-        (201, 800, False),
+        (201, 800, True),
+        (1001, 4004, False),
     ],
 )
 def test_targets_are_choices_where_they_are_few_and_repeat(tmp_path: Path, labels: int, n: int, fixed: bool) -> None:

@@ -2,6 +2,7 @@
 
 import csv
 import datetime
+import gzip
 import json
 import re
 from collections.abc import Callable
@@ -13,7 +14,7 @@ import pyarrow.parquet
 import pytest
 
 from softprompt.errors import BadData
-from softprompt.tasks.readers import as_text, read_rows
+from softprompt.tasks.readers import Row, as_text, read_rows
 
 ROWS = [
     {"text": "where is my parcel", "label": "delivery"},
@@ -218,12 +219,12 @@ def test_a_folder_is_named_as_one(tmp_path: Path, name: str) -> None:
     assert "is a folder" in refused(tmp_path / name)
 
 
-@pytest.mark.parametrize("name", ["data.xlsx", "data.json", "data.csv.gz", "data"])
+@pytest.mark.parametrize("name", ["data.yaml", "data.yaml.gz", "data"])
 def test_an_unknown_ending_is_answered_with_the_known_ones(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     path.write_text("text,label\na,b\n")
     message = refused(path)
-    assert repr(path.suffix) in message
+    assert repr(path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix) in message
     assert all(ending in message for ending in WRITERS)
 
 
@@ -268,10 +269,95 @@ def test_a_file_that_is_not_utf_8_is_refused_at_its_line(
     assert "is not UTF-8 (byte 0xf6)" in refused(path, line)
 
 
-def test_a_file_of_another_unicode_form_is_refused(tmp_path: Path) -> None:
+def test_a_file_in_utf_16_is_read_by_its_byte_order_mark(tmp_path: Path) -> None:
     path = tmp_path / "data.csv"
-    path.write_text("text,label\na,b\n", encoding="utf-16")
-    assert "is not UTF-8 (byte 0xff)" in refused(path, 1)
+    path.write_text("text,label\nä,b\n", encoding="utf-16")
+    assert read_rows(path) == [Row(2, {"text": "ä", "label": "b"})]
+
+
+def test_a_file_from_windows_is_answered_with_the_command_that_converts_it(tmp_path: Path) -> None:
+    path = tmp_path / "data.csv"
+    path.write_bytes("text,label\nschön,b\n".encode("cp1252"))
+    assert "iconv -f WINDOWS-1252 -t UTF-8 data.csv > utf8-data.csv" in refused(path, 2)
+
+
+@pytest.mark.parametrize("delimiter", [";", "\t", "|"])
+@pytest.mark.parametrize("first", ["", "sep={}\n"], ids=["plain", "sep"])
+def test_a_csv_may_have_other_delimiters(tmp_path: Path, delimiter: str, first: str) -> None:
+    """Excel writes semicolons where a comma is the decimal sign, and a line that says so."""
+    path = tmp_path / "data.csv"
+    rows = [("text", "label"), ("one, two", "a"), (f"with {delimiter} in it", "b")]
+    with path.open("w", newline="", encoding="utf-8") as file:
+        file.write(first.format(delimiter))
+        csv.writer(file, delimiter=delimiter).writerows(rows)
+    line = 3 if first else 2
+    expected = [Row(line + i, dict(zip(rows[0], row, strict=True))) for i, row in enumerate(rows[1:])]
+    assert read_rows(path) == expected
+
+
+def test_a_csv_of_one_column_keeps_its_semicolons(tmp_path: Path) -> None:
+    path = tmp_path / "data.csv"
+    path.write_text("text\none; two\nthree\n")
+    assert [row.values["text"] for row in read_rows(path)] == ["one; two", "three"]
+
+
+@pytest.mark.parametrize(
+    "text", ['[{"text": "a", "n": 1}, {"text": "b"}]', '{"data": [{"text": "a", "n": 1}, {"text": "b"}]}']
+)
+def test_a_json_file_is_a_list_of_objects_or_lines(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "data.json"
+    path.write_text(text)
+    assert read_rows(path) == [Row(1, {"text": "a", "n": "1"}), Row(2, {"text": "b"})]
+    path.write_text('{"text": "a"}\n{"text": "b"}\n')
+    assert [row.values["text"] for row in read_rows(path)] == ["a", "b"]
+
+
+@pytest.mark.parametrize("ending", TEXTS)
+def test_a_compressed_file_is_read_as_what_is_in_it(tmp_path: Path, ending: str) -> None:
+    plain = tmp_path / f"data{ending}"
+    WRITERS[ending](plain, ROWS)
+    packed = plain.with_name(f"{plain.name}.gz")
+    packed.write_bytes(gzip.compress(plain.read_bytes()))
+    assert read_rows(packed) == read_rows(plain)
+    packed.write_bytes(packed.read_bytes()[:-12])
+    assert "cut off" in refused(packed)
+    packed.write_bytes(b"text,label")
+    assert "cannot be read" in refused(packed)
+
+
+def test_lines_of_fasttext_are_texts_and_labels(tmp_path: Path) -> None:
+    path = tmp_path / "data.txt"
+    path.write_text("__label__good a fine film\n\n__label__bad dull\n")
+    assert read_rows(path) == [
+        Row(1, {"text": "a fine film", "label": "good"}),
+        Row(3, {"text": "dull", "label": "bad"}),
+    ]
+    for text, message in (("a fine film\n", "__label__NAME"), ("__label__a __label__b both\n", "several labels")):
+        path.write_text(text)
+        assert message in refused(path, 1)
+
+
+def test_a_spreadsheet_is_answered_with_what_to_do(tmp_path: Path) -> None:
+    path = tmp_path / "data.xlsx"
+    path.write_bytes(b"PK")
+    assert "save it as CSV" in refused(path)
+
+
+def test_a_file_without_a_header_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "data.csv"
+    path.write_text("the box is late,bad\n" + "all fine,good\nlate again,bad\n" * 3)
+    assert "its first line says 'bad', which stands 3 times below it as well" in refused(path, 1)
+    path.write_text("text,label\na,label\nb,good\n")  # a value may be the column's name where values do not repeat
+    assert len(read_rows(path)) == 2
+
+
+def test_nan_is_missing(tmp_path: Path) -> None:
+    path = tmp_path / "data.jsonl"
+    path.write_text('{"text": "a", "label": NaN}\n')
+    assert read_rows(path) == [Row(1, {"text": "a"})]
+    table = pyarrow.table({"text": ["a"], "label": pyarrow.array([float("nan")], from_pandas=False)})
+    pyarrow.parquet.write_table(table, tmp_path / "data.parquet")
+    assert read_rows(tmp_path / "data.parquet") == [Row(1, {"text": "a"})]
 
 
 @pytest.mark.parametrize(

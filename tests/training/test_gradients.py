@@ -1,11 +1,14 @@
 """How a step is cut into passes: by tokens, by memory, by dtype. None of it changes the result."""
 
 import shutil
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+import softprompt
 from softprompt.backbones import Backbone, Batch, Losses, passes
 from softprompt.backbones.ops.layers import between_attentions, checkpoint_layers, compile_layers, layers_of
 from softprompt.errors import BadInput, OutOfMemory
@@ -16,7 +19,7 @@ from softprompt.tasks import Example
 from softprompt.training.gradients import Gradients
 from softprompt.training.loop import tune
 from tests import tiny
-from tests.candidates import candidate
+from tests.candidates import candidate, tiny_task
 from tests.compare import assert_close, difference
 
 
@@ -232,3 +235,28 @@ def test_near_the_context_limit_a_source_is_cut_for_its_own_prompt_alone(choices
         assert_close(mixed[:1], backbone.rank(asked[:1], [0]))
         assert_close(mixed[1:], backbone.rank(asked[1:], [1]))
         assert backbone.pose(asked, [0, 1], targets=True).mask.sum(1).tolist() == [94, 96]  # max_source; all there are
+
+
+def test_balanced_classes_weigh_an_example_by_the_inverse_share_of_its_answer() -> None:
+    """With n examples and k answers, n / (k * count): every answer has the same part of the loss."""
+    backbone, task = tiny.backbone("llama"), tiny_task()
+    few = [e for e in task.examples["train"] if e.target == "good"][:1]
+    many = [e for e in task.examples["train"] if e.target == "bad"][:3]
+    task = replace(task, examples={**task.examples, "train": [*few, *many]})
+    plain, weighed = (
+        candidate(backbone, "prompt_tuning", task, batch=4, class_weights=how) for how in (None, "balanced")
+    )
+    assert [weighed.weight(example) for example in task.examples["train"]] == [2.0, 2 / 3, 2 / 3, 2 / 3]
+    bank = Bank({"plain": plain.prompt, "weighed": weighed.prompt})
+    with backbone.using(bank):
+        nll = backbone.loss(backbone.pose([*few, *many], [0] * 4, targets=True)).nll
+        losses = Gradients(backbone)([plain, weighed], [0, 1])
+    assert_close(torch.tensor(losses[0]), nll.mean())
+    assert_close(torch.tensor(losses[1]), (nll * torch.tensor([2.0, 2 / 3, 2 / 3, 2 / 3])).mean())
+
+
+def test_class_weights_need_choices(data: Path) -> None:
+    free = data.with_name("free.csv")
+    free.write_text("text,label\n" + "".join(f"a {i},red {i}\n" for i in range(30)))
+    with pytest.raises(BadInput, match=r"--class-weights balanced weighs the answers of a task with choices"):
+        softprompt.train(data=free, backbone="smollm2-135m", output=data.with_name("run"), class_weights="balanced")

@@ -3,6 +3,7 @@
 A verb's module is imported when the verb is called, so --help and --version load no model code.
 """
 
+import io
 import json
 import os
 import signal
@@ -121,7 +122,8 @@ def start(
 
 def print_json(value: object) -> None:
     """Print `value` as JSON to stdout."""
-    json.dump(value, sys.stdout, indent=2, ensure_ascii=False, allow_nan=False)
+    plain = (sys.stdout.encoding or "ascii").lower().replace("-", "") != "utf8"
+    json.dump(value, sys.stdout, indent=2, ensure_ascii=plain, allow_nan=False)
     sys.stdout.write("\n")
 
 
@@ -141,6 +143,11 @@ def main() -> None:
     # A warning is one line, not the place in our code where it was raised.
     warnings.showwarning = lambda message, *_, **__: err.print(f"note: {message}", soft_wrap=True, markup=False)
     sys.argv[1:] = _put_imports_first(sys.argv[1:])
+    if isinstance(sys.stdin, io.TextIOWrapper):  # texts are UTF-8 whatever the terminal's language
+        sys.stdin.reconfigure(encoding="utf-8")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":  # a pipe in ASCII, say
+            stream.reconfigure(errors="backslashreplace")
     try:
         app()
     except SoftPromptError as error:

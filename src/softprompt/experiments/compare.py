@@ -22,7 +22,7 @@ from softprompt.experiments.experiment import (
     run_experiment,
     write_table,
 )
-from softprompt.experiments.jobs import Floors, Job, JobSpec
+from softprompt.experiments.jobs import Floors, Job, JobSpec, draw_as_before
 from softprompt.experiments.reports.comparison_tables import as_csv, as_latex, as_markdown
 from softprompt.experiments.reports.html_page import as_page
 from softprompt.experiments.reports.svg_figure import as_picture
@@ -366,7 +366,7 @@ def run_comparison(arguments: CompareArguments) -> ComparisonTable:
     default = "prompt_tuning" if "prompt_tuning" in methods else methods[0]
     baseline = canonical_name(arguments.baseline) if arguments.baseline else default
     experiment = Comparison(
-        Path(arguments.output), [one.task for one in requests],
+        Path(arguments.output), [draw_as_before(one.task, Path(arguments.output)) for one in requests],
         settle_dtype(first.setting, arguments.dtype, methods), entrants, seeds=seeds, budget=budget,
         baseline=baseline, max_parallel=arguments.max_parallel,
     )  # fmt: skip

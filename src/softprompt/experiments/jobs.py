@@ -21,6 +21,7 @@ from softprompt.runs.run_card import read_run_card
 from softprompt.runs.run_folder import FINISHED, is_finished
 from softprompt.runs.start_from import Predecessor
 from softprompt.tasks import Task
+from softprompt.tasks.registry import task_again
 
 PLAN = "plan.json"
 
@@ -96,8 +97,23 @@ class Job:
 def relevant_origin(origin: Mapping[str, object]) -> object:
     """Return the part of a task's origin that says which examples it has, wherever its files lie."""
     kept = {name: value for name, value in origin.items() if name not in ("data_dir", "data", "dev", "test", "notes")}
+    if kept.get("draw") == 1:  # 0.1.0 did not write it
+        del kept["draw"]
     kept["sha256"] = sorted(_leaves(kept.get("sha256")))
     return json.loads(json.dumps(kept))
+
+
+def draw_as_before(task: Task, folder: Path) -> Task:
+    """Draw a task's splits as the experiment in `folder` did where that was begun by 0.1.0; else return it as it is."""
+    if "draw" not in task.origin:
+        return task
+    kept = next((path for name in ("search.json", f"**/{PLAN}") for path in sorted(folder.glob(name))), None)
+    try:
+        was = json.loads(kept.read_text(encoding="utf-8"))["task"] if kept else {}
+    except (OSError, ValueError, KeyError):
+        return task  # a damaged file is refused where it is read
+    old = "sha256" in was and "draw" not in was
+    return task_again({**task.origin, "draw": 1}) if old else task
 
 
 def _leaves(value: object) -> list[str]:

@@ -23,7 +23,7 @@ from softprompt.backbones import Backbone
 from softprompt.errors import BadArtefact, BadInput
 from softprompt.experiments.arguments import SweepArguments
 from softprompt.experiments.experiment import Experiment, count_unfinished, read_floors, run_experiment
-from softprompt.experiments.jobs import Floors, Job, JobSpec, relevant_origin
+from softprompt.experiments.jobs import Floors, Job, JobSpec, draw_as_before, relevant_origin
 from softprompt.experiments.reports.sweep_table import as_csv, as_markdown
 from softprompt.experiments.search_space import list_settings
 from softprompt.experiments.tables import ChosenSetting, Halving, Rung, SettingRow, SplitScores, SweepTable
@@ -168,7 +168,7 @@ class Sweep(Experiment[SweepTable]):
         if not path.is_file():
             return
         try:
-            was = _rename_methods(json.loads(path.read_text(encoding="utf-8")))
+            was = _as_of_today(json.loads(path.read_text(encoding="utf-8")))
         except (OSError, ValueError) as error:
             raise BadArtefact(f"{path} is not a valid search.json: {error}. Choose another folder.") from None
         now = self._search()
@@ -290,10 +290,14 @@ def _recipe(setting: SearchedSetting) -> dict[str, object]:
     return {**recipe, "method": job.recipe.method}
 
 
-def _rename_methods(search: dict[str, Any]) -> dict[str, Any]:
-    """Replace the aliases of methods in a search.json (Any: JSON that another version may have written)."""
+def _as_of_today(search: dict[str, Any]) -> dict[str, Any]:
+    """Replace the aliases of methods in a search.json, and add the recipe fields that are newer than it.
+
+    (Any: JSON that another version may have written.)
+    """
+    newer = Recipe().model_dump(mode="json", exclude={"seed"})
     recipes = {
-        canonical_name(name): {**recipe, "method": canonical_name(name)}
+        canonical_name(name): {**newer, **recipe, "method": canonical_name(name)}
         for name, recipe in search.get("recipes", {}).items()
     }
     labels = [label.partition(": ") for label in search.get("settings", [])]
@@ -329,8 +333,10 @@ def run_sweep(arguments: SweepArguments) -> SweepTable:
     if not arguments.grid and not arguments.ranges:
         raise BadInput("A sweep searches something: --grid FIELD=V1,V2, or --range FIELD=LOW..HIGH with --random N.")
     settings = list_settings(arguments.grid, arguments.ranges, arguments.draws, arguments.draw_seed)
+    request = parse_arguments(arguments)
+    request = replace(request, task=draw_as_before(request.task, Path(arguments.output)))
     experiment = Sweep(
-        Path(arguments.output), parse_arguments(arguments), settings, seeds=arguments.seeds,
+        Path(arguments.output), request, settings, seeds=arguments.seeds,
         halving=arguments.halving, max_parallel=arguments.max_parallel,
     )  # fmt: skip
     return run_experiment(experiment, arguments)

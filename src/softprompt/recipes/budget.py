@@ -1,5 +1,7 @@
 """How long a run is: the fields of a recipe that are arguments of train as well."""
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict, Field
 
 
@@ -15,6 +17,9 @@ class StepBudget(BaseModel):
         None,
         ge=1,
         description="Instead of --batch: as many examples a step as hold this many source and target tokens.",
+    )
+    class_weights: Literal["balanced"] | None = Field(
+        None, description="Weight of an example's loss: balanced, by the inverse share of its answer in train."
     )
 
 

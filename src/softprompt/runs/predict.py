@@ -16,6 +16,7 @@ from softprompt.methods.bank import Bank
 from softprompt.runs.prompt import Prompt, load_prompt
 from softprompt.runtime.files import write_lines
 from softprompt.tasks import Example, Split, Task, Template, evaluation_examples, read_rows
+from softprompt.tasks.known_shapes import add_columns
 from softprompt.tasks.metrics import measure, percent
 from softprompt.tasks.registry import task_like
 
@@ -77,6 +78,10 @@ class Prediction:
     def __repr__(self) -> str:
         share = "" if self.probability is None else f", {100 * self.probability:.0f} %"
         return f"Prediction({self.prediction!r}{share})"
+
+
+NOTHING = Prediction(source="", prediction="", probability=None, probabilities=None, truncated=False)
+"""The answer to an empty line."""
 
 
 def evaluate(
@@ -177,8 +182,11 @@ def predict(
     prompt = load_prompt(run)
     examples = _read_questions(prompt, texts, data)
     frozen = load_for(prompt, backbone, dtype, device)
+    asked = [example for example in examples if example is not None]
     with frozen.using(Bank({prompt.card.name: prompt.soft_prompt()}).to(frozen.device)):
-        return [_as_prediction(record) for record in evaluate_examples(frozen, examples, 0)]
+        records = iter(evaluate_examples(frozen, asked, 0))
+    # An answer stands in its question's line, also after empty ones.
+    return [NOTHING if example is None else _as_prediction(next(records)) for example in examples]
 
 
 def load_for(prompt: Prompt, backbone: str | None, dtype: str | None, device: str | None) -> Backbone:
@@ -196,21 +204,34 @@ def load_for(prompt: Prompt, backbone: str | None, dtype: str | None, device: st
     return frozen
 
 
-def _read_questions(prompt: Prompt, texts: Sequence[str] | None, data: str | Path | None) -> list[Example]:
+def _read_questions(prompt: Prompt, texts: Sequence[str] | None, data: str | Path | None) -> list[Example | None]:
+    """Read what is to be answered; None for an empty line."""
     form, choices = Template(prompt.card.template), tuple(prompt.card.choices)
     if data is not None:
         if texts:
             raise BadInput("Give texts or --data, not both.")
-        rows = [row.values for row in read_rows(Path(data))]
+        rows: list[dict[str, str] | None] = [add_columns(row.values) for row in read_rows(Path(data))]
     else:
-        lines = texts or [line.rstrip("\n") for line in sys.stdin if line.strip()]
-        if not lines:
+        lines = texts or _read_lines()
+        if not any(line.strip() for line in lines):
             raise BadInput("Nothing to answer: give texts, --data FILE, or lines on stdin.")
-        rows = [form.row(line) for line in lines]
-    for row in rows:
-        form.check(row)
+        rows = [form.row(line) if line.strip() else None for line in lines]
     first = choices[0] if choices else ""
-    return [Example(form.source(row), first, form.cue, choices, answer_at=form.answer_at(row)) for row in rows]
+    examples: list[Example | None] = []
+    for row in rows:
+        if row is not None:
+            form.check(row)
+            examples.append(Example(form.source(row), first, form.cue, choices, answer_at=form.answer_at(row)))
+        else:
+            examples.append(None)
+    return examples
+
+
+def _read_lines() -> list[str]:
+    try:
+        return [line.rstrip("\r\n") for line in sys.stdin]
+    except UnicodeDecodeError as error:
+        raise BadInput(f"stdin is not UTF-8: {error.reason}. Convert it, for instance with iconv.") from None
 
 
 def _as_prediction(record: Record) -> Prediction:

@@ -1,27 +1,19 @@
 """Make a task of data files: find columns, template and label words, and draw the splits."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypedDict, cast
 
-import torch
-
 from softprompt.errors import BadData, BadInput
 from softprompt.runtime.files import file_sha256
+from softprompt.tasks.columns import guess_columns, list_columns
+from softprompt.tasks.known_shapes import add_columns, find_shape
+from softprompt.tasks.labels import read_answers
 from softprompt.tasks.metrics import get_metric
 from softprompt.tasks.readers import Row, read_rows
+from softprompt.tasks.splits import draw_splits, note_splits
 from softprompt.tasks.task import SPLITS, Example, Split, Task
 from softprompt.tasks.template import MASK, Template
-
-LABEL_COLUMNS = ("label", "labels", "target", "answer", "class", "category", "intent", "team", "sentiment", "output")
-TEXT_COLUMNS = (
-    "text", "sentence", "sentence1", "sentence2", "premise", "hypothesis", "question", "question1", "question2",
-    "context", "passage", "message", "review", "title", "subject", "content", "body", "document", "source", "input",
-    "utterance", "comment", "query",
-)  # fmt: skip
-MOST_CHOICES = 200
-"""More different labels than this are free text."""
 
 
 class FilesOrigin(TypedDict):
@@ -40,6 +32,8 @@ class FilesOrigin(TypedDict):
     name: str | None
     sha256: dict[str, str]
     """Hashes of the files, by split."""
+    draw: int
+    """Version of how splits are drawn: 2 keeps texts together and labels in their shares, 1 draws any rows."""
 
 
 def from_files(
@@ -55,6 +49,7 @@ def from_files(
     fractions: tuple[float, float] = (0.1, 0.1),
     seed: int = 0,
     name: str | None = None,
+    draw: int = 2,
 ) -> Task:
     """Read a task from files. Label column, template and choices are found in the data when they are not given.
 
@@ -70,6 +65,7 @@ def from_files(
         fractions: Shares of `data` that become dev and test where they are not files.
         seed: Random seed of that draw.
         name: Name of the task; None: that of the file.
+        draw: How splits are drawn: 2 keeps rows of one text together and labels in their shares; 1 is that of 0.1.0.
 
     Raises:
         BadData: A file cannot be used; with its line where one is at fault.
@@ -79,10 +75,9 @@ def from_files(
     files = {split: Path(path) for split, path in given.items() if path is not None}
     data = files["train"]
     words = {str(one): word for one, word in words.items()} if words else None
-    rows = {split: read_rows(path) for split, path in files.items()}
-    label = label or _label_column(data, rows["train"])
-    template = template or _template(rows["train"], label)
-    if f"{{{MASK}}}" in template and MASK in _columns(rows["train"]):
+    rows = {split: _read(path) for split, path in files.items()}
+    label, template, notes = _find_columns(data, rows["train"], label, template)
+    if f"{{{MASK}}}" in template and MASK in list_columns(rows["train"]):
         raise BadInput(
             f"{data} has a column {MASK!r}, and {{{MASK}}} in a template is the place of the answer. Rename the column."
         )
@@ -91,18 +86,20 @@ def from_files(
         raise BadInput(f"The template {template!r} shows the label, {{{label}}}; leave it out, it is the answer.")
     for split, found in rows.items():
         _check_columns(files[split], found, [*form.fields, label], template)
-    parts = _split(rows, fractions, seed)
+    parts = _split(rows, form, label, fractions, seed, draw)
     # All labels of the file, including those of rows drawn for dev and test: a rare label is a choice too.
-    choices = _choices(data, [row.values[label] for row in rows["train"]], words, open_ended)
+    answers = read_answers(data, rows["train"], label, words, open_ended)
+    choices = answers.choices
     examples: dict[Split, Sequence[Example]] = {}
     for split in SPLITS:
         path = files.get(split, data)
         examples[split] = [
             _example(path, row, form, label, words, choices, f"{path.stem}:{row.line}") for row in parts[split]
         ]
-    named = tuple(metrics) if metrics else (("accuracy", "macro_f1") if choices else ("exact_match", "token_f1"))
+    named = tuple(metrics) if metrics else answers.metrics
     for metric in named:
         get_metric(metric)  # raises for an unknown one now, not after training
+    notes += [*answers.notes, *note_splits(examples, choices)]
     origin: FilesOrigin = {
         "data": str(data.resolve()),
         "dev": str(files["dev"].resolve()) if "dev" in files else None,
@@ -116,8 +113,9 @@ def from_files(
         "metrics": list(named),
         "name": name,
         "sha256": {split: file_sha256(path) for split, path in files.items()},
+        "draw": draw,
     }
-    return Task(name or data.stem, examples, choices, named, template, dict(origin))
+    return Task(name or data.stem, examples, choices, named, template, dict(origin), notes=tuple(notes))
 
 
 def evaluation_examples(
@@ -132,7 +130,7 @@ def evaluation_examples(
         label: Column of the answer.
         words: Label in the file -> word that the model answers with.
     """
-    rows, form = read_rows(path), Template(template)
+    rows, form = _read(path), Template(template)
     _check_columns(path, rows, [*form.fields, label], template)
     return [_example(path, row, form, label, words, choices, f"{path.stem}:{row.line}") for row in rows]
 
@@ -149,30 +147,26 @@ def from_origin(origin: Mapping[str, object]) -> Task:
     return from_files(
         was["data"], dev=was["dev"], test=was["test"], template=was["template"], label=was["label"],
         words=was["words"], open_ended=was["open_ended"], metrics=was["metrics"], fractions=(dev_share, test_share),
-        seed=was["seed"], name=was.get("name"),
+        seed=was["seed"], name=was.get("name"), draw=was.get("draw", 1),
     )  # fmt: skip
 
 
-def _label_column(path: Path, rows: list[Row]) -> str:
-    columns = _columns(rows)
-    for name in LABEL_COLUMNS:
-        for column in columns:
-            if column.lower() == name:
-                return column
-    if len(columns) == 2:
-        return columns[1]
-    raise BadData(f"has the columns {', '.join(columns)}; say which one is the label: --label COLUMN", path)
+def _read(path: Path) -> list[Row]:
+    return [Row(row.line, add_columns(row.values)) for row in read_rows(path)]
 
 
-def _template(rows: list[Row], label: str) -> str:
-    others = [column for column in _columns(rows) if column != label]
-    fields = [column for column in others if column.lower() in TEXT_COLUMNS] or others
-    lines = [f"{column.replace('_', ' ').capitalize()}: {{{column}}}" for column in fields]
-    return "\n".join([*lines, f"{label.replace('_', ' ').capitalize()}:"])
-
-
-def _columns(rows: list[Row]) -> list[str]:
-    return list(dict.fromkeys(column for row in rows for column in row.values))
+def _find_columns(path: Path, rows: list[Row], label: str | None, template: str | None) -> tuple[str, str, list[str]]:
+    """Return label and template, each as it is given or found, and what is said of it."""
+    if label and template:
+        return label, template, []
+    shape = find_shape(list_columns(rows))
+    if shape and label in (None, shape.label) and all(name in row.values for row in rows for name in shape.texts):
+        note = f"columns found: text {', '.join(shape.texts)}; label {shape.label}"
+        return shape.label, template or shape.template, [note]
+    found = guess_columns(path, rows, label)
+    if template:
+        return found.label, template, [f"column found: label {found.label}"]
+    return found.label, found.template(), [found.note()]
 
 
 def _check_columns(path: Path | None, rows: list[Row], needed: Sequence[str], template: str) -> None:
@@ -183,41 +177,20 @@ def _check_columns(path: Path | None, rows: list[Row], needed: Sequence[str], te
                 raise BadData(f"no column {column!r}; the columns are {there}; template {template!r}", path, row.line)
 
 
-def _split(rows: dict[str, list[Row]], fractions: tuple[float, float], seed: int) -> dict[Split, list[Row]]:
+def _split(
+    rows: dict[str, list[Row]], form: Template, label: str, fractions: tuple[float, float], seed: int, draw: int
+) -> dict[Split, list[Row]]:
     """Return rows by split: those of its file, else drawn from the training file with `seed`."""
     whole = rows["train"]
     if not all(0 < f < 0.5 for f in fractions):
         raise BadInput(f"Split fractions {fractions}: expected two numbers between 0 and 0.5, for dev and test.")
-    order = torch.randperm(len(whole), generator=torch.Generator().manual_seed(seed)).tolist()
-    drawn: dict[Split, list[Row]] = {}
-    wanted: tuple[tuple[Split, float], ...] = (("dev", fractions[0]), ("test", fractions[1]))
-    for split, fraction in wanted:
-        if split in rows:
-            drawn[split] = rows[split]
-        else:
-            count = max(1, round(fraction * len(whole)))
-            taken, order = order[:count], order[count:]
-            drawn[split] = [whole[i] for i in sorted(taken)]
-    if not order:
-        raise BadInput(
-            f"{len(whole)} rows are too few to draw dev and test from; give more, or --dev and --test files."
-        )
-    return {"train": [whole[i] for i in sorted(order)], **drawn}
-
-
-def _choices(
-    path: Path, targets: list[str], words: Mapping[str, str] | None, open_ended: bool | None
-) -> tuple[str, ...]:
-    counts = Counter(target.strip() for target in targets)
-    labels = {words.get(target, target) for target in counts} if words else set(counts)
-    if len(labels) == 1 and open_ended is not True:
-        raise BadData(f"every training row has the label {next(iter(labels))!r}; expected at least two labels", path)
-    repeats = len(counts) <= MOST_CHOICES and len(counts) * 2 <= len(targets)
-    if open_ended or (open_ended is None and not words and not repeats):
-        return ()
-    if words:
-        return tuple(dict.fromkeys(words.values()))
-    return tuple(sorted(counts))
+    wanted: dict[Split, float] = {"dev": fractions[0], "test": fractions[1]}
+    shares = {split: share for split, share in wanted.items() if split not in rows}
+    # Version 1 knows neither texts nor labels: every row is a text of its own.
+    texts = [" ".join(form.source(row.values).split()) if draw > 1 else str(i) for i, row in enumerate(whole)]
+    labels = [row.values[label].strip() if draw > 1 else "" for row in whole]
+    drawn = draw_splits(texts, labels, shares, seed)
+    return {split: [whole[i] for i in drawn[split]] if split in drawn else rows[split] for split in SPLITS}
 
 
 def _example(

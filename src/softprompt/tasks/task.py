@@ -52,3 +52,5 @@ class Task:
     """Whether one generated answer outside the choices makes the whole score 0."""
     answer_tokens: int = 20
     """Maximum tokens of a generated answer where there are no choices."""
+    notes: tuple[str, ...] = field(default=(), compare=False)
+    """What users should know before they trust a score: how columns were read, texts in two splits, odd labels."""

@@ -1,6 +1,7 @@
 """Candidate: one soft prompt in training, with its own optimizer, schedule, data order, best state and history."""
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TypedDict
 
@@ -38,6 +39,12 @@ class HistoryEntry(TypedDict, total=False):
     dev_loss: float | None
 
 
+def weigh_answers(targets: Sequence[str]) -> dict[str, float]:
+    """Weigh answers by the inverse of their share: n / (answers x count), as scikit-learn's "balanced"; mean 1."""
+    counts = Counter(targets)
+    return {target: len(targets) / (len(counts) * count) for target, count in counts.items()}
+
+
 class Candidate:
     """A soft prompt in training, with everything that a separate run of it would have for itself.
 
@@ -65,6 +72,7 @@ class Candidate:
                 for group, tensors in prompt.groups().items()
             ],
         )
+        self._weights = weigh_answers([example.target for example in train]) if recipe.class_weights else None
         self.start_from: StartFrom | None = None  # the run whose tensors the prompt started as
         self.sources: list[StartFrom] = []  # the runs whose prompts the method reads
         self.step = 0
@@ -90,6 +98,10 @@ class Candidate:
     def next_examples(self) -> list[Example]:
         train = self.task.examples["train"]
         return [train[i] for i in self.order.indices(self.step)]
+
+    def weight(self, example: Example) -> float:
+        """Return the factor on an example's loss: 1 unless the recipe weighs classes."""
+        return 1.0 if self._weights is None else self._weights[example.target]
 
     def dev_examples(self) -> Sequence[Example]:
         """Return the dev examples that choose the checkpoint: all, or a fixed draw of `dev_limit`."""

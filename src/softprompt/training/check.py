@@ -91,6 +91,8 @@ class Check:
             resolved["task"] = {
                 "name": task.name, "rows": rows, "template": task.template, "choices": list(task.choices)
             }  # fmt: skip
+            if task.notes:
+                resolved["notes"] = list(task.notes)
         if facts is not None:
             resolved["backbone"] = facts
             if task is not None and (how := self.attempt(lambda: check_answers(facts, task))):

@@ -49,7 +49,7 @@ class Gradients:
         tokens = dict.fromkeys(alive, 0)
         for example, i in rows:
             tokens[i] += len(self.backbone.tokens.target_ids(example))
-        weights = [1 / tokens[i] for i in owners]
+        weights = [candidates[i].weight(example) / tokens[i] for example, i in rows]
         tensors = list(dict.fromkeys(t for i in alive for t in candidates[i].prompt.parameters()))  # some may be shared
         while True:
             losses = distributed.total(self._run_share(examples, owners, weights, tensors))

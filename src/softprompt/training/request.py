@@ -107,6 +107,11 @@ def parse_common(arguments: CommonArguments, task: str | Task | None) -> Trainin
     dtype = find_dtype(arguments.dtype, find_device(arguments.device), facts["d"])
     read = read_task(arguments, task)
     check_answers(facts, read)
+    if arguments.class_weights and not read.choices:
+        raise BadInput(
+            f"--class-weights {arguments.class_weights} weighs the answers of a task with choices, and this one is "
+            "answered in free text. Leave it out."
+        )
     setting = Setting(**{name: getattr(arguments, name) for name in Setting.model_fields})
     setting = setting.model_copy(
         update={"dtype": dtype_name(dtype), "fsdp": arguments.fsdp or distributed.shards()}  # a resumed run keeps them

@@ -174,7 +174,7 @@ def _describe(task: Task, frozen: Backbone) -> str:
     return (
         f"task {task.name}: {rows} train/dev/test examples; template {task.template!r}; answers {answers}\n"
         f"backbone {frozen.name}: {frozen.kind}, d={frozen.d}, {dtype_name(frozen.dtype)}, {frozen.device}"
-        f"{placed}{several}"
+        f"{placed}{several}" + "".join(f"\nnote: {note}" for note in task.notes)
     )
 
 

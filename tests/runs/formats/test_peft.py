@@ -324,7 +324,9 @@ def test_a_released_dept_checkpoint_answers_as_its_authors_code(places: dict[str
 def test_tuning_goes_on_from_a_released_checkpoint(cli: Cli, places: dict[str, str], tmp_path: Path) -> None:
     tensors = released(tmp_path / "sst2")
     assert cli("import", tmp_path / "sst2", "--backbone", places["t5"], "--output", tmp_path / "run")[0] == 0
-    (tmp_path / "data.csv").write_text("text,label\n" + "where is my parcel,good\nlog in,bad\n" * 20)
+    (tmp_path / "data.csv").write_text(
+        "".join(["text,label\n", *(f"where is {i},good\nlog in {i},bad\n" for i in range(20))])
+    )
     code, _, err = cli(
         "train", "--data", tmp_path / "data.csv", "--backbone", places["t5"], "--output", tmp_path / "on",
         "--start-from", tmp_path / "run", "--max-source", "24", "--steps", "2", "--batch", "2",
