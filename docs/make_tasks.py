@@ -28,22 +28,24 @@ corrected: WinoGrande shows both options, STS-B is rounded to 0.2, every gold an
 spans are always marked). Tasks that its code does not have get a template in its style: AG News, TREC, SST-5, MR, Subj,
 IMDB, ANLI and GSM8K.
 
-**Your own file** (`--data FILE`) needs no declaration: `.csv` (commas, semicolons or tabs), `.tsv`, `.jsonl`, `.json` (a
-list of objects), `.parquet`, fastText's `.txt`, each also as `.gz`. What is found in it is printed, and `softprompt check`
-shows it without training.
+**Your own file** (`--data FILE`) needs no declaration: `.csv` (commas, semicolons or tabs), `.tsv`, `.jsonl`, `.json`
+(a list of objects), `.parquet`, fastText's `.txt`, each also as `.gz`. What is found in it is printed, and
+`softprompt check` shows it without training.
 
-- *Label*: a column named label, target, answer, class, ...; else the one of fewest values that repeat. `--label` says which.
-- *Text*: the other columns that hold text. Ids, numbers, dates, addresses, copies of the label, columns that are the same
-  in all rows or missing in some are left out, and named. `--template 'Subject: {subject}\\n{Q1: what happened?}'` shows what you
-  choose, under any header.
-- *Known shapes*: `messages` or `conversations` (chat turns; the answer is the assistant's last), instruction/input/output,
-  prompt/completion, question/choices/answer (the options are shown, the answer is a letter). They add the columns
-  `conversation` and `reply`, `request`, `question_with_choices` and `letter`, which a template may show.
-- *Answers*: choices where at most 1,000 different labels repeat, real numbers as text with Pearson's correlation, else free
-  text. Missing labels and lists of labels are refused; labels that differ in case, width or invisible characters are named.
-  `--class-weights balanced` weighs rare answers up; macro-F1 stands beside accuracy.
-- *Splits* (`--dev`, `--test`, else a tenth each): rows of one text stay together and labels keep their shares. Texts that stand
-  in two given files, repeated texts and splits with one answer are said.
+- *Label*: a column named label, target, answer, class, ...; else the one of fewest values that repeat. `--label` says
+  which.
+- *Text*: the other columns that hold text. Ids, numbers, dates, addresses, copies of the label, columns that are the
+  same in all rows or missing in some are left out, and named. `--template 'Subject: {subject}\\n{Q1: what
+  happened?}'` shows what you choose, under any header.
+- *Known shapes*: `messages` or `conversations` (chat turns; the answer is the assistant's last),
+  instruction/input/output, prompt/completion, question/choices/answer (the options are shown, the answer is a
+  letter). They add the columns `conversation` and `reply`, `request`, `question_with_choices` and `letter`, which a
+  template may show.
+- *Answers*: choices where at most 1,000 different labels repeat, real numbers as text with Pearson's correlation,
+  else free text. Missing labels and lists of labels are refused; labels that differ in case, width or invisible
+  characters are named. `--class-weights balanced` weighs rare answers up; macro-F1 stands beside accuracy.
+- *Splits* (`--dev`, `--test`, else a tenth each): rows of one text stay together and labels keep their shares. Texts
+  that stand in two given files, repeated texts and splits with one answer are said.
 
 **A task with a name.** A task or a metric with a name is one function or one
 entry, and one call; it works by its name in `train`, `evaluate`, `sweep` and `compare`:

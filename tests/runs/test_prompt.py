@@ -117,6 +117,27 @@ def test_a_table_that_was_trained_a_little_is_another_backbone() -> None:
     assert not fingerprint(one).agrees(fingerprint(other))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_another_network_under_the_same_table_is_another_backbone(tmp_path: Path, dtype: torch.dtype) -> None:
+    prompt, other = finished(tmp_path), tiny.backbone("llama")
+    with torch.no_grad():
+        for name, tensor in other.model.named_parameters():
+            if "mlp" in name:
+                tensor *= 1.01
+    other.model.to(dtype)
+    with pytest.raises(PromptMismatch, match=r"table \w+, network (\w+)\), not for .* table \w+, network (?!\1)"):
+        prompt.check(other)
+
+
+def test_a_card_that_knows_no_network_is_accepted_with_a_note(tmp_path: Path) -> None:
+    finished(tmp_path)
+    card = json.loads((tmp_path / "prompt.json").read_text())
+    del card["fingerprint"]["network"]
+    (tmp_path / "prompt.json").write_text(json.dumps(card))
+    with pytest.warns(UserWarning, match=r"knows the backbone's embedding table and nothing of the network"):
+        load_prompt(tmp_path).check(tiny.backbone("llama"))
+
+
 def _truncate(folder: Path) -> None:
     path = folder / "prompt.safetensors"
     path.write_bytes(path.read_bytes()[:-40])

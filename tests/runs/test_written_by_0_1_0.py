@@ -18,6 +18,8 @@ from softprompt.training.candidate import Candidate
 from tests.command_line import Cli
 from tests.compare import assert_same_tensors
 
+pytestmark = pytest.mark.filterwarnings("ignore:The card of .* nothing of the network")
+
 KEPT = Path(__file__).parent.parent / "fixtures" / "v0_1_0"
 NAMES = {"low_rank": "dpt", "random_projection": "ulpt", "multitask": "mpt", "dept": "dept", "finished": "dpt"}
 DATA = ("--data", "messages.csv", "--backbone", "llama", "--steps", "4", "--batch", "4")

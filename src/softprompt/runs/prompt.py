@@ -13,6 +13,7 @@ last: a folder that has it is complete.
 """
 
 import json
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -143,6 +144,12 @@ class Prompt:
             raise PromptMismatch(
                 f"The prompt {self.card.name!r} was tuned for {self.card.backbone} ({self.card.fingerprint.short()}), "
                 f"not for {backbone.name} ({found.short()}). Use that backbone, or train the prompt again for this one."
+            )
+        if self.card.fingerprint.network is None and found.network:
+            warnings.warn(
+                f"The card of {self.card.name!r} knows the backbone's embedding table and nothing of the network under "
+                "it, which is not checked: it is of softprompt 0.1.0, or was trained with --fsdp.",
+                stacklevel=2,
             )
 
     def check_placement(self, placement: str) -> None:
