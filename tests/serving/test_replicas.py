@@ -58,7 +58,9 @@ class Running:
         )  # fmt: skip
         assert self.process.stdout is not None
         self.line = self.process.stdout.readline()
-        assert " by 2 replicas (docs at " in self.line, self.line + self.process.stdout.read()
+        if " by 2 replicas (docs at " not in self.line:
+            self.process.kill()  # else reading the rest waits for ever
+            raise AssertionError(self.line + self.process.stdout.read())
         self.address = self.line.partition(" at ")[2].split()[0]
 
     def replicas(self) -> set[int]:

@@ -1,18 +1,24 @@
 """Load a backbone by its name; its config says of which family it is."""
 
 import difflib
-from collections.abc import Iterable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError
 from torch import nn
 
 from softprompt.backbones.backbone import Backbone
 from softprompt.backbones.bundled import EMBEDDED, find_gguf, is_prepared, prepare
-from softprompt.backbones.families import BACKBONE_FAMILIES, Family, find_family, get_family
+from softprompt.backbones.families import BACKBONE_FAMILIES, find_family, get_family
+from softprompt.backbones.loading_errors import (
+    check_quantizer,
+    check_weights,
+    explain,
+    explain_tokenizer,
+    first_line,
+    own_code,
+)
 from softprompt.backbones.ops.fused import fuse
 from softprompt.backbones.ops.layers import checkpoint_layers, compile_layers, shard_layers
 from softprompt.backbones.ops.linear import quicken
@@ -114,12 +120,15 @@ def load_backbone(
         with quiet_loading():
             try:
                 tokenizer = AutoTokenizer.from_pretrained(place)
+            except Exception as error:  # noqa: BLE001  # whatever a file of somebody else's raises
+                raise explain_tokenizer(name, place, error) from None
+            try:
                 model, found = family.model_class.from_pretrained(
                     place, dtype=precision, output_loading_info=True, ignore_mismatched_sizes=True
                 )
-            except (OSError, ValueError, SafetensorError) as error:
-                raise BadInput(f"The backbone {name!r} cannot be loaded: {_first_line(error)}") from None
-        _check_weights(name, family, found["missing_keys"], found["mismatched_keys"])
+            except Exception as error:  # noqa: BLE001
+                raise explain(name, place, error) from None
+        check_weights(name, family, model, found["missing_keys"], found["mismatched_keys"], found["unexpected_keys"])
         model = _prepare(model.requires_grad_(False), where, sharded, gradient_checkpointing, compile)
     backbone = family.backbone(model, tokenizer, name, max_source=max_source, dropout=dropout, placement=placement)
     backbone.sharded = sharded
@@ -177,35 +186,13 @@ def resolve(name: str) -> tuple[str, str]:
     """Return the kind of backbone that `name` is and where transformers finds it; reads no weights."""
     place = str(prepare(EMBEDDED[name])) if name in EMBEDDED else name
     config = _config(name, place)
+    check_quantizer(name, config)
     if family := find_family(config):
         return family.name, place
+    if getattr(config, "auto_map", None):
+        raise own_code(name)
     *most, last = (f"{family.title} ({family.models})" for family in BACKBONE_FAMILIES.values())
     raise BadInput(f"The backbone {name!r} is of type {config.model_type!r}; expected {', '.join(most)} or {last}.")
-
-
-def _check_weights(
-    name: str, family: Family, missing: Iterable[str], mismatched: Iterable[tuple[str, object, object]]
-) -> None:
-    """Raise BadInput for tensors that a checkpoint lacks or has in another shape.
-
-    transformers (5.23.0) fills them with random values, other ones in each load.
-    """
-    for key, stored, expected in mismatched:
-        raise BadInput(
-            f"The backbone {name!r}: {key} has the shape {_shape(stored)} in the checkpoint, and its config.json means "
-            f"{_shape(expected)}. Give the config that belongs to these weights."
-        )
-    if absent := sorted(missing):
-        few = ", ".join(absent[:3]) + (", ..." if len(absent) > 3 else "")
-        raise BadInput(
-            f"The backbone {name!r} lacks {len(absent)} of its tensors ({few}): it was saved without its head or "
-            "without a part, and random values would stand there, other ones in each load. Give a checkpoint that "
-            f"holds them all (a ...{family.class_name.removeprefix('AutoModel')})."
-        )
-
-
-def _shape(size: object) -> str:
-    return str(tuple(size)) if isinstance(size, Iterable) else str(size)
 
 
 def _config(name: str, place: str) -> "PreTrainedConfig":
@@ -221,9 +208,7 @@ def _config(name: str, place: str) -> "PreTrainedConfig":
         with quiet_loading():
             return AutoConfig.from_pretrained(place)
     except (OSError, ValueError) as error:
-        hint = f"It is neither bundled nor a folder, and the hub says: {_first_line(error)}"
+        if Path(place).is_dir():
+            raise explain(name, place, error) from None
+        hint = f"It is neither bundled nor a folder, and the hub says: {first_line(error)}"
         raise UnknownName("backbone", name, EMBEDDED, hint) from None
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -15,12 +15,13 @@ def sample_network(model: nn.Module, table: Tensor) -> dict[str, list[float]]:
     """Return a few values of some floating-point tensors of `model`, by name; its embedding `table` is left out.
 
     Values are rounded to bfloat16, so they are equal whether a model is loaded in float32 or bfloat16. Which tensors
-    depends on their names alone: those whose hash is smallest.
+    depends on their names alone: those whose hash is smallest. Quantised weights have types of their own, and
+    are not among them.
     """
     named = {
         WRAPPERS.sub("", name): tensor.detach()
         for name, tensor in model.named_parameters()
-        if tensor is not table and tensor.is_floating_point() and tensor.numel()
+        if tensor is not table and type(tensor.data) is Tensor and tensor.is_floating_point() and tensor.numel()
     }
     chosen = sorted(named, key=lambda name: hashlib.sha256(name.encode()).digest())[:TENSORS]
     return {name: _values(named[name]) for name in sorted(chosen)}

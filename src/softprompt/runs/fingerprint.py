@@ -15,7 +15,7 @@ SAMPLED = 256
 
 
 class Fingerprint(BaseModel):
-    """The backbone that a prompt was trained on: sizes, hash and some entries of its table, and some of its network's."""
+    """The backbone that a prompt was trained on: sizes, hash and entries of its table, and some of its network's."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
