@@ -339,3 +339,9 @@ def test_label_words_mean_choices_however_rarely_labels_repeat(tmp_path: Path) -
 def test_an_unknown_metric_is_refused_when_the_task_is_read(tmp_path: Path) -> None:
     with pytest.raises(UnknownName, match="'accuracy'"):
         from_files(write(tmp_path / "data.csv", labelled(20)), metrics=["macro_f1", "acuracy"])
+
+
+def test_a_misspelt_column_is_answered_with_the_one_that_was_meant(tmp_path: Path) -> None:
+    path = write(tmp_path / "data.csv", labelled(20))
+    with pytest.raises(BadData, match=r"no column 'lable'; .*Did you mean 'label'\?"):
+        from_files(path, label="lable")

@@ -15,6 +15,8 @@ from softprompt.errors import BadInput, UnknownName
 from softprompt.experiments.arguments import CompareArguments, SweepArguments
 from softprompt.runtime.arguments import flag_of, given_in, parse_model
 from softprompt.training.arguments import CommonArguments, RunArguments, TrainingArguments
+from softprompt.training.parsing import parse_words
+from tests.command_line import Cli
 
 VERBS: dict[str, type[BaseModel]] = {
     "train": TrainingArguments, "sweep": SweepArguments, "compare": CompareArguments,
@@ -87,3 +89,29 @@ def test_the_documentation_is_made_from_the_declaration() -> None:
     from docs.make_arguments import FILE, page
 
     assert FILE.read_text(encoding="utf-8") == page(), "python -m docs.make_arguments"
+
+
+@pytest.mark.parametrize(
+    ("pairs", "words"),
+    [(["1=good", "0=bad"], {"1": "good", "0": "bad"}), (['{"a=b": "yes", "c": "no"}'], {"a=b": "yes", "c": "no"}),
+     (["a=x", "a=x"], {"a": "x"})],
+)  # fmt: skip
+def test_label_words_are_pairs_or_json(pairs: list[str], words: dict[str, str]) -> None:
+    assert parse_words(pairs) == words
+
+
+@pytest.mark.parametrize(
+    ("pairs", "message"),
+    [(["a=b=yes"], r"which of the equals signs ends the label\? .*--word '\{\"a=b\": \"yes\"\}'"),
+     (["a=x", "a=y"], r"gives the label 'a' two words, 'x' and 'y'"), (["a"], "expected LABEL=WORD")],
+)  # fmt: skip
+def test_label_words_that_say_two_things_are_refused(pairs: list[str], message: str) -> None:
+    with pytest.raises(BadInput, match=message):
+        parse_words(pairs)
+
+
+def test_the_help_of_train_lists_what_set_takes_with_defaults(cli: Cli) -> None:
+    out = " ".join(cli("train", "--help")[1].split())
+    assert "patience" in out
+    assert "evaluate_every=50" in out
+    assert "dev_limit=200" in out

@@ -49,8 +49,8 @@ def explain(name: str, place: str, error: Exception) -> BadInput:
 def own_code(name: str) -> BadInput:
     """Make the error for a model whose architecture is not in transformers."""
     return BadInput(
-        f"The backbone {name!r} brings code of its own (auto_map in its config.json), which is not run here. Give a model "
-        "whose architecture transformers has."
+        f"The backbone {name!r} brings code of its own (auto_map in its config.json), which is not run here. Give "
+        "a model whose architecture transformers has."
     )
 
 

@@ -9,11 +9,20 @@ from softprompt.cli.app import app, err, out, print_json
 from softprompt.cli.flags import AsJson, Config, PlanFile, RecipeName
 from softprompt.cli.training_flags import Given, with_flags
 from softprompt.errors import BadInput
+from softprompt.recipes.recipe import Recipe
 from softprompt.runtime.arguments import parse_model
 from softprompt.training.arguments import RunArguments, TrainingArguments
 
 
-@app.command()
+def list_settings() -> str:
+    """Write the recipe fields that --set takes, with their defaults, for the end of the help."""
+    own = [name for name in Recipe.model_fields if name not in {*TrainingArguments.model_fields, "options"}]
+    fields = ((name, Recipe.model_fields[name].get_default(call_default_factory=True)) for name in own)
+    said = ", ".join(name if value in (None, {}) else f"{name}={value}" for name, value in fields)
+    return f"Fields of --set (docs/arguments.md), beside a method's options (softprompt show method NAME): {said}."
+
+
+@app.command(epilog=list_settings())
 @with_flags(TrainingArguments)
 def train(
     given: Given,

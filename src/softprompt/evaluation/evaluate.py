@@ -22,7 +22,7 @@ class Record:
     source: str
     target: str
     prediction: str
-    """The choice or the generated text; "" where a generated text is none of the choices."""
+    """The choice or the generated text; "" where a text is none of the choices, or scores are not numbers."""
     correct: bool
     truncated: bool
     empty: bool
@@ -213,6 +213,8 @@ def _ranked(backbone: Backbone, examples: Sequence[Example], prompt: int) -> lis
     scores = backbone.rank(examples, [prompt] * len(examples)).double().cpu()
     return [
         _Answer(example.choices[int(row.argmax())], scores=dict(zip(example.choices, row.tolist(), strict=True)))
+        if bool(row.isfinite().all())
+        else _Answer("", parsed=False)  # a prompt whose values have grown past all measure
         for example, row in zip(examples, scores, strict=True)
     ]
 

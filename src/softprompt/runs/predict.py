@@ -10,7 +10,7 @@ import torch
 
 from softprompt.backbones import Backbone, load_backbone
 from softprompt.backbones.load import DTYPES
-from softprompt.errors import BadInput
+from softprompt.errors import BadInput, RunFailed
 from softprompt.evaluation.evaluate import Record, Scores, evaluate_examples, score
 from softprompt.methods.bank import Bank
 from softprompt.runs.prompt import Prompt, load_prompt
@@ -235,6 +235,11 @@ def _read_lines() -> list[str]:
 
 
 def _as_prediction(record: Record) -> Prediction:
+    if not record.parsed:
+        raise RunFailed(
+            f"The scores of {record.source[:60]!r} are not numbers: the prompt's values are too large for this type. "
+            "Give --dtype float32, or train the prompt again with a lower rate."
+        )
     shares = None
     if record.scores:
         values = torch.tensor(list(record.scores.values()), dtype=torch.float64).softmax(0).tolist()

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from softprompt.errors import BadArtefact
 from softprompt.recipes import Recipe, Setting
@@ -21,7 +21,7 @@ class Distillation(BaseModel):
     teachers: list[StartFrom]
     """The run that each task's prompt learns from."""
     weight: float
-    temperature: float
+    temperature: float = Field(ge=0.01, le=100)
 
 
 class RunCard(BaseModel):

@@ -81,7 +81,10 @@ def _replace(path: Path, write: Callable[[Path], object]) -> None:
     """Write beside `path`, then rename: whoever reads it finds the old file or the new one, whole."""
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
+        beside.touch()
+        mode = beside.stat().st_mode  # what the umask gives; safetensors writes a file that its owner alone can read
         write(beside)
+        beside.chmod(mode)
         os.replace(beside, path)
     except (OSError, SafetensorError) as error:
         raise CannotWrite(

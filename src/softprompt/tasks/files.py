@@ -1,5 +1,6 @@
 """Make a task of data files: find columns, template and label words, and draw the splits."""
 
+import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypedDict, cast
@@ -174,7 +175,11 @@ def _check_columns(path: Path | None, rows: list[Row], needed: Sequence[str], te
         for column in needed:
             if column not in row.values:
                 there = ", ".join(row.values) or "none"
-                raise BadData(f"no column {column!r}; the columns are {there}; template {template!r}", path, row.line)
+                near = difflib.get_close_matches(column, row.values, n=1)
+                meant = f" Did you mean {near[0]!r}?" if near else ""
+                raise BadData(
+                    f"no column {column!r}; the columns are {there}; template {template!r}.{meant}", path, row.line
+                )
 
 
 def _split(

@@ -36,13 +36,17 @@ class ConsoleArgument(BaseModel):
 class CommonArguments(PublishedRows, StepBudget, Setting, ConsoleArgument):
     """Arguments that every verb that trains takes: data, backbone, length of a run."""
 
-    data: str | Path | None = Field(None, description="Your own data: .jsonl, .csv, .tsv or .parquet.")
+    data: str | Path | None = Field(
+        None, description="Your own data: .csv, .tsv, .jsonl, .json, .parquet, fastText's .txt; also .gz."
+    )
     dev: str | Path | None = Field(None, description="Dev data; else 10 % of --data, drawn with --split-seed.")
     test: str | Path | None = Field(None, description="Test data; else 10 % of --data, drawn with --split-seed.")
     template: Annotated[str | None, Flag(parse=unescape)] = Field(
         None, description="Input text with {columns}, e.g. 'Review: {text}\\nSentiment:'. With --task: words or paper."
     )
-    label: str | None = Field(None, description="Column that holds the label; found by its name when not given.")
+    label: str | None = Field(
+        None, description="Column that holds the label; found by its name or content when not given."
+    )
     words: Annotated[Mapping[str, str], Flag("--word", parse_words, repeatable=True)] = Field(
         default_factory=dict, description="LABEL=WORD: answer to give for a label; repeatable."
     )

@@ -20,12 +20,35 @@ def parse_limit(words: Iterable[str]) -> int | dict[Split, int] | None:
 
 
 def parse_words(pairs: Iterable[str]) -> dict[str, str]:
-    """Read LABEL=WORD pairs into a dictionary. Raises BadInput."""
-    split = [pair.partition("=") for pair in pairs]
-    for label, equals, word in split:
-        if not equals or not label or not word:
-            raise BadInput(f"--word {label}{equals}{word}: expected LABEL=WORD, for instance 1=positive.")
-    return {label: word for label, _, word in split}
+    """Read LABEL=WORD pairs, or JSON objects of them, into a dictionary.
+
+    Raises BadInput for what is neither, and where a label gets two words.
+    """
+    words: dict[str, str] = {}
+    for pair in pairs:
+        for label, word in _words_of(pair):
+            if words.setdefault(label, word) != word:
+                raise BadInput(f"--word gives the label {label!r} two words, {words[label]!r} and {word!r}; give one.")
+    return words
+
+
+def _words_of(pair: str) -> list[tuple[str, str]]:
+    if pair[:1] == "{":
+        try:
+            found = json.loads(pair)
+        except ValueError:
+            found = {}
+        if found and all(isinstance(word, str) for word in found.values()):
+            return list(found.items())
+    label, equals, word = pair.partition("=")
+    if "=" in word:
+        raise BadInput(
+            f"--word {pair}: which of the equals signs ends the label? Write it as JSON: --word "
+            f"'{json.dumps(dict([pair.rsplit('=', 1)]), ensure_ascii=False)}'."
+        )
+    if not equals or not label or not word:
+        raise BadInput(f"--word {pair}: expected LABEL=WORD, for instance 1=positive.")
+    return [(label, word)]
 
 
 def unescape(text: str) -> str:

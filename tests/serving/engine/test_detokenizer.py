@@ -76,3 +76,8 @@ def test_reported_probabilities_are_the_models_own() -> None:
     assert reported.logprob == pytest.approx(float(torch.log_softmax(logits[1], 0)[reported.token]))
     assert reported.top[0][0] == 0
     assert len(reported.top) == 2
+
+
+def test_the_smallest_temperature_is_the_likeliest_token() -> None:
+    logits = torch.tensor([-4.0, 3.0, 2.5])
+    assert {Sampler(Sampling(temperature=1e-308, seed=seed))(logits).token for seed in range(20)} == {1}

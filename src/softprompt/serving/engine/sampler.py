@@ -61,7 +61,8 @@ class Sampler:
         return SampledToken(token, float(scores[token]), top)
 
     def _draw(self, logits: Tensor) -> int:
-        shares, order = torch.softmax(logits.double() / self.sampling.temperature, -1).sort(descending=True)
+        below = logits.double() - logits.max()  # 0 at the likeliest, so that no temperature divides it into infinity
+        shares, order = torch.softmax(below / self.sampling.temperature, -1).sort(descending=True)
         reached = shares.cumsum(-1)
         # The fewest likeliest tokens whose shares reach top_p, the one that reaches it included.
         kept = int((reached < self.sampling.top_p).sum()) + 1 if self.sampling.top_p < 1 else len(reached)
