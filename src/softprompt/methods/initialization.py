@@ -58,6 +58,11 @@ def from_noise(length: int, vocabulary: Vocabulary, generator: torch.Generator, 
     return (torch.rand(length, vocabulary.d, generator=generator) * 2 - 1) * scale
 
 
+def from_normal(length: int, vocabulary: Vocabulary, generator: torch.Generator) -> Tensor:
+    """Draw from the normal distribution of variance 1: PEFT's random start (torch.nn.Embedding's own)."""
+    return torch.randn(length, vocabulary.d, generator=generator)
+
+
 def from_vocabulary(length: int, vocabulary: Vocabulary, generator: torch.Generator, pool: int | None = 5000) -> Tensor:
     """Embed `length` different tokens drawn from the first `pool` of the vocabulary (None: all of it).
 

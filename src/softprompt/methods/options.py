@@ -20,6 +20,7 @@ from softprompt.methods.initialization import (
     embedding_scale,
     from_labels,
     from_noise,
+    from_normal,
     from_text,
     from_vocabulary,
 )
@@ -96,7 +97,7 @@ class Options(BaseModel):
 class StartOptions(Options):
     """Options of parts whose rows are initialized in embedding space."""
 
-    start: Literal["vocabulary", "text", "labels", "noise"] = "vocabulary"
+    start: Literal["vocabulary", "text", "labels", "noise", "normal"] = "vocabulary"
     start_text: str | None = Field(None, description="the text of start=text")
     pool: int | None = Field(5000, ge=1, description="start=vocabulary draws from this many first tokens; null: all")
 
@@ -105,6 +106,8 @@ class StartOptions(Options):
         length = self.length if count is None else count
         if self.start == "noise":
             return from_noise(length, context.vocabulary, context.generator())
+        if self.start == "normal":
+            return from_normal(length, context.vocabulary, context.generator())
         if self.start == "labels":
             return from_labels(length, context.vocabulary, context.labels, context.generator())
         if self.start == "text":

@@ -17,6 +17,8 @@ FAMILIES: dict[str, tuple[Callable[[str], Plan], tuple[str, ...]]] = {
     "superpos-dropout": (partial(sadraei2024.superpos, dropout=True), sadraei2024.TASKS),
     "superpos-simple": (sadraei2024.simple, sadraei2024.TASKS),
     "superpos-simple-dropout": (partial(sadraei2024.simple, dropout=True), sadraei2024.TASKS),
+    "superpos-residual": (sadraei2024.residual, sadraei2024.TASKS),
+    "superpos-residual-dropout": (partial(sadraei2024.residual, dropout=True), sadraei2024.TASKS),
     "lester": (lester2021.prompt_tuning, lester2021.TASKS),
     "peft-default": (metamath.default, (metamath.TASK,)),
     "peft-noise": (metamath.noise, (metamath.TASK,)),

@@ -15,6 +15,7 @@ from softprompt.methods.soft_prompt import SoftPrompt
 from softprompt.recipes import Recipe
 from softprompt.runs.start_from import Predecessor, StartFrom, read_sources, source_rows
 from softprompt.tasks import Example, Task
+from softprompt.training.adafactor import UnfactoredAdafactor
 from softprompt.training.order import ExampleOrder
 
 
@@ -162,13 +163,7 @@ class Candidate:
 def make_optimizer(recipe: Recipe, groups: list[dict[str, object]]) -> torch.optim.Optimizer:
     """Make the recipe's optimizer, with a learning rate and a weight decay for each group."""
     if recipe.optimizer == "adafactor":
-        from transformers.optimization import Adafactor  # which imports peft where that is installed
-
-        # google-research/prompt-tuning, train/configs: no scaling by the parameter, decay rate 0.8, no momentum.
-        made: torch.optim.Optimizer = Adafactor(
-            groups, lr=0.0, scale_parameter=False, relative_step=False, decay_rate=-0.8
-        )
-        return made
+        return UnfactoredAdafactor(groups)
     return torch.optim.AdamW(groups, betas=recipe.betas, eps=recipe.epsilon)
 
 
