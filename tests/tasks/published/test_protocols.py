@@ -190,6 +190,14 @@ def test_compat_rounds_stsb_to_tenths_and_takes_that_for_the_truth() -> None:
     assert (wrong.label, wrong.references) == ("3.3", ())
 
 
+def test_compat_pads_the_punctuation_of_mrqas_targets() -> None:
+    values = {"question": "Where?", "context": "In the U.S., he said.", "answers": '["the U.S."]'}
+    right, wrong = (
+        PROTOCOLS["paper:dept"].adapt(CATALOGUE["mrqa/squad"], compat).prepared(values) for compat in (False, True)
+    )
+    assert (right.target, wrong.target) == ("the U.S.", "the U . S .")
+
+
 def test_compat_counts_the_first_answer_alone_and_selects_by_exact_match() -> None:
     entry = CATALOGUE["mrqa/squad"]
     values: Values = {"question": "q", "context": "c", "answers": '["one", "two"]'}
@@ -209,6 +217,8 @@ def test_the_defects_of_a_task_are_named_in_its_record(tmp_path: Path) -> None:
     ]
     again = get_task("stsb", data_dir=data_dir, protocol="paper:dept", compat=True)
     assert task_again(again.origin) == again
+    with pytest.raises(BadInput, match=r"began with the defects \['another'\] of glue/stsb, and --compat now means"):
+        task_again({**again.origin, "defects": ["another"]})
     with pytest.raises(BadInput, match="compat: the protocol fair has no known defects"):
         get_task("stsb", data_dir=data_dir, compat=True)
 

@@ -113,6 +113,11 @@ def load_again(origin: Mapping[str, object]) -> Task:
         )
     spec = parse_spec({name: origin[name] for name in TaskSpec.model_fields if name in origin})
     task = load_task(entry, spec)
+    if origin.get("defects") != task.origin.get("defects"):
+        raise BadInput(
+            f"The run began with the defects {origin.get('defects')} of {entry.name}, and --compat now means "
+            f"{task.origin.get('defects')}; train it again."
+        )
     was, now = (cast(Digests, one["sha256"]) for one in (origin, task.origin))
     for split, files in was.items():
         for place, sha256 in files.items():

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from softprompt.tasks.published.entry import UNLABELLED, Entry, Form, Prepared, Values
+from softprompt.tasks.published.mrqa import pad_punctuation
 
 
 def winogrande_option_twice(entry: Entry) -> Entry:
@@ -37,6 +38,16 @@ def qa_selected_by_exact_match(entry: Entry) -> Entry:
     return replace(entry, metrics=("exact_match", *(name for name in entry.metrics if name != "exact_match")))
 
 
+def qa_targets_padded(entry: Entry) -> Entry:
+    """Put spaces around the punctuation of an answer before it is learned and scored ("U . S ." for "U.S.").
+
+    Their targets are also cut to 20 tokens (--max_target_length), which is not done here: a task knows no tokens.
+    """
+    if not entry.name.startswith("mrqa/") or entry.prepare is None:
+        return entry
+    return replace(entry, prepare=_Padded(entry.prepare))
+
+
 def _stsb(values: Values) -> Prepared:
     if values["label"] in UNLABELLED:
         return Prepared(values, "")
@@ -53,7 +64,25 @@ class _First:
         return self.prepare(values)._replace(references=())
 
 
+class _Padded:
+    """`prepare` with its answers as T5's preprocessor pads them."""
+
+    def __init__(self, prepare: Callable[[Values], Prepared]) -> None:
+        self.prepare = prepare
+
+    def __call__(self, values: Values) -> Prepared:
+        made = self.prepare(values)
+        padded = tuple(pad_punctuation(text) for text in made.references)
+        return made._replace(target=pad_punctuation(made.target), references=padded)
+
+
 DEPT_DEFECTS: dict[str, Callable[[Entry], Entry]] = {
     defect.__name__: defect
-    for defect in (winogrande_option_twice, stsb_rounding, first_gold_only, qa_selected_by_exact_match)
+    for defect in (
+        winogrande_option_twice,
+        stsb_rounding,
+        first_gold_only,
+        qa_selected_by_exact_match,
+        qa_targets_padded,
+    )  # fmt: skip
 }

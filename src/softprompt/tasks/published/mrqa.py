@@ -1,7 +1,7 @@
 """Question answering in the form of MRQA 2019 (Fisch et al., https://arxiv.org/abs/1910.09753): answers are spans.
 
-Every gold answer counts, as it is written. DePT's code pads its punctuation and scores only against the first; it
-selects by exact match.
+Every gold answer counts, as it is written. DePT's code pads the punctuation of targets, scores against the first alone
+and selects by exact match (softprompt.tasks.published.defects).
 """
 
 import re
