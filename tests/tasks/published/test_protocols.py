@@ -195,7 +195,7 @@ def test_compat_pads_the_punctuation_of_mrqas_targets() -> None:
     right, wrong = (
         PROTOCOLS["paper:dept"].adapt(CATALOGUE["mrqa/squad"], compat).prepared(values) for compat in (False, True)
     )
-    assert (right.target, wrong.target) == ("the U.S.", "the U . S .")
+    assert (right.label, wrong.label) == ("the U.S.", "the U . S .")
 
 
 def test_compat_counts_the_first_answer_alone_and_selects_by_exact_match() -> None:

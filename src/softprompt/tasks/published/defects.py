@@ -73,16 +73,8 @@ class _Padded:
     def __call__(self, values: Values) -> Prepared:
         made = self.prepare(values)
         padded = tuple(pad_punctuation(text) for text in made.references)
-        return made._replace(target=pad_punctuation(made.target), references=padded)
+        return made._replace(label=pad_punctuation(made.label), references=padded)
 
 
-DEPT_DEFECTS: dict[str, Callable[[Entry], Entry]] = {
-    defect.__name__: defect
-    for defect in (
-        winogrande_option_twice,
-        stsb_rounding,
-        first_gold_only,
-        qa_selected_by_exact_match,
-        qa_targets_padded,
-    )  # fmt: skip
-}
+_FUNCTIONS = (winogrande_option_twice, stsb_rounding, first_gold_only, qa_selected_by_exact_match, qa_targets_padded)
+DEPT_DEFECTS: dict[str, Callable[[Entry], Entry]] = {defect.__name__: defect for defect in _FUNCTIONS}
