@@ -365,3 +365,18 @@ def test_adafactor_resumed_equals_uninterrupted_to_the_bit(tmp_path: Any) -> Non
 
 def test_the_page_of_papers_is_made_of_their_recipes() -> None:
     assert FILE.read_text(encoding="utf-8") == page(), "python -m docs.make_papers"
+
+
+@pytest.mark.parametrize(
+    ("name", "rates", "optimizer"),
+    [
+        ("residual/glue-rte", {"prompt": 0.3, "network": 0.3, "norm": 0.3}, "adamw"),
+        ("ulpt/glue-rte", {"weights": 0.6, "affine": 0.6}, "adamw"),
+        ("adept/superglue-cb", {"prompt": 0.3, "offset": 1e-4, "offset_bias": 1e-4}, "adamw"),
+        ("smop/superglue-wic", {"prompt": 0.5, "router": 0.5}, "adafactor"),
+        ("dpt/glue-cola", {"weights": 0.3, "basis": 0.3}, "adamw"),
+    ],
+)
+def test_sibling_methods_have_their_papers_rates(name: str, rates: dict[str, float], optimizer: str) -> None:
+    recipe = get_recipe(name).recipe
+    assert (recipe.rates, recipe.optimizer) == (rates, optimizer)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from functools import partial
 
 from softprompt.errors import UnknownName
-from softprompt.recipes.papers import lester2021, metamath, ours, sadraei2024, shi2024
+from softprompt.recipes.papers import lester2021, metamath, ours, sadraei2024, shi2024, siblings
 from softprompt.recipes.plan import Plan
 from softprompt.recipes.tables import Table
 
@@ -23,6 +23,7 @@ FAMILIES: dict[str, tuple[Callable[[str], Plan], tuple[str, ...]]] = {
     "peft-default": (metamath.default, (metamath.TASK,)),
     "peft-noise": (metamath.noise, (metamath.TASK,)),
     "peft-vocabulary": (metamath.vocabulary, (metamath.TASK,)),
+    **{method: (partial(siblings.sibling, method=method), siblings.TASKS) for method in siblings.RECIPES},
     "ours": (metamath.ours, (metamath.TASK,)),
     **{f"fair-{method}": (partial(ours.fair, method=method), ours.TASKS) for method in ours.OPTIONS},
 }
