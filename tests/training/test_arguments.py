@@ -110,8 +110,14 @@ def test_label_words_that_say_two_things_are_refused(pairs: list[str], message: 
         parse_words(pairs)
 
 
-def test_the_help_of_train_lists_what_set_takes_with_defaults(cli: Cli) -> None:
-    out = " ".join(cli("train", "--help")[1].split())
+def test_the_help_of_train_is_grouped_and_lists_what_set_takes_with_defaults(cli: Cli) -> None:
+    shown = cli("train", "--help")[1]
+    headings = [line for line in shown.splitlines() if line.endswith(":") and not line.startswith(" ")]
+    assert headings == [
+        "Arguments:", "Options:", "Output:", "Task and method:", "Data and settings:", "Published tasks (--task):",
+        "Length of a run:", "Backbone:",
+    ]  # fmt: skip
+    out = " ".join(shown.split())
     assert "patience" in out
     assert "evaluate_every=50" in out
     assert "dev_limit=200" in out

@@ -40,7 +40,21 @@ Ray = Annotated[
 ]
 
 
-class Spread(TyperCommand):
+class GroupedHelp(TyperCommand):
+    """A verb whose help shows its flags in groups, by the class that declares them."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        groups: dict[str, list[tuple[str, str]]] = {}
+        for param in self.get_params(ctx):
+            own = "Arguments" if param.param_type_name == "argument" else "Options"
+            if record := param.get_help_record(ctx):
+                groups.setdefault(getattr(param, "rich_help_panel", None) or own, []).append(record)
+        for heading, records in groups.items():
+            with formatter.section(heading):
+                formatter.write_dl(records)
+
+
+class Spread(GroupedHelp):
     """A verb with --ray, whose address may be left out."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:

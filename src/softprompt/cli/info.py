@@ -7,7 +7,7 @@ import typer
 
 from softprompt.cli import printing
 from softprompt.cli.app import app, out, print_json
-from softprompt.cli.flags import AsJson, MovedBackbone
+from softprompt.cli.flags import AsJson, GroupedHelp, MovedBackbone
 from softprompt.cli.listing import columns_of, environment, list_rows, show_run, show_task
 from softprompt.cli.training_flags import Given, with_flags
 from softprompt.errors import BadInput
@@ -16,7 +16,7 @@ from softprompt.recipes.registry import get_recipe
 from softprompt.training.arguments import CommonArguments
 
 
-@app.command()
+@app.command(cls=GroupedHelp)
 @with_flags(CommonArguments, only=("data_dir", "limit", "protocol", "compat", "shots", "draw"))
 def show(
     given: Given,

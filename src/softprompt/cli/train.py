@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from softprompt.cli.app import app, err, out, print_json
-from softprompt.cli.flags import AsJson, Config, PlanFile, RecipeName
+from softprompt.cli.flags import AsJson, Config, GroupedHelp, PlanFile, RecipeName
 from softprompt.cli.training_flags import Given, with_flags
 from softprompt.errors import BadInput
 from softprompt.recipes.recipe import Recipe
@@ -19,10 +19,10 @@ def list_settings() -> str:
     own = [name for name in Recipe.model_fields if name not in {*TrainingArguments.model_fields, "options"}]
     fields = ((name, Recipe.model_fields[name].get_default(call_default_factory=True)) for name in own)
     said = ", ".join(name if value in (None, {}) else f"{name}={value}" for name, value in fields)
-    return f"Fields of --set (docs/arguments.md), beside a method's options (softprompt show method NAME): {said}."
+    return f"Fields of --set (docs/arguments.md), beside a method's options (docs/methods.md): {said}."
 
 
-@app.command(epilog=list_settings())
+@app.command(cls=GroupedHelp, epilog=list_settings())
 @with_flags(TrainingArguments)
 def train(
     given: Given,
@@ -51,7 +51,7 @@ def train(
     distributed.leave()
 
 
-@app.command()
+@app.command(cls=GroupedHelp)
 @with_flags(RunArguments)
 def check(
     given: Given,

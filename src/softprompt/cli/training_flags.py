@@ -58,10 +58,11 @@ def with_flags(
 
     def decorate(verb: Callable[..., None]) -> Callable[..., None]:
         own = inspect.signature(verb).parameters
-        fields = {
-            name: field for name, field in _in_order(model)
+        found = {
+            name: (heading, field) for name, heading, field in _in_order(model)
             if name not in {*own, *leave_out} and (only is None or name in only) and not flag_of(field).hidden
         }  # fmt: skip
+        fields = {name: field for name, (_, field) in found.items()}
         parsers = {name: parse for name, field in fields.items() if (parse := flag_of(field).parse)}
 
         @wraps(verb)
@@ -70,7 +71,7 @@ def with_flags(
             texts = {name: value for name, value in typed.items() if value is not None and value != []}
             verb(given=Given(texts, parsers), **values)
 
-        shared = [_parameter(name, field) for name, field in fields.items()]
+        shared = [_parameter(name, heading, field) for name, (heading, field) in found.items()]
         keywords = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in own.values() if one.name != "given"]
         run.__signature__ = inspect.Signature([*keywords, *shared])  # type: ignore[attr-defined]  # what typer reads
         return run
@@ -78,17 +79,17 @@ def with_flags(
     return decorate
 
 
-def _in_order(model: type[BaseModel]) -> Iterable[tuple[str, FieldInfo]]:
-    """Yield the fields of `model`, a verb's own before those that it shares with others."""
+def _in_order(model: type[BaseModel]) -> Iterable[tuple[str, str | None, FieldInfo]]:
+    """Yield the fields of `model` with their class's heading, a verb's own before those that it shares with others."""
     seen: set[str] = set()
     for owner in model.__mro__:
         for name in getattr(owner, "__annotations__", {}):
             if name in model.model_fields and name not in seen:
                 seen.add(name)
-                yield name, model.model_fields[name]
+                yield name, owner.__dict__.get("heading"), model.model_fields[name]
 
 
-def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
+def _parameter(name: str, heading: str | None, field: FieldInfo) -> inspect.Parameter:
     flag, kind = flag_of(field), _type_of(field)
     typed = f"--{name.replace('_', '-')}"
     words = flag.name.split() if flag.name else [f"{typed}/--no-{typed[2:]}" if kind is bool else typed]
@@ -96,6 +97,7 @@ def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
         *words,
         help=(field.description or "") + _shown_default(field, kind),
         metavar=flag.metavar,
+        rich_help_panel=heading,
     )
     annotation = Annotated[(list[str] if flag.repeatable else kind) | None, option]  # type: ignore[valid-type]
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)

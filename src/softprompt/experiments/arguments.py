@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, Field, InstanceOf, SkipValidation
 
@@ -28,6 +28,8 @@ def split_all_names(texts: Sequence[str]) -> list[str]:
 class ManyRuns(ConsoleArgument):
     """Arguments of every verb that trains many runs."""
 
+    heading: ClassVar[str] = "Many runs"
+
     output: str | Path = Field(description="Folder of the runs and tables; given again, the experiment goes on there.")
     max_parallel: Annotated[int | None, Flag("--max-parallel --together")] = Field(
         None, ge=1, description="Maximum prompts in memory at a time; as many as fit when not given."
@@ -44,6 +46,8 @@ class ManyRuns(ConsoleArgument):
 
 class SweepArguments(ManyRuns, RunArguments):
     """Arguments of sweep."""
+
+    heading: ClassVar[str] = "Search"
 
     grid: Annotated[Mapping[str, Sequence[object]], Flag(parse=parse_grid, repeatable=True)] = Field(
         default_factory=dict, description="FIELD=V1,V2: values of a recipe field or method option; repeatable."
@@ -64,6 +68,8 @@ class SweepArguments(ManyRuns, RunArguments):
 
 class CompareArguments(ManyRuns, CommonArguments):
     """Arguments of compare."""
+
+    heading: ClassVar[str] = "Comparison"
 
     tasks: Annotated[
         str | InstanceOf[Task] | Sequence[str | InstanceOf[Task]] | None,
@@ -95,6 +101,8 @@ class ReproduceArguments(ManyRuns):
 
     There is no `draw`: a few-shot table draws other examples for every seed.
     """
+
+    heading: ClassVar[str] = "Table"
 
     table: Annotated[str, Flag("TABLE")] = Field(description="Table of a paper (`softprompt list tables`).")
     backbone: str | None = Field(None, description="Frozen model; the table's own when not given.")

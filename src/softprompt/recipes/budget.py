@@ -1,12 +1,14 @@
 """How long a run is: the fields of a recipe that are arguments of train as well."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 
 class StepBudget(BaseModel):
     """How long a run is and what a step holds: the arguments of a recipe that the flags of train declare too."""
+
+    heading: ClassVar[str] = "Length of a run"
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -25,6 +27,8 @@ class StepBudget(BaseModel):
 
 class Seeded(BaseModel):
     """The seed of a run."""
+
+    heading: ClassVar[str] = "Length of a run"
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

@@ -1,7 +1,7 @@
 """Setting: the backbone that prompts are trained on, and how it runs; shared by all prompts of one call."""
 
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
@@ -11,6 +11,8 @@ from softprompt.errors import BadInput, UnknownName
 
 class Setting(BaseModel):
     """The frozen backbone, and how it is loaded and run."""
+
+    heading: ClassVar[str] = "Backbone"
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

@@ -7,7 +7,7 @@ of Setting, StepBudget or PublishedRows and is inherited here; a new one is one 
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, InstanceOf, SkipValidation
 from rich.console import Console
@@ -35,6 +35,8 @@ class ConsoleArgument(BaseModel):
 
 class CommonArguments(PublishedRows, StepBudget, Setting, ConsoleArgument):
     """Arguments that every verb that trains takes: data, backbone, length of a run."""
+
+    heading: ClassVar[str] = "Data and settings"
 
     data: str | Path | None = Field(
         None, description="Your own data: .csv, .tsv, .jsonl, .json, .parquet, fastText's .txt; also .gz."
@@ -67,6 +69,8 @@ class CommonArguments(PublishedRows, StepBudget, Setting, ConsoleArgument):
 class RunArguments(CommonArguments, Seeded):
     """Arguments of one run on one task."""
 
+    heading: ClassVar[str] = "Task and method"
+
     task: Annotated[str | InstanceOf[Task] | None, SkipValidation] = Field(
         None, description="Task that is shipped or published (`softprompt list tasks`)."
     )
@@ -80,6 +84,8 @@ class RunArguments(CommonArguments, Seeded):
 
 class TrainingArguments(RunArguments):
     """Arguments of train."""
+
+    heading: ClassVar[str] = "Output"
 
     output: str | Path = Field(description="Folder of the run, which must be new; with several methods, of all runs.")
     overwrite: bool = Field(False, description="Replace what --output holds.")

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -11,6 +12,8 @@ from softprompt.tasks.task import SPLITS, Split
 
 class PublishedRows(BaseModel):
     """Which rows of a published task are read: the arguments that the flags of train declare too."""
+
+    heading: ClassVar[str] = "Published tasks (--task)"
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
