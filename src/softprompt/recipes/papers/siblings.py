@@ -29,7 +29,7 @@ RECIPES: dict[str, Fields] = {
         "decay": {"prompt": 1e-5, "network": 1e-5, "norm": 1e-5},
     },
     "dpt": {
-        "options": {"length": 100, "prompt_rank": 10}, "batch": 16, "epochs": 100,
+        "options": {"length": 100, "prompt_rank": 10, "start": "uniform"}, "batch": 16, "epochs": 100,
         "rates": {"weights": 0.3, "basis": 0.3}, "decay": {"weights": 1e-5, "basis": 1e-5},
     },
     "ulpt": {
