@@ -50,6 +50,7 @@ bench: $(READY)
 		--output results/bench/smollm2-short-bfloat16.json
 	$(BENCH)/bench_memory.py --output results/bench/memory.json
 	$(BENCH)/bench_embedding.py --output results/bench/embedding.json
+	$(BENCH)/bench_dtype.py --output results/bench/dtype.json
 	for backbone in smollm2-135m flan-t5-small; do \
 		$(BENCH)/bench_sweep.py --backbone $$backbone --output results/bench/sweep-$$backbone.json || exit 1; done
 	for case in smollm2-short smollm2-long t5-dept; do \
