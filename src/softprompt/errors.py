@@ -68,6 +68,11 @@ class PromptMismatch(BadInput):
     """A prompt that was trained for another backbone or placement."""
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of what an error says, or else its type."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 class MissingPackage(BadInput):
     """An optional package that is not installed; the message has the command that installs it."""
 

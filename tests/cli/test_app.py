@@ -106,7 +106,7 @@ def test_predict_reads_stdin_and_files(
         code, out, err = cli("predict", run)
         assert (code, len(out.splitlines())) == (0, 3), err
         answers.append(out)
-    assert answers[0] == answers[1], "the end of a line is no part of the text"
+    assert answers[0] == answers[1], "the end of a line is not part of the text"
     assert answers[0].splitlines()[1] == "", "an answer stands in its question's line"
     code, out, err = cli("predict", run, "--data", data, "--json")
     assert (code, len(json.loads(out))) == (0, 40), err

@@ -1,4 +1,4 @@
-"""Scores that are not numbers are no answer."""
+"""Scores that are not numbers are not an answer."""
 
 from pathlib import Path
 

@@ -42,6 +42,11 @@ def test_an_instruction_is_shown_with_its_input(tmp_path: Path) -> None:
     assert [e.target for e in task.examples["train"]] == ["house", "hi"]
 
 
+def test_a_request_without_its_answer_is_shown_too() -> None:
+    """What `predict --data` reads has no output yet."""
+    assert add_columns({"instruction": "Translate.", "input": "Haus"})["request"] == "Translate.\n\nHaus"
+
+
 def test_prompts_and_completions_are_taken_as_they_are(tmp_path: Path) -> None:
     task = read(
         tmp_path / "pairs.jsonl", [{"prompt": "2 + 2 =", "completion": " 4"}, {"prompt": "a b", "completion": "c"}]

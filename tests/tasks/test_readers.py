@@ -295,6 +295,12 @@ def test_a_csv_may_have_other_delimiters(tmp_path: Path, delimiter: str, first: 
     assert read_rows(path) == expected
 
 
+def test_a_delimiter_is_found_in_the_head_of_a_long_file(tmp_path: Path) -> None:
+    path = tmp_path / "data.csv"
+    path.write_text("text;label\n" + f"{'long, ' * 9000};a\n" * 3)
+    assert [row.values["label"] for row in read_rows(path)] == ["a"] * 3
+
+
 def test_a_csv_of_one_column_keeps_its_semicolons(tmp_path: Path) -> None:
     path = tmp_path / "data.csv"
     path.write_text("text\none; two\nthree\n")

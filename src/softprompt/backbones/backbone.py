@@ -1,12 +1,12 @@
 """The base of all backbones: lay out examples as rows, and four verbs (pose, loss, answer, rank)."""
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from softprompt.backbones.batch import Batch, Losses, Observed, losses_of
 from softprompt.backbones.check_memory import recall_rows
@@ -52,12 +52,14 @@ class Backbone(FrozenModel):
             options: Generation options of transformers; greedy without any.
         """
         batch = self.pose(examples, prompts)
+        if self.grouping == "padded":
+            return self.texts(self.generate_ids(batch, max_new_tokens=max_new_tokens, **options))
         texts: dict[int, str] = {}
         for rows in self.row_groups(batch):
-            made = self.generate_ids(
-                batch.take(rows, left=self.labels_on_right()), max_new_tokens=max_new_tokens, **options
+            own = batch.take(rows, left=self.labels_on_right())
+            texts |= zip(
+                rows, self.texts(self.generate_ids(own, max_new_tokens=max_new_tokens, **options)), strict=True
             )
-            texts |= zip(rows, self.texts(made), strict=True)
         return [texts[i] for i in range(len(examples))]
 
     def rank(self, examples: Sequence[Example], prompts: Sequence[int]) -> Float[Tensor, "b choices"]:
@@ -158,13 +160,20 @@ class Backbone(FrozenModel):
         return made
 
     def row_groups(self, batch: Batch) -> list[list[int]]:
-        """Say which rows of a batch go through the network together: all of them, unless padding would change some."""
+        """Say which rows of a batch go through the network together where they may not be padded."""
         rows = list(range(len(batch.prompts)))
-        if self.grouping == "padded":
-            return [rows]
-        lengths = batch.lengths
-        alike = lengths if self.grouping == "alike" else rows
+        alike = batch.lengths if self.grouping == "alike" else rows
         return [[i for i in rows if alike[i] == one] for one in dict.fromkeys(alike)]
+
+    def in_groups(self, batch: Batch, compute: Callable[[Batch], Tensor]) -> Float[Tensor, "b n _"]:
+        """Compute (b, n, ...) from `row_groups` one after the other, padded with zeros where the batch is padded."""
+        left, groups = self.labels_on_right(), self.row_groups(batch)
+        made = [compute(batch.take(rows, left=left)) for rows in groups]
+        n = max(part.shape[1] for part in made)
+        gaps = [(n - part.shape[1], 0) if left else (0, n - part.shape[1]) for part in made]
+        whole = torch.cat([nn.functional.pad(part, (0, 0, *gap)) for part, gap in zip(made, gaps, strict=True)])
+        order = [i for rows in groups for i in rows]
+        return whole[torch.tensor(order, device=self.device).argsort()]
 
     def labels_on_right(self) -> bool:
         """Tell whether labels stand at the right end of their row (and padding on the left)."""

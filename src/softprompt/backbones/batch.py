@@ -36,7 +36,8 @@ class Batch:
 
     def take(self, rows: Sequence[int], *, left: bool) -> "Batch":
         """Return some rows without the columns that are padding in all of them; padding is on the `left` or right."""
-        ranks, n = list(rows), max(self.lengths[i] for i in rows)
+        ranks, lengths = list(rows), self.lengths
+        n = max(lengths[i] for i in ranks)
         columns = slice(self.ids.shape[1] - n, None) if left else slice(0, n)
         labels, answer = None, None
         if self.labels is not None:

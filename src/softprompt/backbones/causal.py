@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from functools import cached_property
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
 from softprompt.backbones.backbone import Backbone
@@ -162,7 +162,7 @@ class Causal(Backbone):
         """
         width = self.embedding.bank.longest(prompts)
         one = len(set(prompts)) == 1 and width > 0 and not options
-        usable = self._memories is not None and one and self.grouping == "padded" and self.can_pack(prompts)
+        usable = self._memories is not None and one and self.can_pack(prompts)
         cache = DynamicCache(config=self.model.config) if usable else None
         sources = self.source_rows(examples, prompts, [0] * len(examples))[0] if usable else []
         head = self._head_of(prompts[0])[0] if usable else []
@@ -271,15 +271,9 @@ class Causal(Backbone):
         return self.plain_scores(batch)
 
     def plain_scores(self, batch: Batch) -> Tensor:
-        assert batch.labels is not None
         if self.grouping == "padded":
             return self._scores(batch, **self._mask_and_positions(batch))
-        t = batch.labels.shape[1]
-        found: dict[int, Tensor] = {}
-        for rows in self.row_groups(batch):
-            scores = self.own_scores(batch.take(rows, left=True))
-            found |= zip(rows, nn.functional.pad(scores, (0, 0, t - scores.shape[1], 0)), strict=True)
-        return torch.stack([found[i] for i in range(len(batch.prompts))])
+        return self.in_groups(batch, self.own_scores)
 
     def own_scores(self, batch: Batch) -> Tensor:
         return self._scores(batch)
@@ -297,15 +291,15 @@ class Causal(Backbone):
 
     def _plain_states(self, batch: Batch) -> Tensor:
         """Compute the last hidden states (b, n, d) of a batch, each row with its own copy of its prompt."""
-        n = batch.ids.shape[1]
-        found: dict[int, Tensor] = {}
-        for rows in self.row_groups(batch):
-            own = batch.take(rows, left=True)
-            given = self._mask_and_positions(own) if self.grouping == "padded" else {}
+
+        def compute(own: Batch, **given: Tensor) -> Tensor:
             with self.embedding.laid_out(own.layout):
-                states = self.base(input_ids=own.ids, use_cache=False, **given).last_hidden_state
-            found |= zip(rows, nn.functional.pad(states, (0, 0, n - states.shape[1], 0)), strict=True)
-        return torch.stack([found[i] for i in range(len(batch.prompts))])
+                states: Tensor = self.base(input_ids=own.ids, use_cache=False, **given).last_hidden_state
+            return states
+
+        if self.grouping == "padded":
+            return compute(batch, **self._mask_and_positions(batch))
+        return self.in_groups(batch, compute)
 
     def _mask_and_positions(self, batch: Batch) -> dict[str, Tensor]:
         positions = (batch.mask.cumsum(1) - 1).clamp(min=0)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 SLOW = 0.2
 """Seconds from which on an outcome is written to disk."""
 VERSION = 1
-"""Of the check itself: another one forgets what was found before."""
+"""Version of the check: a new one forgets what older ones found."""
 
 _known: dict[str, RowCheck] = {}
 

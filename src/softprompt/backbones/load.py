@@ -16,7 +16,6 @@ from softprompt.backbones.loading_errors import (
     check_weights,
     explain,
     explain_tokenizer,
-    first_line,
     own_code,
 )
 from softprompt.backbones.ops.fused import fuse
@@ -24,7 +23,7 @@ from softprompt.backbones.ops.layers import checkpoint_layers, compile_layers, s
 from softprompt.backbones.ops.linear import quicken
 from softprompt.backbones.placement import check_placement
 from softprompt.backbones.positions import position_limit
-from softprompt.errors import BadInput, UnknownName
+from softprompt.errors import BadInput, UnknownName, first_line
 from softprompt.runtime import distributed
 from softprompt.runtime.logging import quiet_loading
 
@@ -42,7 +41,7 @@ def find_device(name: str | None = None) -> torch.device:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise BadInput(f"The device {name!r} cannot be used here: {str(error).splitlines()[0]}") from None
+        raise BadInput(f"The device {name!r} cannot be used here: {first_line(error)}") from None
     return device
 
 
@@ -109,8 +108,8 @@ def load_backbone(
     where = find_device(device)
     find_dtype(dtype, where)
     with distributed.in_turn(alone=False):
-        kind, place = resolve(name)
-        precision = find_dtype(dtype, where, describe(name)["d"])
+        kind, place, config = _find(name)
+        precision = find_dtype(dtype, where, _width(config))
     sharded = fsdp and distributed.process_count() > 1
     family = get_family(kind)
     if sharded and (compile or not family.shards):
@@ -164,18 +163,22 @@ def describe(name: str) -> dict[str, Any]:
         if not is_prepared(model):
             find_gguf(model)
         return {"name": name, "kind": model.kind, "d": model.d, "v": model.v, "context": model.context}
-    kind, place = resolve(name)
-    whole = _config(name, place)
-    config, limit = whole.get_text_config(), position_limit(whole)
-    d = getattr(config, "embedding_size", None) or config.hidden_size  # ALBERT, ELECTRA: narrower embeddings
-    return {"name": name, "kind": kind, "d": d, "v": config.vocab_size, "context": limit}
+    kind, _, config = _find(name)
+    v, limit = config.get_text_config().vocab_size, position_limit(config)
+    return {"name": name, "kind": kind, "d": _width(config), "v": v, "context": limit}
+
+
+def _width(config: "PreTrainedConfig") -> int:
+    text = config.get_text_config()
+    width: int = getattr(text, "embedding_size", None) or text.hidden_size  # ALBERT, ELECTRA: narrower embeddings
+    return width
 
 
 def skeleton(name: str) -> nn.Module:
     """Make the network of `name` without weights: shapes and names alone. Raises what `load_backbone` raises."""
-    kind, place = resolve(name)
+    kind, _, config = _find(name)
     with torch.device("meta"), quiet_loading():
-        made, config = get_family(kind).model_class, _config(name, place)
+        made = get_family(kind).model_class
         model: nn.Module = (
             made.from_config(config, dtype=torch.float32) if hasattr(made, "from_config") else made(config)
         )
@@ -184,11 +187,16 @@ def skeleton(name: str) -> nn.Module:
 
 def resolve(name: str) -> tuple[str, str]:
     """Return the kind of backbone that `name` is and where transformers finds it; reads no weights."""
+    return _find(name)[:2]
+
+
+def _find(name: str) -> tuple[str, str, "PreTrainedConfig"]:
+    """Return what `resolve` does, and the config."""
     place = str(prepare(EMBEDDED[name])) if name in EMBEDDED else name
     config = _config(name, place)
     check_quantizer(name, config)
     if family := find_family(config):
-        return family.name, place
+        return family.name, place, config
     if getattr(config, "auto_map", None):
         raise own_code(name)
     *most, last = (f"{family.title} ({family.models})" for family in BACKBONE_FAMILIES.values())

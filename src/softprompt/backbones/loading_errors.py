@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from safetensors import SafetensorError, safe_open
 
 from softprompt.backbones.families import Family
-from softprompt.errors import BadInput, MissingPackage
+from softprompt.errors import BadInput, MissingPackage, first_line
 
 if TYPE_CHECKING:
     from torch import nn
@@ -126,8 +126,3 @@ def _unnumbered(key: str) -> str:
 
 def _shape(size: object) -> str:
     return str(tuple(size)) if isinstance(size, Iterable) else str(size)
-
-
-def first_line(error: Exception) -> str:
-    """Return the first line of what an error says, or else its type."""
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -221,22 +221,12 @@ class Masked(Backbone):
         )  # fmt: skip
 
     def log_probabilities(self, batch: Batch) -> Float[Tensor, "b t v"]:
-        assert batch.answer_columns is not None
-        with self.embedding.laid_out(batch.layout):
-            embeds = self.embedding(batch.ids)  # (b, n, d)
-        t = batch.answer_columns.shape[1]
-        found: dict[int, Tensor] = {}
-        for rows in self.row_groups(batch):
-            own = batch.take(rows, left=False)
-            given = {"attention_mask": own.mask.long()} if self.grouping == "padded" else {}
-            with self.embedding.giving(own.ids, embeds[rows, : own.ids.shape[1]]):
-                scores = self._filled(own, **given)
-            found |= zip(rows, nn.functional.pad(scores, (0, 0, 0, t - scores.shape[1])), strict=True)
-        return torch.stack([found[i] for i in range(len(batch.prompts))])
+        if self.grouping == "padded":
+            return self._filled(batch, attention_mask=batch.mask.long())
+        return self.in_groups(batch, self.own_scores)
 
     def own_scores(self, batch: Batch) -> Float[Tensor, "b t v"]:
-        with self.embedding.laid_out(batch.layout):
-            return self._filled(batch)
+        return self._filled(batch)
 
     def _filled(self, batch: Batch, **given: Tensor) -> Tensor:
         """Compute log-probabilities (b, t, v) at the answer's columns.
@@ -244,7 +234,7 @@ class Masked(Backbone):
         Position ids and token types are the model's own: columns from its first position on, and all of type 0.
         """
         assert batch.answer_columns is not None
-        with self._reading(batch.answer_columns):
+        with self.embedding.laid_out(batch.layout), self._reading(batch.answer_columns):
             logits: Tensor = self.model(input_ids=batch.ids, **given).logits
         return torch.log_softmax(logits.float(), -1)
 

@@ -8,6 +8,7 @@ from softprompt.backbones.backbone import Backbone
 from softprompt.backbones.batch import Batch, Losses
 from softprompt.backbones.ops.attention import NAME
 from softprompt.backbones.row_check import TOLERANCE, FixedRows
+from softprompt.errors import first_line
 from softprompt.methods.bank import Bank
 from softprompt.methods.soft_prompt import SoftPrompt
 from softprompt.runtime.logging import quiet_loading
@@ -34,7 +35,7 @@ def why_not_packed(backbone: Backbone, plain: LossesOf, packed: LossesOf) -> str
         try:
             reason = _difference(backbone, plain, packed)
         except Exception as error:  # noqa: BLE001  # whatever a model of somebody else's does, the plain route is left
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            reason = first_line(error)
     if reason:
         model.set_attn_implementation(before)  # type: ignore[operator]
     return reason or None

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from softprompt.backbones.batch import Batch
-from softprompt.errors import BadInput
+from softprompt.errors import BadInput, first_line
 from softprompt.methods.bank import Bank
 from softprompt.methods.embedding import IGNORED
 from softprompt.methods.soft_prompt import PromptPart, SoftPrompt, Text
@@ -83,7 +83,7 @@ def check_rows(backbone: "Backbone") -> RowCheck:
         except Exception as error:  # whatever a model of somebody else's raises
             raise BadInput(
                 f"The backbone {backbone.name!r} does not read soft tokens: its network raises "
-                f"{type(error).__name__}: {_first_line(error)}. Give another backbone."
+                f"{type(error).__name__}: {first_line(error).rstrip('.')}. Give another backbone."
             ) from error
         if not bool(slopes.isfinite().all()) or any(bool(scores.isnan().any()) for scores in own):
             raise BadInput(
@@ -162,12 +162,8 @@ def _why_no_text(backbone: "Backbone", probe: Probe) -> str:
     try:
         made: Any = backbone.generate(probe.lay(backbone, rows, None), **options)
     except Exception as error:  # noqa: BLE001  # whatever a model of somebody else's raises
-        return f"its generation raises {type(error).__name__}: {_first_line(error)}"
+        return f"its generation raises {type(error).__name__}: {first_line(error).rstrip('.')}"
     seen = torch.log_softmax(torch.stack(made.logits, 1).double(), -1)  # (rows, NEW, v)
     scores = backbone.plain_scores(probe.lay(backbone, rows, made.sequences[:, -NEW:].tolist())).double()
     agree = all(_close(one, other, backbone.dtype) for one, other in zip(seen, scores, strict=True))
     return "" if agree else "what it generates follows other scores than those of its own forward"
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [""])[0].rstrip(".")

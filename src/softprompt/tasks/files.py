@@ -78,13 +78,7 @@ def from_files(
     words = {str(one): word for one, word in words.items()} if words else None
     rows = {split: _read(path) for split, path in files.items()}
     label, template, notes = _find_columns(data, rows["train"], label, template)
-    if f"{{{MASK}}}" in template and MASK in list_columns(rows["train"]):
-        raise BadInput(
-            f"{data} has a column {MASK!r}, and {{{MASK}}} in a template is the place of the answer. Rename the column."
-        )
-    form = Template(template)
-    if label in form.fields:
-        raise BadInput(f"The template {template!r} shows the label, {{{label}}}; leave it out, it is the answer.")
+    form = _read_template(data, rows["train"], template, label)
     for split, found in rows.items():
         _check_columns(files[split], found, [*form.fields, label], template)
     parts = _split(rows, form, label, fractions, seed, draw)
@@ -168,6 +162,18 @@ def _find_columns(path: Path, rows: list[Row], label: str | None, template: str 
     if template:
         return found.label, template, [f"column found: label {found.label}"]
     return found.label, found.template(), [found.note()]
+
+
+def _read_template(path: Path, rows: list[Row], template: str, label: str) -> Template:
+    """Read a template. Raises BadInput where it shows the label, or has {mask} and that is a column's name, too."""
+    if f"{{{MASK}}}" in template and MASK in list_columns(rows):
+        raise BadInput(
+            f"{path} has a column {MASK!r}, and {{{MASK}}} in a template is the place of the answer. Rename the column."
+        )
+    form = Template(template)
+    if label in form.fields:
+        raise BadInput(f"The template {template!r} shows the label, {{{label}}}; leave it out, it is the answer.")
+    return form
 
 
 def _check_columns(path: Path | None, rows: list[Row], needed: Sequence[str], template: str) -> None:

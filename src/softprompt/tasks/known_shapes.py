@@ -7,10 +7,11 @@
 The columns of the file stay as they are.
 """
 
-import json
 import string
 from collections.abc import Mapping
 from typing import NamedTuple
+
+from softprompt.tasks.readers import parse_json
 
 
 class Shape(NamedTuple):
@@ -49,7 +50,7 @@ def add_columns(values: Mapping[str, str]) -> dict[str, str]:
             made.setdefault("conversation", "\n".join(f"{role.capitalize()}: {text}" for role, text in said))
             if reply[1]:
                 made.setdefault("reply", reply[1])
-    if "instruction" in values and "output" in values:
+    if "instruction" in values:
         parts = [values["instruction"], values.get("input", "")]
         made.setdefault("request", "\n\n".join(part for part in parts if part.strip()))
     options = _options(values.get("choices", values.get("options", "")))
@@ -65,7 +66,7 @@ def add_columns(values: Mapping[str, str]) -> dict[str, str]:
 
 def _turns(text: str) -> list[tuple[str, str]]:
     """Read chat turns (role, text) out of JSON; none for anything else."""
-    found = _parsed(text)
+    found = parse_json(text)
     if not isinstance(found, list) or not found or not all(isinstance(turn, dict) for turn in found):
         return []
     turns = []
@@ -79,7 +80,7 @@ def _turns(text: str) -> list[tuple[str, str]]:
 
 def _options(text: str) -> list[tuple[str, str]]:
     """Read options (label, text) out of JSON: a list of texts, or texts beside labels (ARC); none for anything else."""
-    found = _parsed(text)
+    found = parse_json(text)
     if isinstance(found, dict) and isinstance(found.get("text"), list) and isinstance(found.get("label"), list):
         pairs = list(zip(map(str, found["label"]), found["text"], strict=False))
     elif isinstance(found, dict):
@@ -101,12 +102,3 @@ def _letter(answer: str, options: list[tuple[str, str]]) -> str:
     if answer.isdigit() and int(answer) < len(options):
         return LETTERS[int(answer)]
     return ""
-
-
-def _parsed(text: str) -> object:
-    if text[:1] not in ("[", "{"):
-        return None
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return None

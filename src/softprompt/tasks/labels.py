@@ -1,6 +1,5 @@
 """Read labels: choices or free text, numbers, and what is wrong with them."""
 
-import json
 import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -9,7 +8,7 @@ from typing import NamedTuple
 
 from softprompt.errors import BadData
 from softprompt.tasks.columns import as_number
-from softprompt.tasks.readers import Row
+from softprompt.tasks.readers import Row, parse_json
 
 MOST_CHOICES = 1000
 """More different labels than this are free text."""
@@ -25,7 +24,7 @@ class Answers(NamedTuple):
     choices: tuple[str, ...]
     """None of them: free text."""
     metrics: tuple[str, ...]
-    """By default; the first selects checkpoints."""
+    """Metrics where none are given; the first selects checkpoints."""
     notes: list[str]
 
 
@@ -45,7 +44,7 @@ def read_answers(
         BadData: Labels that cannot be learned.
     """
     for row in rows:
-        if row.values[label][:1] == "[" and isinstance(_parsed(row.values[label]), list):
+        if isinstance(parse_json(row.values[label]), list):
             raise BadData(
                 f"the label {row.values[label]!r} is a list. One prompt learns one answer a row: give each label a "
                 "column of its own (yes or no) and train a prompt for each, or name another column with --label",
@@ -96,10 +95,3 @@ def _plain(text: str) -> str:
     """Return a text as readers see it: one width, one case, no invisible characters."""
     seen = (one for one in unicodedata.normalize("NFKC", text) if unicodedata.category(one) not in ("Cf", "Cc"))
     return " ".join("".join(seen).casefold().split())
-
-
-def _parsed(text: str) -> object:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return None

@@ -5,6 +5,7 @@ import gzip
 import io
 import json
 import math
+import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -18,6 +19,8 @@ DELIMITERS = ",;\t|"
 """What separates the columns of a .csv, most usual first."""
 SNIFFED = 20
 """Lines that show which it is."""
+HEAD = 1 << 16
+"""Characters in which those lines are looked for."""
 FASTTEXT = "__label__"
 
 
@@ -144,22 +147,22 @@ def _fasttext(path: Path) -> list[Row]:
 
 def _csv(path: Path, header: Sequence[str] | None) -> list[Row]:
     text = _text(path)
-    first, _, rest = text.partition("\n")
-    first = first.rstrip("\r")
-    if first.lower().startswith("sep=") and len(first) == 5:  # a line for Excel alone
-        return _delimited(path, rest, header, first[4], csv.QUOTE_MINIMAL, strict=True, before=1)
+    if excel := re.match(r"sep=(.)\r?\n", text, re.IGNORECASE):  # a line for Excel alone
+        return _delimited(path, text[excel.end() :], header, excel[1], csv.QUOTE_MINIMAL, strict=True, before=1)
     return _delimited(path, text, header, _find_delimiter(text), csv.QUOTE_MINIMAL, strict=True)
 
 
 def _find_delimiter(text: str) -> str:
     """Return what separates the columns: what cuts the first lines into equally many, and most of them."""
-    best, most = DELIMITERS[0], 1
+    best, most, head = DELIMITERS[0], 1, text[:HEAD]
     for delimiter in DELIMITERS:
-        reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+        reader = csv.reader(io.StringIO(head, newline=""), delimiter=delimiter)
         try:
             widths = [len(values) for values, _ in zip(reader, range(SNIFFED), strict=False) if values]
         except csv.Error:
             continue
+        if reader.line_num >= head.count("\n") and len(head) < len(text):
+            widths = widths[:-1]  # the last row is cut
         if len(set(widths)) == 1 and widths[0] > most:
             best, most = delimiter, widths[0]
     return best
@@ -213,8 +216,10 @@ def _delimited(
 def _check_header(path: Path, header: Sequence[str], rows: Sequence[Row]) -> None:
     """Raise BadData where the first line is a row like the others: one of its cells is a label below, too."""
     for name in header:
-        values = Counter(row.values[name].strip() for row in rows)
-        if name in values and 2 <= len(values) <= len(rows) // 2:
+        if not any(row.values[name] == name for row in rows):
+            continue
+        values = Counter(row.values[name] for row in rows)
+        if 2 <= len(values) <= len(rows) // 2:
             raise BadData(
                 f"has no header: its first line says {name!r}, which stands {values[name]} times below it as well. Put "
                 "a first line there that names the columns, such as text,label",
@@ -245,6 +250,16 @@ def _parquet(path: Path) -> list[Row]:
         Row(line, {key: as_text(item) for key, item in row.items() if not _is_missing(item)})
         for line, row in enumerate(found, 1)
     ]
+
+
+def parse_json(text: str) -> object:
+    """Read a list or an object out of a value that `as_text` wrote; None for any other text."""
+    if text[:1] not in ("[", "{"):
+        return None
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
 
 
 def as_text(value: object) -> str:

@@ -34,8 +34,8 @@ def draw_splits(
     drawn: dict[Split, list[int]] = {}
     for split, share in shares.items():
         taken = _take(order, labels, max(1, round(share * len(texts))))
-        drawn[split] = sorted(i for group in taken for i in group)
-        order = [group for group in order if group not in taken]
+        drawn[split] = sorted(i for at in taken for i in order[at])
+        order = [group for at, group in enumerate(order) if at not in taken]
     if not order:
         different = f" with {len(every)} different texts" if len(every) < len(texts) else ""
         raise BadInput(
@@ -44,19 +44,23 @@ def draw_splits(
     return {"train": sorted(i for group in order for i in group), **drawn}
 
 
-def _take(order: Sequence[list[int]], labels: Sequence[str], count: int) -> list[list[int]]:
-    """Take groups of about `count` rows, by the shares of labels first, then whatever fits."""
+def _take(order: Sequence[list[int]], labels: Sequence[str], count: int) -> set[int]:
+    """Take groups of about `count` rows, by the shares of labels first, then whatever fits; return their indices."""
     counts = Counter(labels[i] for group in order for i in group)
     quotas = _quotas(counts, count)
-    taken: list[list[int]] = []
-    for group in order:
+    taken, left = set(), count
+    for at, group in enumerate(order):
         if quotas[labels[group[0]]] >= len(group):
             quotas[labels[group[0]]] -= len(group)
-            taken.append(group)
-    for group in order:
-        if len(group) <= count - sum(map(len, taken)) and group not in taken:
-            taken.append(group)
-    return taken or [min(order, key=len)] if order else []
+            taken.add(at)
+            left -= len(group)
+    for at, group in enumerate(order):
+        if len(group) <= left and at not in taken:
+            taken.add(at)
+            left -= len(group)
+    if order and not taken:
+        taken.add(min(range(len(order)), key=lambda at: len(order[at])))
+    return taken
 
 
 def _quotas(counts: Mapping[str, int], count: int) -> dict[str, int]:

@@ -35,7 +35,7 @@ class HistoryEntry(TypedDict, total=False):
     loss: float
     rates: dict[str, float]
     losses: dict[str, float]
-    """By task, in a source stage."""
+    """Losses of a source stage, by task."""
     dev: dict[str, float]
     dev_loss: float | None
 

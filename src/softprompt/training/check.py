@@ -23,6 +23,7 @@ from softprompt.training.request import (
     dtype_name,
     given_settings,
     make_recipes,
+    needs_float32,
     one_of,
     read_task,
     require_backbone,
@@ -105,7 +106,10 @@ class Check:
         predecessor = self.attempt(lambda: self._read_start(facts))
         if predecessor is not None:
             resolved["start_from"] = predecessor.record.model_dump()
-        for name, recipe in self._make_recipes(predecessor).items():
+        recipes = self._make_recipes(predecessor)
+        if dtype and arguments.dtype == "auto" and needs_float32(recipes):
+            resolved["dtype"] = "float32"
+        for name, recipe in recipes.items():
             resolved[name] = {**recipe.model_dump(), "options": recipe.parsed_options().model_dump()}
             length = recipe.parsed_options().length
             if facts and facts["context"] and length >= facts["context"]:

@@ -61,10 +61,9 @@ class TrainingView:
         if self.bars:
             self.bars.update(self.ids[candidate.name], dev=f"{metric} {percent(value):>5}")
             return
+        # The scores at the end are those of all rows.
         limit, whole = candidate.recipe.dev_limit, len(candidate.task.examples["dev"])
-        rows = (
-            f" ({limit} of {whole} rows)" if limit and limit < whole else ""
-        )  # the scores at the end are those of all
+        rows = f" ({limit} of {whole} rows)" if limit and limit < whole else ""
         self._say(candidate, f"dev{rows} {metric} {percent(value)}  ")
 
     def _say(self, candidate: Tuned, dev: str) -> None:

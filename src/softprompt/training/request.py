@@ -94,9 +94,12 @@ def parse_arguments(arguments: RunArguments) -> TrainingRequest:
 
 def settle_dtype(setting: Setting, asked: str, methods: Iterable[str]) -> Setting:
     """Choose float32 where "auto" was asked for and one of the methods trains tensors of the network itself."""
-    if asked == "auto" and any(get_method(name).options.needs_float32 for name in methods):
-        return setting.model_copy(update={"dtype": "float32"})
-    return setting
+    return setting.model_copy(update={"dtype": "float32"}) if asked == "auto" and needs_float32(methods) else setting
+
+
+def needs_float32(methods: Iterable[str]) -> bool:
+    """Tell whether one of the methods trains tensors of the network itself, which must then be in float32."""
+    return any(get_method(name).options.needs_float32 for name in methods)
 
 
 def parse_common(arguments: CommonArguments, task: str | Task | None) -> TrainingRequest:

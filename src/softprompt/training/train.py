@@ -48,15 +48,13 @@ def run_training(arguments: TrainingArguments) -> dict[str, Prompt]:
     for folder in folders.values():
         check_folder(folder, overwrite=arguments.overwrite, predecessor=predecessor, recipes=recipes.values())
     frozen = open_backbone(request.setting)
-    # A resumed run keeps what "auto" chose.
-    setting = request.setting.model_copy(update={"dtype": dtype_name(frozen.dtype)})
     console.print(_describe(request.task, frozen), soft_wrap=True, markup=False)
     candidates = {
         method: make_candidate(f"{method}-{request.task.name}", recipe, frozen, request.task, predecessor)
         for method, recipe in recipes.items()
     }
-    runs = [begin(candidate, folders[method], setting) for method, candidate in candidates.items()]
-    return _train(frozen, runs, console, setting, trackers, root)
+    runs = [begin(candidate, folders[method], request.setting) for method, candidate in candidates.items()]
+    return _train(frozen, runs, console, request.setting, trackers, root)
 
 
 train = accepts(TrainingArguments, "train")(run_training)

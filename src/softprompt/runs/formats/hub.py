@@ -11,7 +11,7 @@ The weights are those in safetensors; only where there are none, the pickled one
 import re
 from pathlib import Path
 
-from softprompt.errors import BadInput
+from softprompt.errors import BadInput, first_line
 
 ON_HUB = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?P<inside>(/[\w.-]+)*)(@(?P<revision>[\w./-]+))?")
 
@@ -42,7 +42,7 @@ def _snapshot(repo: str, revision: str | None, names: list[str]) -> Path:
     try:
         return Path(snapshot_download(repo, revision=revision, allow_patterns=names))
     except (OSError, ValueError) as error:  # the hub client's own errors are subclasses of these
-        why = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        why = first_line(error)
         raise BadInput(
             f"{repo!r} is not a local folder, and cannot be downloaded from the Hugging Face hub ({why.rstrip('.')}). "
             f"Check name and network, or download {' and '.join(names)} elsewhere and give their folder."

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from softprompt.errors import BadArtefact
+from softprompt.errors import BadArtefact, first_line
 from softprompt.runs.formats.hub import fetch
 from softprompt.runtime.files import JsonObject, file_sha256
 
@@ -95,7 +95,7 @@ def _read_pickled(path: Path) -> dict[str, Tensor]:
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
-        why = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        why = first_line(error)
         raise BadArtefact(f"{path} is damaged, or holds more than tensors, which is never loaded ({why}).") from None
     if not isinstance(found, dict) or not all(isinstance(value, Tensor) for value in found.values()):
         raise BadArtefact(f"{path} holds no named tensors.")

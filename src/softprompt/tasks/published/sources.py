@@ -11,7 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple, TypedDict
 
-from softprompt.errors import BadData, BadInput
+from softprompt.errors import BadData, BadInput, first_line
 from softprompt.tasks.published.entry import Entry
 from softprompt.tasks.published.known_folders import KnownFolder, find_known_folder
 from softprompt.tasks.readers import Row, as_text, read_rows
@@ -115,7 +115,7 @@ def _from_hub(entry: Entry, split: Split, limit: int | None, seed: int) -> list[
             found = islice(found.shuffle(seed=seed, buffer_size=BUFFER), limit)
         return [Part(place, _rows(found))]
     except (OSError, ValueError, RuntimeError) as error:  # all errors of datasets and of the hub's client
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         raise BadInput(
             f"{entry.name}: the hub's dataset {place} cannot be read ({reason}). "
             f"Without the hub, give --data-dir DATA_DIR with {local_layout(entry)}."
