@@ -41,6 +41,9 @@ IMDB, ANLI and GSM8K.
   instruction/input/output, prompt/completion, question/choices/answer (the options are shown, the answer is a
   letter). They add the columns `conversation` and `reply`, `request`, `question_with_choices` and `letter`, which a
   template may show.
+- *Chat models* (`--chat`): the template, or the turns of `messages`, stand in the backbone's own chat template, and
+  the answer is the assistant's turn. Its pieces are kept in prompt.json, so that the prompt reads the same text on a
+  server, in an export and on any day. `predict` and the server take a user's text, or turns as JSON.
 - *Answers*: choices where at most 1,000 different labels repeat, real numbers as text with Pearson's correlation,
   else free text. Missing labels and lists of labels are refused; labels that differ in case, width or invisible
   characters are named. `--class-weights balanced` weighs rare answers up; macro-F1 stands beside accuracy.

@@ -23,6 +23,7 @@ from softprompt.serving.http.app import make_app
 from softprompt.serving.http.auth import Keys
 from softprompt.serving.limits import Limits
 from softprompt.serving.prompt_store import PromptStore
+from softprompt.tasks.chat import Chat
 from tests import tiny
 
 TEAMS = ["red", "blue", "good"]
@@ -33,6 +34,7 @@ SMALL = Batching(rows=3, tokens=300, pass_tokens=64, wait=0.002, queue=200, cach
 def write_prompt(
     folder: Path, backbone: Backbone, *, kind: str = "prompt", length: int = 4, seed: int = 0, template: str = "{text}",
     choices: list[str] | None = None, max_source: int = 256, placement: str = "front",
+    chat: Chat | None = None,
 ) -> Path:  # fmt: skip
     """A finished run of random values in `folder`."""
     d, draw = backbone.d, torch.Generator().manual_seed(seed)
@@ -53,7 +55,7 @@ def write_prompt(
     card = PromptCard(
         name=folder.name, kind=kind, backbone=backbone.name, fingerprint=fingerprint(backbone), length=length,
         positions=positions, zeroed=0, max_source=max_source, placement=placement, task="tiny", template=template,
-        choices=choices or [], label=None, words=None, metrics=["accuracy"], seed=seed, scores={}, best=None,
+        chat=chat, choices=choices or [], label=None, words=None, metrics=["accuracy"], seed=seed, scores={}, best=None,
         stopped=None, versions=versions(), **stored,
     )  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
@@ -74,7 +76,9 @@ def write_all_kinds(folder: Path, backbone: Backbone) -> list[str]:
     opened = {"kind": "prompt+position", "placement": "after_bos"}
     write_prompt(folder / "opened", backbone, length=4, seed=6, choices=TEAMS, **opened)
     write_prompt(folder / "behind", backbone, length=3, seed=7, placement="after_source")
-    return ["teams", "free", "placed", "bare", "shifted", "looking", "opened", "behind"]
+    chat = Chat(opening="message : ", reply=" yes ", user=" no ", answer=" team :", system=None)
+    write_prompt(folder / "chatting", backbone, seed=8, template="{conversation} team :", chat=chat, choices=TEAMS)
+    return ["teams", "free", "placed", "bare", "shifted", "looking", "opened", "behind", "chatting"]
 
 
 @contextmanager

@@ -69,9 +69,9 @@ class Backbone(FrozenModel):
         one choice is the beginning of another does the end-of-sequence token count too: without it the shorter could
         never lose. One forward serves all choices that differ in their last token only; others take one row a choice.
         """
-        choices = [self.tokens.choice_ids(e.choices) for e in examples]
+        choices = [self.tokens.choice_ids(e.choices, e.cue) for e in examples]
         with torch.no_grad(), exact_head(self.model):
-            if all(self.ranking_rows(e.choices) == 1 for e in examples):
+            if all(self.ranking_rows(e) == 1 for e in examples):
                 return self._rank_last_token(examples, prompts, choices)
             return self._rank_rows(examples, prompts, choices)
 
@@ -179,9 +179,9 @@ class Backbone(FrozenModel):
         """Tell whether labels stand at the right end of their row (and padding on the left)."""
         return self.family.decoder_only
 
-    def ranking_rows(self, choices: Sequence[str]) -> int:
-        """Count the rows that ranking computes for an example: one where choices differ in their last token only."""
-        ids = self.tokens.choice_ids(choices)
+    def ranking_rows(self, example: Example) -> int:
+        """Count the rows that ranking computes for `example`: one where choices differ in their last token only."""
+        ids = self.tokens.choice_ids(example.choices, example.cue)
         alike = all(len(other) == len(ids[0]) and other[:-1] == ids[0][:-1] for other in ids)
         return 1 if alike else len(ids)
 

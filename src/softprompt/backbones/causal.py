@@ -53,21 +53,29 @@ class CausalTokenization(Tokenization):
         """
         if example.target not in example.choices:
             return super().target_ids(example)
-        return self.choice_ids(example.choices)[example.choices.index(example.target)]
+        return self.choice_ids(example.choices, example.cue)[example.choices.index(example.target)]
 
-    def continuation(self, text: str) -> list[int]:
-        """Return the ids of " text" after other text.
+    def continuation(self, text: str, cue: str = "") -> list[int]:
+        """Return the ids of " text" after other text, or of "text" where it begins a turn of a chat.
 
         They are read off after an anchor, because some tokenizers (SentencePiece) mark the start of every text with a
         space of its own.
         """
         if not text.strip():
             return []
-        anchor, whole = self(":"), self(self.continued(text))
-        return whole[len(anchor) :] if whole[: len(anchor)] == anchor else self(f" {text}")
+        turn = self.begins_turn(cue)
+        anchor, whole = self("\n" if turn else ":"), self(self.continued(text, cue))
+        return whole[len(anchor) :] if whole[: len(anchor)] == anchor else self(text if turn else f" {text}")
 
-    def continued(self, text: str) -> str:
-        return f": {text}"
+    def continued(self, text: str, cue: str = "") -> str:
+        return f"\n{text}" if self.begins_turn(cue) else f": {text}"
+
+    def begins_turn(self, cue: str) -> bool:
+        return cue.endswith(("\n", *self._special)) and any(token in cue for token in self._special)
+
+    @cached_property
+    def _special(self) -> tuple[str, ...]:
+        return tuple(token.content for token in self.tokenizer.added_tokens_decoder.values() if token.special)
 
 
 class Causal(Backbone):

@@ -57,9 +57,9 @@ class MaskedTokenization(Tokenization):
         self.check_example(example)
         if example.target not in example.choices:
             raise BadInput(f"The target {example.target!r} is none of the choices {', '.join(example.choices)}.")
-        return self.choice_ids(example.choices)[example.choices.index(example.target)]
+        return self.choice_ids(example.choices, example.cue)[example.choices.index(example.target)]
 
-    def continuation(self, text: str) -> list[int]:
+    def continuation(self, text: str, cue: str = "") -> list[int]:
         """Return the ids of `text` in a gap, as a word after a blank."""
         return self._after(f" {text}") if text.strip() else []
 
@@ -111,7 +111,7 @@ class MaskedTokenization(Tokenization):
 
     def longest(self, example: Example) -> int:
         """Count the tokens of the longest choice; 1 without choices."""
-        return max(map(len, self.choice_ids(example.choices)), default=1)
+        return max(map(len, self.choice_ids(example.choices, example.cue)), default=1)
 
 
 class Masked(Backbone):
@@ -143,7 +143,7 @@ class Masked(Backbone):
         """Compute the mean log-probability of each choice's tokens, in nats; all must have equally many choices."""
         for example in examples:
             self.check_example(example)
-        choices = [self.tokens.choice_ids(e.choices) for e in examples]
+        choices = [self.tokens.choice_ids(e.choices, e.cue) for e in examples]
         rows = [(i, t) for i, group in enumerate(choices) for t in sorted({len(ids) for ids in group})]
         with torch.no_grad(), exact_head(self.model):
             gaps = [[self.pad] * t for _, t in rows]
@@ -152,9 +152,9 @@ class Masked(Backbone):
         of = dict(zip(rows, scores, strict=True))
         return torch.stack([torch.stack([_mean(of[i, len(ids)], ids) for ids in g]) for i, g in enumerate(choices)])
 
-    def ranking_rows(self, choices: Sequence[str]) -> int:
-        """Count the rows that ranking computes for an example: one per number of tokens among its choices."""
-        return len({len(ids) for ids in self.tokens.choice_ids(choices)})
+    def ranking_rows(self, example: Example) -> int:
+        """Count the rows that ranking computes for `example`: one per number of tokens among its choices."""
+        return len({len(ids) for ids in self.tokens.choice_ids(example.choices, example.cue)})
 
     @property
     def context(self) -> int | None:

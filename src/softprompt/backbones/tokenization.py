@@ -27,7 +27,7 @@ class Tokenization:
     def __init__(self, tokenizer: PreTrainedTokenizerBase, family: Family, name: str, max_source: int) -> None:
         self.tokenizer, self.family, self.name, self.max_source = tokenizer, family, name, max_source
         self.whole, self.parts = TextIds(tokenizer), TextIds(tokenizer, special=False)
-        self._choice_ids: dict[tuple[str, ...], list[list[int]]] = {}
+        self._choice_ids: dict[tuple[tuple[str, ...], bool], list[list[int]]] = {}
         self._table: int | None = None
 
     def __call__(self, text: str) -> list[int]:
@@ -77,7 +77,7 @@ class Tokenization:
 
     def read_targets(self, examples: Sequence[Example]) -> None:
         """Tokenize free-text targets in one call; choices are cached by `choice_ids`."""
-        self.parts.read(self.continued(e.target) for e in examples if e.target not in e.choices)
+        self.parts.read(self.continued(e.target, e.cue) for e in examples if e.target not in e.choices)
 
     # Sources
 
@@ -123,22 +123,22 @@ class Tokenization:
 
     def target_ids(self, example: Example) -> list[int]:
         """Return the ids of an example's target as it is learned: the text and the end-of-sequence token."""
-        return [*self.continuation(example.target), self.eos()]
+        return [*self.continuation(example.target, example.cue), self.eos()]
 
-    def choice_ids(self, choices: Sequence[str]) -> list[list[int]]:
-        """Return the ids of each choice as it is scored.
+    def choice_ids(self, choices: Sequence[str], cue: str = "") -> list[list[int]]:
+        """Return the ids of each choice as it is scored after `cue`, the end of its source.
 
         Raises BadInput for a choice without tokens and for two with the same tokens.
         """
-        key = tuple(choices)
+        key = (tuple(choices), self.begins_turn(cue))
         if len(self._choice_ids) > MOST_CHOICES:  # a server's clients may name any
             self._choice_ids = {}
         if key not in self._choice_ids:  # every example of a task asks again, and comparing all pairs is not free
-            self._choice_ids[key] = self._checked_choice_ids(key)
+            self._choice_ids[key] = self._checked_choice_ids(key[0], cue)
         return self._choice_ids[key]
 
-    def _checked_choice_ids(self, choices: tuple[str, ...]) -> list[list[int]]:
-        ids = [self.continuation(choice) for choice in choices]
+    def _checked_choice_ids(self, choices: tuple[str, ...], cue: str) -> list[list[int]]:
+        ids = [self.continuation(choice, cue) for choice in choices]
         for choice, tokens in zip(choices, ids, strict=True):
             if not tokens:
                 raise BadInput(
@@ -157,13 +157,17 @@ class Tokenization:
         nested = any(a is not b and b[: len(a)] == a for a in ids for b in ids)
         return [[*tokens, self.eos()] for tokens in ids] if nested else ids
 
-    def continuation(self, text: str) -> list[int]:
-        """Return the ids of `text` as it continues a source."""
-        return self(self.continued(text))
+    def continuation(self, text: str, cue: str = "") -> list[int]:
+        """Return the ids of `text` as it continues a source that ends with `cue`."""
+        return self(self.continued(text, cue))
 
-    def continued(self, text: str) -> str:
+    def continued(self, text: str, cue: str = "") -> str:
         """Return what the tokenizer is given for a continuation."""
         return text
+
+    def begins_turn(self, cue: str) -> bool:
+        """Tell whether an answer after `cue` begins a turn of a chat, so that no space stands before it."""
+        return False
 
     def eos(self) -> int:
         """Return the id of end-of-sequence. Raises BadInput for a tokenizer without one."""

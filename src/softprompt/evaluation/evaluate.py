@@ -107,7 +107,7 @@ def evaluate_examples(
     records: dict[int, Record] = {}
     limit = pass_tokens(backbone.device)
     if examples and examples[0].choices and not generate:
-        limit //= backbone.ranking_rows(examples[0].choices)
+        limit //= backbone.ranking_rows(examples[0])
     with backbone.frozen_prompts():
         groups = list(passes(backbone, own, [prompt] * len(own), limit))
         if backbone.sharded and groups:  # and all of them equally often: the last answer again is the same
@@ -221,7 +221,7 @@ def _ranked(backbone: Backbone, examples: Sequence[Example], prompt: int) -> lis
 
 def _generated(backbone: Backbone, examples: Sequence[Example], prompt: int, max_new_tokens: int) -> list[_Answer]:
     if examples[0].choices:
-        max_new_tokens = max(len(ids) for e in examples for ids in backbone.tokens.choice_ids(e.choices)) + 1
+        max_new_tokens = max(len(ids) for e in examples for ids in backbone.tokens.choice_ids(e.choices, e.cue)) + 1
     texts = backbone.answer(examples, [prompt] * len(examples), max_new_tokens=max_new_tokens)
     return [
         _read(example, text, ends=backbone.family.ends_choices) for example, text in zip(examples, texts, strict=True)

@@ -89,7 +89,7 @@ def unscored_card(
     form = Template(template)
     backbone.family.check_examples(backbone.name, choices=tuple(choices), mask=form.has_mask)
     if choices:
-        backbone.tokens.choice_ids(choices)
+        backbone.tokens.choice_ids(choices, form.cue)
     backbone.room(prompt.length, 0)
     return PromptCard(
         name=name,

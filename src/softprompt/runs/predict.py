@@ -16,7 +16,7 @@ from softprompt.methods.bank import Bank
 from softprompt.runs.prompt import Prompt, load_prompt
 from softprompt.runtime.files import write_lines
 from softprompt.tasks import Example, Split, Task, Template, evaluation_examples, read_rows
-from softprompt.tasks.known_shapes import add_columns
+from softprompt.tasks.known_shapes import add_columns, read_text
 from softprompt.tasks.metrics import measure, percent
 from softprompt.tasks.registry import task_like
 
@@ -155,7 +155,7 @@ def _read_labelled(prompt: Prompt, run: str | Path, data: str | Path | None, lab
             f"The run {run} does not know its label column; name that of {data} with --label COLUMN. A run on a "
             "published task is evaluated with --task NAME."
         )
-    return evaluation_examples(card.template, tuple(card.choices), Path(data), column, card.words)
+    return evaluation_examples(card.template, tuple(card.choices), Path(data), column, card.words, card.chat)
 
 
 def predict(
@@ -210,12 +210,12 @@ def _read_questions(prompt: Prompt, texts: Sequence[str] | None, data: str | Pat
     if data is not None:
         if texts:
             raise BadInput("Give texts or --data, not both.")
-        rows: list[dict[str, str] | None] = [add_columns(row.values) for row in read_rows(Path(data))]
+        rows: list[dict[str, str] | None] = [add_columns(row.values, prompt.card.chat) for row in read_rows(Path(data))]
     else:
         lines = texts or _read_lines()
         if not any(line.strip() for line in lines):
             raise BadInput("Nothing to answer: give texts, --data FILE, or lines on stdin.")
-        rows = [form.row(line) if line.strip() else None for line in lines]
+        rows = [read_text(form, line, prompt.card.chat) if line.strip() else None for line in lines]
     first = choices[0] if choices else ""
     examples: list[Example | None] = []
     for row in rows:

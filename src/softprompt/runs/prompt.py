@@ -43,6 +43,7 @@ from softprompt.methods.registry import blank, canonical_name, get_method, parse
 from softprompt.methods.soft_prompt import SoftPrompt
 from softprompt.runs.fingerprint import Fingerprint, fingerprint
 from softprompt.runtime.files import JsonObject, write_json, write_tensors
+from softprompt.tasks.chat import Chat
 
 FORMAT = 1
 FOLDED, UNFOLDED = "prompt.safetensors", "method.safetensors"
@@ -72,6 +73,8 @@ class PromptCard(BaseModel):
     """Place of its rows among the tokens (softprompt.backbones.placement)."""
     task: str
     template: str
+    chat: Chat | None = None
+    """Chat template that conversations are written with; `template` holds its own part of it."""
     choices: list[str]
     label: str | None
     words: dict[str, str] | None

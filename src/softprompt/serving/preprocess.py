@@ -15,6 +15,7 @@ from softprompt.serving.limits import Limits
 from softprompt.serving.prompt_store import LoadedPrompt, PromptStore
 from softprompt.serving.store_folder import BASE
 from softprompt.tasks import Example
+from softprompt.tasks.known_shapes import read_text
 
 TEXT_MEMORY = 16_000_000
 """Bytes of texts and their ids that are kept, in case they come again."""
@@ -90,7 +91,8 @@ class Preprocessor:
             raise BadInput(f'{why}; give the choices in the request: "choices": ["yes", "no"].')
         if len(names) > self.limits.choices:
             raise BadInput(f"{len(names)} choices; this server ranks at most {self.limits.choices}.")
-        ids = self.backbone.tokens.choice_ids(names)
+        cue = "" if prompt is None or raw else prompt.template.cue
+        ids = self.backbone.tokens.choice_ids(names, cue)
         longest = max(map(len, ids))
         if longest > self.limits.input_tokens:
             raise BadInput(f"A choice has {longest} tokens; at most {self.limits.input_tokens} are read.")
@@ -115,7 +117,11 @@ class Preprocessor:
                 raise BadInput("Without a template an input is a text; got an object of columns.")
             return Example(text, choices=choices)
         template = prompt.template
-        row = template.row(text) if isinstance(text, str) else {name: str(value) for name, value in text.items()}
+        row = (
+            read_text(template, text, prompt.card.chat)
+            if isinstance(text, str)
+            else {name: str(value) for name, value in text.items()}
+        )
         template.check(row)
         first = choices[0] if choices else ""
         return Example(template.source(row), first, template.cue, choices, answer_at=template.answer_at(row))

@@ -3,10 +3,11 @@
 import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TypedDict, cast
+from typing import NotRequired, TypedDict, cast
 
 from softprompt.errors import BadData, BadInput
-from softprompt.runtime.files import file_sha256
+from softprompt.runtime.files import JsonObject, file_sha256
+from softprompt.tasks.chat import Chat
 from softprompt.tasks.columns import guess_columns, list_columns
 from softprompt.tasks.known_shapes import add_columns, find_shape
 from softprompt.tasks.labels import read_answers
@@ -35,6 +36,8 @@ class FilesOrigin(TypedDict):
     """Hashes of the files, by split."""
     draw: int
     """Version of how splits are drawn: 2 keeps texts together and labels in their shares, 1 draws any rows."""
+    chat: NotRequired[JsonObject]
+    """Pieces of the chat template that `template` is put into, where there is one (softprompt.tasks.chat)."""
 
 
 def from_files(
@@ -51,6 +54,7 @@ def from_files(
     seed: int = 0,
     name: str | None = None,
     draw: int = 2,
+    chat: Chat | None = None,
 ) -> Task:
     """Read a task from files. Label column, template and choices are found in the data when they are not given.
 
@@ -67,6 +71,7 @@ def from_files(
         seed: Random seed of that draw.
         name: Name of the task; None: that of the file.
         draw: How splits are drawn: 2 keeps rows of one text together and labels in their shares; 1 is that of 0.1.0.
+        chat: Chat template to put the template into, or to write conversations with.
 
     Raises:
         BadData: A file cannot be used; with its line where one is at fault.
@@ -76,9 +81,11 @@ def from_files(
     files = {split: Path(path) for split, path in given.items() if path is not None}
     data = files["train"]
     words = {str(one): word for one, word in words.items()} if words else None
-    rows = {split: _read(path) for split, path in files.items()}
-    label, template, notes = _find_columns(data, rows["train"], label, template)
+    rows = {split: _read(path, chat) for split, path in files.items()}
+    label, template, notes = _find_columns(data, rows["train"], label, template, chat)
     form = _read_template(data, rows["train"], template, label)
+    if chat is not None:
+        form = Template(chat.close(template) if "conversation" in form.fields else chat.frame(template))
     for split, found in rows.items():
         _check_columns(files[split], found, [*form.fields, label], template)
     parts = _split(rows, form, label, fractions, seed, draw)
@@ -110,11 +117,18 @@ def from_files(
         "sha256": {split: file_sha256(path) for split, path in files.items()},
         "draw": draw,
     }
-    return Task(name or data.stem, examples, choices, named, template, dict(origin), notes=tuple(notes))
+    if chat is not None:
+        origin["chat"] = chat.model_dump(mode="json")
+    return Task(name or data.stem, examples, choices, named, form.text, dict(origin), chat=chat, notes=tuple(notes))
 
 
 def evaluation_examples(
-    template: str, choices: tuple[str, ...], path: Path, label: str, words: Mapping[str, str] | None = None
+    template: str,
+    choices: tuple[str, ...],
+    path: Path,
+    label: str,
+    words: Mapping[str, str] | None = None,
+    chat: Chat | None = None,
 ) -> list[Example]:
     """Read a file of new data with the columns and answers of a finished run.
 
@@ -124,8 +138,9 @@ def evaluation_examples(
         path: File to read.
         label: Column of the answer.
         words: Label in the file -> word that the model answers with.
+        chat: Chat template of the run, to write conversations with.
     """
-    rows, form = _read(path), Template(template)
+    rows, form = _read(path, chat), Template(template)
     _check_columns(path, rows, [*form.fields, label], template)
     return [_example(path, row, form, label, words, choices, f"{path.stem}:{row.line}") for row in rows]
 
@@ -143,21 +158,32 @@ def from_origin(origin: Mapping[str, object]) -> Task:
         was["data"], dev=was["dev"], test=was["test"], template=was["template"], label=was["label"],
         words=was["words"], open_ended=was["open_ended"], metrics=was["metrics"], fractions=(dev_share, test_share),
         seed=was["seed"], name=was.get("name"), draw=was.get("draw", 1),
+        chat=Chat.model_validate(was["chat"]) if "chat" in was else None,
     )  # fmt: skip
 
 
-def _read(path: Path) -> list[Row]:
-    return [Row(row.line, add_columns(row.values)) for row in read_rows(path)]
+def _read(path: Path, chat: Chat | None) -> list[Row]:
+    return [Row(row.line, _completed(path, row, chat)) for row in read_rows(path)]
 
 
-def _find_columns(path: Path, rows: list[Row], label: str | None, template: str | None) -> tuple[str, str, list[str]]:
+def _completed(path: Path, row: Row, chat: Chat | None) -> dict[str, str]:
+    try:
+        return add_columns(row.values, chat)
+    except BadInput as error:
+        raise BadData(str(error), path, row.line) from None
+
+
+def _find_columns(
+    path: Path, rows: list[Row], label: str | None, template: str | None, chat: Chat | None
+) -> tuple[str, str, list[str]]:
     """Return label and template, each as it is given or found, and what is said of it."""
     if label and template:
         return label, template, []
     shape = find_shape(list_columns(rows))
     if shape and label in (None, shape.label) and all(name in row.values for row in rows for name in shape.texts):
         note = f"columns found: text {', '.join(shape.texts)}; label {shape.label}"
-        return shape.label, template or shape.template, [note]
+        shown = "\n".join(f"{{{name}}}" for name in shape.texts) if chat else shape.template
+        return shape.label, template or shown, [note]
     found = guess_columns(path, rows, label)
     if template:
         return found.label, template, [f"column found: label {found.label}"]

@@ -11,7 +11,9 @@ import string
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from softprompt.tasks.chat import Chat, Turn
 from softprompt.tasks.readers import parse_json
+from softprompt.tasks.template import Template
 
 
 class Shape(NamedTuple):
@@ -39,15 +41,19 @@ def find_shape(columns: list[str]) -> Shape | None:
     return None
 
 
-def add_columns(values: Mapping[str, str]) -> dict[str, str]:
-    """Return a row with the columns of its shape added; a row of no known shape as it is."""
+def add_columns(values: Mapping[str, str], chat: Chat | None = None) -> dict[str, str]:
+    """Return a row with the columns of its shape added; a row of no known shape as it is.
+
+    Conversations are written as `chat` says, else as "User: ...". Raises BadInput for turns that it cannot write.
+    """
     made = dict(values)
     for name in ("messages", "conversations"):
         if turns := _turns(values.get(name, "")):
             said, reply = turns[:-1], turns[-1]
             if reply[0] != "assistant":  # a question that is still to be answered
                 said, reply = turns, ("assistant", "")
-            made.setdefault("conversation", "\n".join(f"{role.capitalize()}: {text}" for role, text in said))
+            if said:
+                made.setdefault("conversation", chat.write(said) if chat else _as_lines(said))
             if reply[1]:
                 made.setdefault("reply", reply[1])
     if "instruction" in values:
@@ -64,7 +70,24 @@ def add_columns(values: Mapping[str, str]) -> dict[str, str]:
     return made
 
 
-def _turns(text: str) -> list[tuple[str, str]]:
+def read_text(form: Template, text: str, chat: Chat | None = None) -> dict[str, str]:
+    """Read one text as a row of a template; where that shows a conversation, JSON turns or what a user says first.
+
+    Raises BadInput for a text that the template cannot show.
+    """
+    if form.fields != ["conversation"]:
+        return form.row(text)
+    turns = _turns(text)
+    if chat is not None:
+        return {"conversation": chat.write(turns or [("user", text)])}
+    return {"conversation": _as_lines(turns) if turns else text}
+
+
+def _as_lines(turns: list[Turn]) -> str:
+    return "\n".join(f"{role.capitalize()}: {text}" for role, text in turns)
+
+
+def _turns(text: str) -> list[Turn]:
     """Read chat turns (role, text) out of JSON; none for anything else."""
     found = parse_json(text)
     if not isinstance(found, list) or not found or not all(isinstance(turn, dict) for turn in found):

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from softprompt.tasks.chat import Chat
+
 Split = Literal["train", "dev", "test"]
 SPLITS: tuple[Split, ...] = ("train", "dev", "test")
 Scoring = Literal["ranked", "generated"]
@@ -52,5 +54,7 @@ class Task:
     """Whether one generated answer outside the choices makes the whole score 0."""
     answer_tokens: int = 20
     """Maximum tokens of a generated answer where there are no choices."""
+    chat: Chat | None = None
+    """The chat template that its template was put into, to write further conversations."""
     notes: tuple[str, ...] = field(default=(), compare=False)
     """What users should know before they trust a score: how columns were read, texts in two splits, odd labels."""

@@ -46,6 +46,9 @@ class CommonArguments(PublishedRows, StepBudget, Setting, ConsoleArgument):
     template: Annotated[str | None, Flag(parse=unescape)] = Field(
         None, description="Input text with {columns}, e.g. 'Review: {text}\\nSentiment:'. With --task: words or paper."
     )
+    chat: bool = Field(
+        False, description="Put --template, or the conversations of --data, into the backbone's chat template."
+    )
     label: str | None = Field(
         None, description="Column that holds the label; found by its name or content when not given."
     )

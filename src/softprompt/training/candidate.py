@@ -224,4 +224,4 @@ def check_room(length: int, backbone: Backbone, task: Task) -> None:
     backbone.tokens.read_targets(different)
     backbone.room(length, max(len(backbone.tokens.target_ids(e)) for e in different))
     if task.choices:
-        backbone.tokens.choice_ids(task.choices)
+        backbone.tokens.choice_ids(task.choices, different[0].cue)

@@ -29,7 +29,7 @@ from softprompt.tasks.registry import task_again
 Parsed = TypeVar("Parsed")
 
 KEYS = {*Plan.model_fields, "data"}
-DATA = ("data", "dev", "test", "template", "label", "words", "split_seed")
+DATA = ("data", "dev", "test", "template", "chat", "label", "words", "split_seed")
 """Arguments about your own files."""
 ROWS = (*DATA, "task", "data_dir", "limit", "protocol", "compat", "shots", "draw")
 """Arguments about examples: where other data is given, those of a file are left out."""

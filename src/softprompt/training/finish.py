@@ -108,6 +108,7 @@ def _card(
         placement=backbone.placement,
         task=task.name,
         template=task.template,
+        chat=task.chat,
         choices=list(task.choices),
         label=label if isinstance(label, str) else None,
         words=words if isinstance(words, dict) else None,

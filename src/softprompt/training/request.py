@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from softprompt.backbones.chat import find_chat
 from softprompt.backbones.families import get_family
 from softprompt.backbones.load import describe, find_device, find_dtype
 from softprompt.errors import BadInput, MissingPackage
@@ -24,7 +25,7 @@ from softprompt.training.arguments import CommonArguments, RunArguments
 
 FOR_PUBLISHED = {"template", "limit", *PublishedRows.model_fields}
 """Arguments that a published task takes and a shipped one does not."""
-FOR_FILES = {"dev", "test", "label", "words"}
+FOR_FILES = {"dev", "test", "label", "words", "chat"}
 """Arguments that only --data takes."""
 
 
@@ -44,6 +45,7 @@ def read_task(arguments: CommonArguments, task: str | Task | None) -> Task:
         return from_files(
             arguments.data, dev=arguments.dev, test=arguments.test, template=arguments.template,
             label=arguments.label, words=dict(arguments.words) or None, seed=arguments.split_seed,
+            chat=find_chat(require_backbone(arguments.backbone)["name"]) if arguments.chat else None,
         )  # fmt: skip
     named = isinstance(task, str) and is_published(task)
     wrong = sorted(given & (FOR_FILES if named else FOR_FILES | FOR_PUBLISHED))

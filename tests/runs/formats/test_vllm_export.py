@@ -12,6 +12,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import BioGptConfig, Gemma3nTextConfig
 
+from softprompt.backbones.causal import CausalTokenization
+from softprompt.backbones.families import get_family
 from softprompt.errors import BadInput
 from softprompt.evaluation.evaluate import evaluate_examples
 from softprompt.methods.bank import Bank
@@ -27,8 +29,10 @@ from softprompt.runs.formats.vllm_client import Client
 from softprompt.runs.formats.vllm_export import _notes
 from softprompt.runs.prompt import Prompt, load_prompt
 from softprompt.tasks import Example, Template
+from softprompt.tasks.chat import Chat
 from tests import tiny
 from tests.candidates import finished
+from tests.chats import CHATML, chat_tokenizer
 from tests.command_line import Cli
 from tests.compare import assert_close
 from tests.vllm_stand_in import Engine, Server, block_keys, loaded
@@ -170,17 +174,25 @@ def test_the_source_leaves_room_in_the_context(places: dict[str, str], tmp_path:
 
 
 def test_a_row_with_several_columns_and_braces(places: dict[str, str], tmp_path: Path) -> None:
-    template = "text : {a} {{b}} {b} label {{ : "
+    template = "text : {a} {{b}} {Q1: is it?} label {{ : "
     run = made(tmp_path / "run", template=template)
     client, form = exported(run, places["llama"], tmp_path / "vllm"), Template(template)
-    row = {"a": "good", "b": "bad", "c": "no"}
+    row = {"a": "good", "Q1: is it?": "bad", "c": "no"}
     assert client._fill(row) == (form.source(row), form.cue)
-    with pytest.raises(ValueError, match="reads 2 columns; give a, b"):
+    with pytest.raises(ValueError, match="reads 2 columns; give a, Q1: is it"):
         client.source_ids("good")
-    with pytest.raises(ValueError, match="the column 'b'; given: a"):
+    with pytest.raises(ValueError, match=r"the column 'Q1: is it\?'; given: a"):
         client.source_ids({"a": "good"})
     with pytest.raises(ValueError, match="has no tokens"):
         exported(made(tmp_path / "bare", template="{a}"), places["llama"], tmp_path / "empty").source_ids("")
+
+
+@pytest.mark.parametrize("cue", ["\nAnswer:", "\nA:\n", "<|im_end|>\n<|im_start|>assistant\n", "<|head|>a<|/head|>"])
+def test_an_answer_in_a_chat_begins_without_a_space_as_ours(cue: str) -> None:
+    client = object.__new__(Client)
+    client.tokenizer, client.cue = chat_tokenizer(CHATML), cue
+    tokens = CausalTokenization(client.tokenizer, get_family("causal"), "tiny", 512)
+    assert client._continuation("yes") == tokens.continuation("yes", cue)
 
 
 def test_equal_cache_keys_are_equal_inputs(places: dict[str, str], tmp_path: Path) -> None:
@@ -258,6 +270,10 @@ def test_what_vllm_cannot_be_asked_is_refused(places: dict[str, str], tmp_path: 
     finished(tmp_path / "t5", "prompt_tuning", "t5")
     with pytest.raises(BadInput, match=r"not a decoder-only model \(seq2seq\)"):
         export_prompt(tmp_path / "t5", out, "vllm", backbone=places["t5"])
+    chat = Chat(opening="a", reply="b", user="c", answer="d", system=None)
+    made(tmp_path / "chat", template="{conversation} d", chat=chat)
+    with pytest.raises(BadInput, match="does not put into a chat template"):
+        export_prompt(tmp_path / "chat", out, "vllm", backbone=places["llama"])
     made(tmp_path / "behind", placement="after_source")
     with pytest.raises(BadInput, match=r"'after_source'.*puts rows in front"):
         export_prompt(tmp_path / "behind", out, "vllm", backbone=places["llama"])

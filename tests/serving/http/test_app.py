@@ -49,7 +49,18 @@ def test_the_openai_client_completes_streams_and_lists(tmp_path: Path, monkeypat
     async def ask(client: httpx2.AsyncClient) -> None:
         ai = openai.AsyncOpenAI(api_key="any", base_url="http://server/v1", http_client=client, max_retries=0)
         listed = [model.id async for model in ai.models.list()]
-        assert listed == ["base", "bare", "behind", "free", "looking", "opened", "placed", "shifted", "teams"]
+        assert listed == [
+            "base",
+            "bare",
+            "behind",
+            "chatting",
+            "free",
+            "looking",
+            "opened",
+            "placed",
+            "shifted",
+            "teams",
+        ]
         assert (await ai.models.retrieve("free")).owned_by == "softprompt"
         made = await ai.completions.create(model="free", prompt=[TEXT, "good bad"])
         assert [choice.index for choice in made.choices] == [0, 1]
@@ -263,12 +274,12 @@ def test_prompts_are_put_listed_and_deleted(tmp_path: Path) -> None:
         put = await client.put("/v1/prompts/teams", content=whole)
         assert (put.status_code, put.json()["version"]) == (200, 2)
         assert (await client.post("/v1/classify", json=body)).json()["data"] != before
-        page = (await client.get("/v1/prompts?limit=2&after=behind&cards=true")).json()
+        page = (await client.get("/v1/prompts?limit=2&after=chatting&cards=true")).json()
         assert [(one["name"], one["card"]["kind"]) for one in page["data"]] == [
             ("free", "prompt"),
             ("looking", "input"),
         ]
-        assert (page["total"], page["has_more"]) == (8, True)
+        assert (page["total"], page["has_more"]) == (9, True)
         assert [one["name"] for one in (await client.get("/v1/prompts?search=EA")).json()["data"]] == ["teams"]
         assert (await client.get("/v1/prompts/placed")).json()["card"]["positions"] == 6
         near = (await client.get("/v1/prompts/placed?words=3")).json()["nearest"]

@@ -118,7 +118,7 @@ def percent(body: Any) -> dict[str, str]:
 def test_search_choose_and_see_the_probabilities(page: Page, address: str) -> None:
     picker(page).click()
     options = page.get_by_role("option")
-    expect(options).to_have_count(13)
+    expect(options).to_have_count(14)
     picker(page).press_sequentially("EA")
     expect(options).to_have_text(["teams"])
     page.keyboard.press("Enter")

@@ -22,7 +22,7 @@ import hashlib
 import io
 import json
 import math
-import string
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -61,8 +61,10 @@ class Client:
             raise ValueError(f"{place / 'prompt.safetensors'} is not the file that was exported. Export it again.")
         self.tensors = load_file(place / "prompt.safetensors")
         self.tokenizer = AutoTokenizer.from_pretrained(self.backbone)
-        self.pieces = list(string.Formatter().parse(self.card["template"]))
-        self.fields = [name for _, name, _, _ in self.pieces if name is not None]
+        self.pieces = _parse(self.card["template"])
+        self.fields = [name for _, name in self.pieces if name is not None]
+        last = max(i for i, (_, name) in enumerate(self.pieces) if name is not None)
+        self.cue = "".join(literal for literal, _ in self.pieces[last + 1 :]).rstrip(" ")
         self.choices = {choice: self._continuation(choice) for choice in self.card["choices"]}
         _append_end(self.choices, self.tokenizer.eos_token_id)
         self.tails = _tails(list(self.choices.values()))
@@ -160,7 +162,6 @@ class Client:
 
     def _fill(self, text: str | Mapping[str, str]) -> tuple[str, str]:
         """Fill the template: the source, up to and with the last column, and the cue after it."""
-        pieces = self.pieces
         if isinstance(text, str):
             if len(self.fields) != 1:
                 raise ValueError(f"This prompt reads {len(self.fields)} columns; give {', '.join(self.fields)}.")
@@ -168,18 +169,23 @@ class Client:
         missing = [name for name in self.fields if name not in text]
         if missing:
             raise ValueError(f"The template needs the column {missing[0]!r}; given: {', '.join(text) or 'none'}.")
-        last = max(i for i, piece in enumerate(pieces) if piece[1] is not None)
-        filled = [before + ("" if name is None else str(text[name])) for before, name, _, _ in pieces]
-        return "".join(filled[: last + 1]), "".join(filled[last + 1 :]).rstrip(" ")
+        filled = [literal + str(text[name]) for literal, name in self.pieces if name is not None]
+        return "".join(filled), self.cue
 
     def _ids(self, text: str, special: bool = True) -> list[int]:
         ids: list[int] = self.tokenizer([text], add_special_tokens=special, verbose=False).input_ids[0]
         return ids
 
     def _continuation(self, text: str) -> list[int]:
-        """Tokenize " text" after other text: after an anchor, as some tokenizers mark the start of every text."""
-        anchor, whole = self._ids(":", special=False), self._ids(f": {text}", special=False)
-        return whole[len(anchor) :] if whole[: len(anchor)] == anchor else self._ids(f" {text}", special=False)
+        """Tokenize " text" after other text, or "text" where it begins a turn of a chat.
+
+        An anchor stands before it, as some tokenizers mark the start of every text.
+        """
+        special = [token.content for token in self.tokenizer.added_tokens_decoder.values() if token.special]
+        turn = self.cue.endswith(("\n", *special)) and any(token in self.cue for token in special)
+        before, told = ("\n", text) if turn else (":", f" {text}")
+        anchor, whole = self._ids(before, special=False), self._ids(before + told, special=False)
+        return whole[len(anchor) :] if whole[: len(anchor)] == anchor else self._ids(told, special=False)
 
     def _room(self, max_tokens: int) -> int:
         """Return the maximum number of source tokens."""
@@ -237,6 +243,19 @@ class Client:
                 f"{fingerprint['sha256'][:8]}), not for {self.backbone} ({tuple(table.shape)}, table {found[:8]})."
             )
         return table
+
+
+def _parse(template: str) -> list[tuple[str, str | None]]:
+    """Cut a template into text and the name of the column after it; None where there is none."""
+    pieces: list[tuple[str, str | None]] = []
+    literal = ""
+    for part in re.findall(r"\{\{|\}\}|\{[^{}]*\}|[^{}]+", template):
+        if part[0] == "{" and part != "{{":
+            pieces.append((literal, part[1:-1]))
+            literal = ""
+        else:
+            literal += part[0] if part in ("{{", "}}") else part
+    return [*pieces, (literal, None)]
 
 
 def _tails(choices: list[list[int]]) -> list[list[int]]:
