@@ -100,6 +100,10 @@ FIRST = {
         "sentence: Ann lent Bea a coat because _ was cold. option0: Ann option1: Bea", "", "1",
     ),
     ("others/scitail", "paper"): ("premise: It rained all day. hypothesis: It was dry.", "", "1"),
+    ("others/gsm8k", "paper"): (
+        "Question: A pen costs $2. What do 600 pens cost?", " Think step by step.\nAnswer:",
+        "They cost 600*2=1200.\n#### 1,200",
+    ),
     ("others/gsm8k", "words"): (
         "Question: A pen costs $2. What do 600 pens cost?", "\nAnswer:", "They cost 600*2=1200.\n#### 1,200",
     ),
@@ -181,7 +185,12 @@ def test_similarity_is_said_to_a_fifth(score: str, said: str) -> None:
 def test_metamath_is_trained_on() -> None:
     prepared = gsm8k({"query": "2+2?", "response": "It is 4.\n#### 4\nThe answer is: 4", "type": "GSM_SV"})
     assert (prepared.values["question"], prepared.references) == ("2+2?", ("4",))
-    call = hub_call(find("gsm8k"), "train", None)
+    entry = find("gsm8k")
+    long = {"query": "a" * 700, "response": "b" * 599, "type": "GSM_SV"}
+    assert not entry.is_unlabelled(entry.prepared(long).label)
+    assert entry.is_unlabelled(entry.prepared({**long, "query": "a" * 701}).label)
+    assert not entry.is_unlabelled(entry.prepared({"question": "a" * 2000, "answer": "#### 3"}).label)
+    call = hub_call(entry, "train", None)
     assert call == {"path": "meta-math/MetaMathQA", "name": None, "split": "train", "streaming": False}
 
 

@@ -10,7 +10,14 @@ import torch
 from softprompt.errors import BadInput, UnknownName
 from softprompt.tasks import CATALOGUE, SPLITS, Split, Task
 from softprompt.tasks.published.entry import Values
-from softprompt.tasks.published.protocols import DEPT_DECLARED, DEPT_HALVED, DEPT_LARGE, PROTOCOLS, get_protocol
+from softprompt.tasks.published.protocols import (
+    DEPT_DECLARED,
+    DEPT_HALVED,
+    DEPT_LARGE,
+    PAPER_DEPT,
+    PROTOCOLS,
+    get_protocol,
+)
 from softprompt.tasks.registry import get_task, task_again
 from tests.published import ROWS, folder_of, write_rows
 
@@ -196,6 +203,27 @@ def test_compat_pads_the_punctuation_of_mrqas_targets() -> None:
         PROTOCOLS["paper:dept"].adapt(CATALOGUE["mrqa/squad"], compat).prepared(values) for compat in (False, True)
     )
     assert (right.label, wrong.label) == ("the U.S.", "the U . S .")
+
+
+@pytest.mark.parametrize(
+    ("text", "spans", "marked"),
+    [
+        ("This is a test sentence .", (("test", 3), ("This", 0)), "# This # is a * test * sentence ."),
+        (
+            "Mark told Pete lies . He was sure .",
+            (("Mark", 0), ("He", 5)),
+            "* Mark * told Pete lies . # He # was sure .",
+        ),
+        ("The cat sat . It slept .", (("the cat", 0), ("It", 4)), "The cat sat . It slept ."),  # spelled otherwise
+        ("It (a cat) slept", (("(a cat)", 1), ("It", 0)), "# It # (a cat) slept"),  # brackets are no pattern's
+    ],
+)
+def test_compat_marks_what_the_pattern_finds(text: str, spans: tuple[tuple[str, int], ...], marked: str) -> None:
+    entry = PAPER_DEPT.adapt(CATALOGUE["superglue/wsc"], compat=True)
+    row = {"text": text, "label": "0"}
+    for i, (span, index) in enumerate(spans, 1):
+        row |= {f"span{i}_text": span, f"span{i}_index": str(index)}
+    assert entry.prepared(row).values["text"] == marked
 
 
 def test_compat_counts_the_first_answer_alone_and_selects_by_exact_match() -> None:

@@ -4,6 +4,7 @@ From github.com/ZhengxiangShi/DePT: src/tasks.py and src/metrics.py. Each functi
 the defect, or unchanged where the defect does not concern it.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -48,6 +49,26 @@ def qa_targets_padded(entry: Entry) -> Entry:
     return replace(entry, prepare=_Padded(entry.prepare))
 
 
+def wsc_unmarked(entry: Entry) -> Entry:
+    """Leave a span unmarked that is not spelled in the text exactly as and where the row says, as a pattern."""
+    return replace(entry, prepare=_wsc) if entry.name == "superglue/wsc" else entry
+
+
+def _wsc(values: Values) -> Prepared:
+    first, second = int(values["span1_index"]), int(values["span2_index"])
+    text = _marked(values["text"], values["span1_text"], first, "*")
+    # Two words more, whether the first span was found or not.
+    text = _marked(text, values["span2_text"], second + 2 * (first < second), "#")
+    return Prepared({**values, "text": text}, values["label"])
+
+
+def _marked(text: str, span: str, index: int, mark: str) -> str:
+    try:
+        return re.sub(rf"^((?:\S+\s){{{index}}})({span})", rf"\1{mark} \2 {mark}", text)
+    except re.error:  # theirs stops here
+        return text
+
+
 def _stsb(values: Values) -> Prepared:
     if values["label"] in UNLABELLED:
         return Prepared(values, "")
@@ -76,5 +97,12 @@ class _Padded:
         return made._replace(label=pad_punctuation(made.label), references=padded)
 
 
-_FUNCTIONS = (winogrande_option_twice, stsb_rounding, first_gold_only, qa_selected_by_exact_match, qa_targets_padded)
+_FUNCTIONS = (
+    winogrande_option_twice,
+    stsb_rounding,
+    first_gold_only,
+    qa_selected_by_exact_match,
+    qa_targets_padded,
+    wsc_unmarked,
+)
 DEPT_DEFECTS: dict[str, Callable[[Entry], Entry]] = {defect.__name__: defect for defect in _FUNCTIONS}
