@@ -26,6 +26,7 @@ from softprompt.backbones.positions import position_limit
 from softprompt.errors import BadInput, UnknownName, first_line
 from softprompt.runtime import distributed
 from softprompt.runtime.logging import quiet_loading
+from softprompt.runtime.versions import warn_of_newer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
@@ -104,6 +105,8 @@ def load_backbone(
     """
     from transformers import AutoTokenizer
 
+    for package in ("torch", "transformers"):
+        warn_of_newer(package)
     check_placement(placement)
     where = find_device(device)
     find_dtype(dtype, where)

@@ -26,6 +26,7 @@ from softprompt.runs.formats.peft_import import KEYS, interpret
 from softprompt.runs.prompt import Prompt, load_prompt
 from softprompt.tasks import Example
 from tests import tiny
+from tests.any_model import small_config
 from tests.candidates import finished
 from tests.command_line import Cli
 from tests.compare import assert_close, assert_same_tensors
@@ -136,6 +137,20 @@ def test_what_peft_cannot_hold_is_refused_with_the_reason(places: dict[str, str]
     with pytest.raises(BadInput, match="is the run itself"):
         export_prompt(tmp_path / "rows", tmp_path / "rows", backbone=places["llama"], overwrite=True)
     assert not (tmp_path / "peft").exists()
+
+
+@pytest.mark.parametrize("scaled", [True, False])
+def test_a_scale_after_the_table_is_refused_as_peft_reads_before_it(tmp_path: Path, scaled: bool) -> None:
+    config = small_config("seq2seq", "marian")
+    config.scale_embedding = scaled
+    config.save_pretrained(tmp_path / "marian")
+    finished(tmp_path / "rows", "prompt_tuning", "t5")
+    if scaled:
+        with pytest.raises(BadInput, match="scales embeddings after its table"):
+            export_prompt(tmp_path / "rows", tmp_path / "peft", backbone=str(tmp_path / "marian"))
+    else:
+        export_prompt(tmp_path / "rows", tmp_path / "peft", backbone=str(tmp_path / "marian"))
+    assert (tmp_path / "peft").exists() is not scaled
 
 
 # From PEFT

@@ -30,6 +30,7 @@ from softprompt.methods.folded import AdapterTensors
 from softprompt.methods.method import Method, Paper, register_method
 from softprompt.methods.options import Rate
 from softprompt.methods.soft_prompt import HasModel
+from softprompt.runtime.versions import warn_of_newer
 
 Untyped: TypeAlias = Any
 """A model of transformers, or a model or config of PEFT: mypy reads neither library, and PEFT is optional."""
@@ -56,6 +57,8 @@ class PeftOptions(BaselineOptions):
     def adapted(self, model: nn.Module) -> Untyped:
         """Put PEFT's modules into `model`; returns the PeftModel. Raises BadInput for what PEFT refuses."""
         from peft import get_peft_model
+
+        warn_of_newer("peft")
 
         # What it draws is not used, so it must not be missing elsewhere; what it warns about is seen to here.
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings():

@@ -10,7 +10,10 @@ add anything to the embeddings of the source, so the other kinds are refused. No
 
 from pathlib import Path
 
+from torch import nn
+
 from softprompt.backbones.families import Family, get_family
+from softprompt.backbones.load import skeleton
 from softprompt.errors import BadInput
 from softprompt.runs.formats.registry import BackboneFacts
 from softprompt.runs.prompt import Prompt, PromptCard
@@ -52,6 +55,13 @@ def write_peft(prompt: Prompt, backbone: BackboneFacts, folder: Path) -> list[st
             f"{card.name} has the placement {card.placement!r}, and PEFT puts every prompt in front of all tokens, "
             "where its rows would give other answers. Use it with softprompt (softprompt predict), or tune one with "
             "--placement front and export that."
+        )
+    network = skeleton(backbone.name)
+    # PEFT looks embeddings up in the table; Marian and others scale what they look up afterwards (transformers 5.23.0).
+    if getattr(network.config, "scale_embedding", False) and type(network.get_input_embeddings()) is nn.Embedding:  # type: ignore
+        raise BadInput(
+            f"{card.name} is for {backbone.name}, which scales embeddings after its table; PEFT reads them before, and "
+            "would answer otherwise. Use it with softprompt (softprompt predict)."
         )
     if card.length == 0:
         raise BadInput(f"{card.name} has no rows, and PEFT has no prompt of length 0.")
