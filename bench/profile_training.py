@@ -19,7 +19,7 @@ from t5 import t5_folder
 from torch.profiler import ProfilerActivity, profile
 
 PARTS = {
-    "matrix products (linear layers, head)": ("aten::mm", "aten::addmm"),
+    "matrix products (linear layers, head)": ("aten::mm", "aten::addmm", "mkldnn::_linear_pointwise"),
     "attention: products and kernels": ("aten::bmm", "aten::baddbmm", "aten::_scaled_dot_product"),
     "exponentials (attention, loss)": ("aten::exp", "aten::logsumexp", "aten::_log_softmax", "aten::amax"),
     "elementwise (norms, activations, residuals, rotary)": (

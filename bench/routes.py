@@ -88,6 +88,9 @@ class _Fed:
     def next_examples(self) -> list[Example]:
         return self.batches[self.step]
 
+    def weight(self, example: Example) -> float:
+        return 1.0
+
 
 def ours(
     case: Case, dtype: str, count: int, plain: bool = False, columns: int | None = None, **settings: bool

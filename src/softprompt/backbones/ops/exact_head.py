@@ -10,6 +10,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from softprompt.backbones.ops.linear import QuickLinear
+
 PIECE = 1 << 14
 """Rows of the head's weight in float32 at a time."""
 
@@ -19,8 +21,10 @@ def exact_head(model: nn.Module) -> Iterator[None]:
     """Let the output layer of a transformers model compute in float32 inside the block."""
     head = model.get_output_embeddings()  # type: ignore[operator]
     # A quantised or adapted layer knows best how it is multiplied.
-    plain = type(head) is nn.Linear and type(head.weight) is nn.Parameter and "forward" not in vars(head)
-    if not plain or head.weight.dtype not in (torch.bfloat16, torch.float16):
+    plain = type(head) is nn.Linear and type(head.weight) is nn.Parameter
+    before = vars(head).get("forward")
+    known = before is None or isinstance(before, QuickLinear)
+    if not plain or not known or head.weight.dtype not in (torch.bfloat16, torch.float16):
         yield
         return
 
@@ -34,3 +38,5 @@ def exact_head(model: nn.Module) -> Iterator[None]:
         yield
     finally:
         del head.forward
+        if before is not None:
+            head.forward = before

@@ -1,7 +1,8 @@
 """Compute a frozen network's norms and activations in fewer passes over memory, with the same mathematics.
 
 transformers writes an RMS norm and the tanh GELU as chains of elementwise operations; on a CPU they take a fifth of
-a T5's step. Each replacement is compared with the module it replaces, on that module's own weights, before it is made.
+a T5's step. Of a gated layer (SwiGLU) autograd keeps three wide tensors, where two are enough. Each replacement is
+compared with the module it replaces, on that module's own weights, before it is made.
 """
 
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
-from transformers.activations import NewGELUActivation
+from transformers.activations import NewGELUActivation, SiLUActivation
 
 from softprompt.backbones.ops.autograd import AutogradContext
 
@@ -27,10 +28,15 @@ def fuse(model: nn.Module) -> int:
             for shift in (0.0, 1.0):  # Gemma's weights are kept less one
                 fast = partial(_normed, module, shift)
                 # transformers 5.23.0 writes an RMS norm out, and has no interface to replace it for frozen weights.
-                if _same(module, fast):
+                if _same(module, len(module.weight), fast):  # type: ignore[arg-type]
                     module.forward = fast
                     found += 1
                     break
+        elif _is_swiglu(module):
+            gated = partial(_gated, module)
+            if _same(module, module.gate_proj.in_features, gated):  # type: ignore[arg-type, union-attr]
+                module.forward = gated
+                found += 1
     return found
 
 
@@ -71,17 +77,47 @@ def _normed(module: nn.Module, shift: float, states: Tensor) -> Tensor:
     return made
 
 
-def _same(module: nn.Module, fast: partial[Tensor]) -> bool:
-    weight = module.weight
-    assert isinstance(weight, Tensor)
+def _is_swiglu(module: nn.Module) -> bool:
+    """Tell whether a module looks like Llama's feed-forward layer: down(silu(gate) * up)."""
+    parts = {"gate_proj", "up_proj", "down_proj"}
+    linear = all(type(getattr(module, name, None)) is nn.Linear for name in parts)
+    return linear and {name for name, _ in module.named_children()} == parts | {"act_fn"} and _is_silu(module.act_fn)
+
+
+def _is_silu(activation: object) -> bool:
+    return isinstance(activation, nn.SiLU | SiLUActivation)
+
+
+def _gated(module: nn.Module, states: Tensor) -> Tensor:
+    made: Tensor = module.down_proj(_Gate.apply(module.gate_proj(states), module.up_proj(states)))  # type: ignore
+    return made
+
+
+def _same(module: nn.Module, d: int, fast: partial[Tensor]) -> bool:
+    weight = next(module.parameters())
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        probe = torch.randn(4, len(weight)).to(weight) * torch.tensor([[1e-3], [0.1], [1.0], [30.0]]).to(weight)
+        probe = torch.randn(4, d).to(weight) * torch.tensor([[1e-3], [0.1], [1.0], [30.0]]).to(weight)
     with torch.no_grad():
         expected, made = module(probe), fast(probe)
     limit = 1e-5 if weight.dtype is torch.float32 else 0.02  # two roundings to 8 bits or one
     gap = (expected.float() - made.float()).abs().max() / expected.float().abs().max()
     return expected.dtype == made.dtype and bool(gap <= limit)
+
+
+class _Gate(torch.autograd.Function):
+    """Map g (..., w) and u (..., w) to silu(g) u, and keep those two alone."""
+
+    @staticmethod
+    def forward(ctx: AutogradContext, gate: Tensor, up: Tensor) -> Tensor:
+        ctx.save_for_backward(gate, up)
+        return nn.functional.silu(gate).mul_(up)
+
+    @staticmethod
+    def backward(ctx: AutogradContext, *grads: Tensor) -> tuple[Tensor, Tensor]:
+        gate, up = ctx.saved_tensors
+        slope = torch.ops.aten.silu_backward(grads[0] * up, gate)
+        return slope, nn.functional.silu(gate).mul_(grads[0])
 
 
 class _RmsNorm(torch.autograd.Function):
