@@ -26,6 +26,7 @@ from softprompt.backbones.positions import position_limit
 from softprompt.errors import BadInput, UnknownName, first_line
 from softprompt.runtime import distributed
 from softprompt.runtime.logging import quiet_loading
+from softprompt.runtime.threads import settle_threads
 from softprompt.runtime.versions import warn_of_newer
 
 if TYPE_CHECKING:
@@ -110,6 +111,8 @@ def load_backbone(
     check_placement(placement)
     where = find_device(device)
     find_dtype(dtype, where)
+    if where.type == "cpu":
+        settle_threads()
     with distributed.in_turn(alone=False):
         kind, place, config = _find(name)
         precision = find_dtype(dtype, where, _width(config))

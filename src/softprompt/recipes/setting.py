@@ -22,6 +22,9 @@ class Setting(BaseModel):
         description="Data type of the frozen model: float32, bfloat16, float16, or auto (bfloat16 where it is fast).",
     )
     device: str | None = Field(None, description="Device: cpu, cuda, mps, ...; the best there is when not given.")
+    threads: int | None = Field(
+        None, ge=1, description="CPU threads; as many as cores are free when not given (docs/speed.md)."
+    )
     max_source: int = Field(256, ge=1, description="Maximum source tokens; longer sources are cut, and counted.")
     dropout: bool = Field(False, description="Leave the frozen model's own dropout on in training steps.")
     gradient_checkpointing: bool = Field(

@@ -19,6 +19,7 @@ from softprompt.runs.run_folder import versions
 from softprompt.runs.start_from import read_again
 from softprompt.runtime import distributed
 from softprompt.runtime.files import make_folder, write_json, write_lines
+from softprompt.runtime.threads import settle_threads
 from softprompt.tasks import Task
 from softprompt.training.candidate import Candidate, make_candidate
 from softprompt.training.checkpoint import FILE, load_checkpoint, save_checkpoint
@@ -36,6 +37,7 @@ class Run:
 
 def open_backbone(setting: Setting) -> Backbone:
     """Load the backbone of a run, in all of its processes; tokens are cached on disk."""
+    settle_threads(setting.threads)
     frozen = load_backbone(
         setting.backbone, dtype=setting.dtype, device=distributed.join(setting.device), max_source=setting.max_source,
         dropout=setting.dropout, gradient_checkpointing=setting.gradient_checkpointing, compile=setting.compile,
