@@ -2,6 +2,7 @@
 
     python bench/bench_training.py --case smollm2-short --repeats 3 [--json]
     python bench/bench_training.py --case smollm2-short --dtype bfloat16 --peft-dtype float32
+    python bench/bench_training.py --quick   (under a minute: are all routes alike, and which is faster?)
     python bench/bench_training.py --list
 
 Every route has its own process; in each repeat each does the same batch in turn, and a ratio is the median over
@@ -26,6 +27,7 @@ from torch import nn
 
 from softprompt.backbones import Backbone, load_backbone
 from softprompt.backbones.ops.linear import quicken
+from softprompt.runtime.machine import processor_name
 
 T5_SHAPE = "flan-t5-small"  # see t5.py
 DEPT = (("length", 40), ("rank", 40))  # 60 * 512 values for the offset: rank 40 at 256 positions
@@ -127,6 +129,7 @@ def measure(case: Case, dtype: str, peft_dtype: str, repeats: int, warm: int) ->
         "dtype": dtype,
         "peft_dtype": peft_dtype,
         "repeats": repeats,
+        "processor": processor_name(),
         "threads": torch.get_num_threads(),
         **{f"{route}_seconds": round(statistics.median(times), 3) for route, times in seconds.items()},
         "ratio_vs_peft": round(ratio("peft"), 2),
@@ -141,6 +144,7 @@ def measure(case: Case, dtype: str, peft_dtype: str, repeats: int, warm: int) ->
             statistics.median(n / t for (_, n), t in zip(flops, seconds["ours"], strict=True))
         ),
         "matmul_peak_share": round(share, 3),
+        "page_faults": {route: round(statistics.median(found[route][i]["faults"] for i in timed)) for route in routes},
         "matmul_peak_gflops": round(statistics.median(peaks) / 1e9),
         "peak_memory_ratio": round(memory["ours"] / memory["peft"], 3),
         "step_memory_ratio": round(
@@ -156,11 +160,15 @@ def measure(case: Case, dtype: str, peft_dtype: str, repeats: int, warm: int) ->
 def table(found: dict[str, Any]) -> str:
     routes = [route for route in ("ours", "plain", "peft", "fixed") if f"{route}_seconds" in found]
     lines = [f"{found['case']}, {found['dtype']} (PEFT: {found['peft_dtype']}), {found['threads']} threads"]
-    lines += [f"  {'':8} s/step  times ours  peak MiB"]
+    lines[0] += f", {found['processor']}"
+    lines += [f"  {'':8} s/step  times ours  peak MiB  page faults a step"]
     for route in routes:
         times = {"ours": 1.0, "plain": found["ratio_vs_plain"], "peft": found["ratio_vs_peft"]}.get(route)
         times = found["ratio_vs_fixed"] if times is None else times
-        lines.append(f"  {route:8} {found[f'{route}_seconds']:6.2f}  {times:10.2f}  {found[f'{route}_peak_mib']:8,}")
+        lines.append(
+            f"  {route:8} {found[f'{route}_seconds']:6.2f}  {times:10.2f}  {found[f'{route}_peak_mib']:8,}  "
+            f"{found['page_faults'][route]:10,}"
+        )
     lines.append(
         f"  {found['real_tokens_per_second']:,} real tokens/s; {found['matmul_peak_share']:.0%} of the matmul peak "
         f"({found['matmul_peak_gflops']} GFLOP/s); losses differ by {found['loss_difference']:.1e}, gradients by "
@@ -177,6 +185,7 @@ def main() -> None:
     parser.add_argument("--peft-dtype", help="PEFT's dtype; the same when not given")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--warm", type=int, default=3, help="steps before the first that is timed")
+    parser.add_argument("--quick", action="store_true", help="one step to warm up, one that is timed")
     parser.add_argument("--json", action="store_true", help="end with one JSON line")
     parser.add_argument("--output", type=Path, help="write the JSON here, too")
     parser.add_argument("--list", action="store_true", help="name the cases")
@@ -184,6 +193,8 @@ def main() -> None:
     if given.list:
         print("\n".join(CASES))
         return
+    if given.quick:
+        given.repeats = given.warm = 1
     found = measure(CASES[given.case], given.dtype, given.peft_dtype or given.dtype, given.repeats, given.warm)
     print(table(found))
     if given.output:

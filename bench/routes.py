@@ -5,6 +5,7 @@ them, and a worker's peak memory is its route's alone.
 """
 
 import multiprocessing
+import resource
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -210,12 +211,13 @@ def _serve(connection: Connection, route: str, case: Case, dtype: str, count: in
     _forget_peak()
     connection.send(_status("VmRSS"))
     while (i := connection.recv()) is not None:
+        faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
         began = time.perf_counter()
         loss, grads = step(i)
         seconds = time.perf_counter() - began
-        connection.send(
-            {"seconds": seconds, "loss": loss, "grads": [g.numpy().copy() for g in grads], "peak": _status("VmHWM")}
-        )
+        faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - faults
+        copies = [g.numpy().copy() for g in grads]
+        connection.send({"seconds": seconds, "loss": loss, "grads": copies, "peak": _status("VmHWM"), "faults": faults})
 
 
 @contextmanager

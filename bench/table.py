@@ -33,6 +33,12 @@ def together(found: list[dict[str, Any]]) -> list[str]:
     return lines
 
 
+def _machine(found: dict[str, dict[str, Any]]) -> str:
+    """Say on what was measured; files before October 2026 do not know."""
+    first = next(iter(found.values()))
+    return f"{first.get('processor', 'AMD EPYC')}, {first['threads']} threads"
+
+
 def main() -> None:
     folder = Path(sys.argv[1])
     names = [name + suffix for name in CASES for suffix in ("", "-bfloat16")]
@@ -41,7 +47,7 @@ def main() -> None:
         "# Speed and memory of a training step",
         "",
         "Made by `make bench`: `bench/bench_training.py --case CASE`, `bench_memory.py`, `bench_embedding.py`; the",
-        "files are beside this one. Two cores, float32 where nothing else is said. Seconds are medians; a ratio is the",
+        f"files are beside this one. {_machine(found)}, float32 where nothing else is said. Seconds are medians; a ratio is the",
         "median over repeats of two times of one repeat. PEFT runs prompt tuning with padding to the batch's longest,",
         "SDPA attention and eval mode, on the same weights, examples and first rows.",
         "",
