@@ -1,6 +1,6 @@
 # make demo   set up .venv, tune two prompts on the shipped data and model, answer two messages
 # make test   set up .venv, lint, check types, run the tests; says how long each part took
-# make bench  measure speed and memory beside HF PEFT into results/bench (an hour; nothing else should run)
+# make bench  measure speed and memory beside HF PEFT into results/bench/PROCESSOR (an hour; nothing else should run)
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -43,23 +43,25 @@ test: check
 
 CASES := smollm2-short smollm2-medium smollm2-long smollm2-short-20 smollm2-medium-20 smollm2-long-20 t5-dept
 BENCH := $(BIN)/python bench
+HERE = $(shell $(BENCH)/here.py)
 
 bench: $(READY)
-	for case in $(CASES); do $(BENCH)/bench_training.py --case $$case --output results/bench/$$case.json || exit 1; done
+	mkdir -p $(HERE)
+	for case in $(CASES); do $(BENCH)/bench_training.py --case $$case --output $(HERE)/$$case.json || exit 1; done
 	$(BENCH)/bench_training.py --case smollm2-short --dtype bfloat16 --peft-dtype float32 \
-		--output results/bench/smollm2-short-bfloat16.json
-	$(BENCH)/bench_memory.py --output results/bench/memory.json
-	$(BENCH)/bench_embedding.py --output results/bench/embedding.json
-	$(BENCH)/bench_dtype.py --output results/bench/dtype.json
+		--output $(HERE)/smollm2-short-bfloat16.json
+	$(BENCH)/bench_memory.py --output $(HERE)/memory.json
+	$(BENCH)/bench_embedding.py --output $(HERE)/embedding.json
+	$(BENCH)/bench_dtype.py --output $(HERE)/dtype.json
 	for backbone in smollm2-135m flan-t5-small; do \
-		$(BENCH)/bench_sweep.py --backbone $$backbone --output results/bench/sweep-$$backbone.json || exit 1; done
+		$(BENCH)/bench_sweep.py --backbone $$backbone --output $(HERE)/sweep-$$backbone.json || exit 1; done
 	for case in smollm2-short smollm2-long t5-dept; do \
-		$(BENCH)/profile_training.py --case $$case --output results/bench/profile-$$case.json || exit 1; done
-	$(BENCH)/bench_serving.py --requests 64 --peft-requests 16 --repeats 2 --pairs 6 --output results/bench/serving-smollm2-135m.json
-	$(BENCH)/bench_serving.py --backbone flan-t5-small --requests 96 --repeats 2 --output results/bench/serving-flan-t5-small.json
-	$(BENCH)/soak_serving.py --output results/bench/soak.json
-	$(BENCH)/start_serving.py --output results/bench/start.json
-	$(BENCH)/table.py results/bench
+		$(BENCH)/profile_training.py --case $$case --output $(HERE)/profile-$$case.json || exit 1; done
+	$(BENCH)/bench_serving.py --requests 64 --peft-requests 16 --repeats 2 --pairs 6 --output $(HERE)/serving-smollm2-135m.json
+	$(BENCH)/bench_serving.py --backbone flan-t5-small --requests 96 --repeats 2 --output $(HERE)/serving-flan-t5-small.json
+	$(BENCH)/soak_serving.py --output $(HERE)/soak.json
+	$(BENCH)/start_serving.py --output $(HERE)/start.json
+	$(BENCH)/table.py $(HERE)
 
 clean:
 	rm -rf .venv runs
