@@ -11,6 +11,7 @@ TESTS = Path(__file__).parent
 SOURCE = TESTS.parent / "src" / "softprompt"
 ROOMS = sorted(path.name for path in SOURCE.iterdir() if path.is_dir() and path.name != "__pycache__")
 NOT_MIRRORED = {
+    "bench/test_routes.py": "bench/routes.py: the benchmarks stand outside the package",
     "methods/test_equations.py": "the papers' equations, of parts in prompts/ and offsets/ and of those combined",
     "test_extension.py": "what is added from outside the package",
     "runs/test_written_by_0_1_0.py": "folders that version 0.1.0 wrote, of every kind",
