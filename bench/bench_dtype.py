@@ -21,6 +21,7 @@ from softprompt.evaluation.evaluate import Record, evaluate_examples
 from softprompt.methods.bank import Bank
 from softprompt.runs.run_folder import versions
 from softprompt.runtime.files import write_json
+from softprompt.runtime.machine import processor_name
 from softprompt.tasks import Example
 from softprompt.tasks.registry import get_task
 
@@ -56,15 +57,8 @@ def measure(name: str, repeats: int) -> dict[str, Any]:
         "bfloat16_share": round(medians["bfloat16"] / medians["float32"], 3),
         "exact_head_cost": round(medians["bfloat16"] / medians["bfloat16, rounded logits"] - 1, 3), "ties": ties,
         "as_float32": {way: sum(map(str.__eq__, own, answers["float32"])) for way, own in answers.items()},
-        "check_seconds": check, "processor": processor(), "versions": versions(),
+        "check_seconds": check, "processor": processor_name(), "versions": versions(),
     }  # fmt: skip
-
-
-def processor() -> str:
-    """Name the processor and its family, on Linux."""
-    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines() if Path("/proc/cpuinfo").is_file() else []
-    said = dict((part.strip() for part in line.split(":", 1)) for line in lines if ":" in line)
-    return f"{said.get('model name', 'unknown')}, family {said.get('cpu family', 'unknown')}"
 
 
 def timed_checks(model: Backbone, repeats: int) -> dict[str, float]:

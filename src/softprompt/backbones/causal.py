@@ -29,6 +29,9 @@ from softprompt.methods.embedding import IGNORED, Layout
 from softprompt.methods.soft_prompt import SoftPrompt
 from softprompt.tasks.task import Example
 
+MOST_CUES = 1000
+"""Cues that are known to begin a turn of a chat, or not to."""
+
 
 class CausalTokenization(Tokenization):
     """Tokens of a source and of a target that follows it in the same text."""
@@ -71,11 +74,15 @@ class CausalTokenization(Tokenization):
         return f"\n{text}" if self.begins_turn(cue) else f": {text}"
 
     def begins_turn(self, cue: str) -> bool:
-        return cue.endswith(("\n", *self._special)) and any(token in cue for token in self._special)
+        if cue not in self._turns:  # asked for every example; a task has one cue, a tokenizer thousands of tokens
+            special = [token.content for token in self.tokenizer.added_tokens_decoder.values() if token.special]
+            begins = cue.endswith(("\n", *special)) and any(token in cue for token in special)
+            self._turns = {**(self._turns if len(self._turns) < MOST_CUES else {}), cue: begins}
+        return self._turns[cue]
 
     @cached_property
-    def _special(self) -> tuple[str, ...]:
-        return tuple(token.content for token in self.tokenizer.added_tokens_decoder.values() if token.special)
+    def _turns(self) -> dict[str, bool]:
+        return {}
 
 
 class Causal(Backbone):

@@ -3,23 +3,20 @@
     CACHE/checks/DIGEST.json     {"grouping": "padded", "no_text": ""}
 
 DIGEST hashes all that decides an outcome: the config, a sample of the weights, their type, the device, the special
-tokens and the versions of transformers and torch. A file that cannot be read or written is a memory that stays empty.
+tokens and the versions of transformers and torch.
 """
 
 import hashlib
 import json
 import time
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import torch
 import transformers
 
-from softprompt.backbones.bundled import cache_folder
+from softprompt.backbones.found_out import recall, remember
 from softprompt.backbones.network_sample import sample_network
 from softprompt.backbones.row_check import GROUPINGS, RowCheck, check_rows
-from softprompt.errors import CannotWrite
-from softprompt.runtime.files import write_json
 
 if TYPE_CHECKING:
     from softprompt.backbones.backbone import Backbone
@@ -39,9 +36,9 @@ def recall_rows(backbone: "Backbone") -> RowCheck:
     key = digest(backbone)
     if key not in _known:
         begin = time.perf_counter()
-        found = _read(key) or check_rows(backbone)
+        found = _known_on_disk(key) or check_rows(backbone)
         if time.perf_counter() - begin > SLOW:
-            _write(key, found)
+            remember("checks", key, found._asdict())
         _known[key] = found
     return _known[key]
 
@@ -58,17 +55,9 @@ def digest(backbone: "Backbone") -> str:
     return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:24]
 
 
-def _read(key: str) -> RowCheck | None:
+def _known_on_disk(key: str) -> RowCheck | None:
     try:
-        found = json.loads((cache_folder() / "checks" / f"{key}.json").read_text(encoding="utf-8"))
-        made = RowCheck(**found)
-    except (OSError, ValueError, TypeError):
+        made = RowCheck(**recall("checks", key))  # type: ignore[arg-type]  # looked at below
+    except TypeError:
         return None
     return made if made.grouping in GROUPINGS and isinstance(made.no_text, str) else None
-
-
-def _write(key: str, found: RowCheck) -> None:
-    folder = cache_folder() / "checks"
-    with suppress(OSError, CannotWrite):
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / f"{key}.json", found._asdict())

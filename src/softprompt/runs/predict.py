@@ -15,8 +15,9 @@ from softprompt.evaluation.evaluate import Record, Scores, evaluate_examples, sc
 from softprompt.methods.bank import Bank
 from softprompt.runs.prompt import Prompt, load_prompt
 from softprompt.runtime.files import write_lines
-from softprompt.tasks import Example, Split, Task, Template, evaluation_examples, read_rows
-from softprompt.tasks.known_shapes import add_columns, read_text
+from softprompt.tasks import Example, Split, Task, Template, evaluation_examples
+from softprompt.tasks.files import read_data
+from softprompt.tasks.known_shapes import read_text
 from softprompt.tasks.metrics import measure, percent
 from softprompt.tasks.registry import task_like
 
@@ -210,7 +211,7 @@ def _read_questions(prompt: Prompt, texts: Sequence[str] | None, data: str | Pat
     if data is not None:
         if texts:
             raise BadInput("Give texts or --data, not both.")
-        rows: list[dict[str, str] | None] = [add_columns(row.values, prompt.card.chat) for row in read_rows(Path(data))]
+        rows: list[dict[str, str] | None] = [row.values for row in read_data(Path(data), prompt.card.chat)]
     else:
         lines = texts or _read_lines()
         if not any(line.strip() for line in lines):

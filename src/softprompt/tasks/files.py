@@ -9,7 +9,7 @@ from softprompt.errors import BadData, BadInput
 from softprompt.runtime.files import JsonObject, file_sha256
 from softprompt.tasks.chat import Chat
 from softprompt.tasks.columns import guess_columns, list_columns
-from softprompt.tasks.known_shapes import add_columns, find_shape
+from softprompt.tasks.known_shapes import CONVERSATION, add_columns, find_shape
 from softprompt.tasks.labels import read_answers
 from softprompt.tasks.metrics import get_metric
 from softprompt.tasks.readers import Row, read_rows
@@ -81,11 +81,11 @@ def from_files(
     files = {split: Path(path) for split, path in given.items() if path is not None}
     data = files["train"]
     words = {str(one): word for one, word in words.items()} if words else None
-    rows = {split: _read(path, chat) for split, path in files.items()}
+    rows = {split: read_data(path, chat) for split, path in files.items()}
     label, template, notes = _find_columns(data, rows["train"], label, template, chat)
     form = _read_template(data, rows["train"], template, label)
     if chat is not None:
-        form = Template(chat.close(template) if "conversation" in form.fields else chat.frame(template))
+        form = Template(chat.close(template) if CONVERSATION in form.fields else chat.frame(template))
     for split, found in rows.items():
         _check_columns(files[split], found, [*form.fields, label], template)
     parts = _split(rows, form, label, fractions, seed, draw)
@@ -140,7 +140,7 @@ def evaluation_examples(
         words: Label in the file -> word that the model answers with.
         chat: Chat template of the run, to write conversations with.
     """
-    rows, form = _read(path, chat), Template(template)
+    rows, form = read_data(path, chat), Template(template)
     _check_columns(path, rows, [*form.fields, label], template)
     return [_example(path, row, form, label, words, choices, f"{path.stem}:{row.line}") for row in rows]
 
@@ -162,7 +162,8 @@ def from_origin(origin: Mapping[str, object]) -> Task:
     )  # fmt: skip
 
 
-def _read(path: Path, chat: Chat | None) -> list[Row]:
+def read_data(path: Path, chat: Chat | None = None) -> list[Row]:
+    """Read a file's rows with the columns of their shape. Raises BadData, with the line where one is at fault."""
     return [Row(row.line, _completed(path, row, chat)) for row in read_rows(path)]
 
 

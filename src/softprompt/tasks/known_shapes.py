@@ -24,7 +24,9 @@ class Shape(NamedTuple):
     template: str
 
 
-CHAT = Shape(("conversation",), "reply", "{conversation}\nAssistant:")
+CONVERSATION = "conversation"
+"""Column of the turns before the answer."""
+CHAT = Shape((CONVERSATION,), "reply", "{conversation}\nAssistant:")
 REQUEST = Shape(("request",), "output", "{request}\n\nResponse:")
 COMPLETION = Shape(("prompt",), "completion", "{prompt}")
 QUIZ = Shape(("question_with_choices",), "letter", "{question_with_choices}\nAnswer:")
@@ -53,7 +55,7 @@ def add_columns(values: Mapping[str, str], chat: Chat | None = None) -> dict[str
             if reply[0] != "assistant":  # a question that is still to be answered
                 said, reply = turns, ("assistant", "")
             if said:
-                made.setdefault("conversation", chat.write(said) if chat else _as_lines(said))
+                made.setdefault(CONVERSATION, chat.write(said) if chat else _as_lines(said))
             if reply[1]:
                 made.setdefault("reply", reply[1])
     if "instruction" in values:
@@ -75,12 +77,12 @@ def read_text(form: Template, text: str, chat: Chat | None = None) -> dict[str, 
 
     Raises BadInput for a text that the template cannot show.
     """
-    if form.fields != ["conversation"]:
+    if form.fields != [CONVERSATION]:
         return form.row(text)
     turns = _turns(text)
     if chat is not None:
-        return {"conversation": chat.write(turns or [("user", text)])}
-    return {"conversation": _as_lines(turns) if turns else text}
+        return {CONVERSATION: chat.write(turns or [("user", text)])}
+    return {CONVERSATION: _as_lines(turns) if turns else text}
 
 
 def _as_lines(turns: list[Turn]) -> str:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from softprompt.backbones import found_out
 from softprompt.backbones.ops import kernels
 from softprompt.backbones.ops.kernels import KERNELS, Kernel, choose, multiply, pack
 from tests.compare import assert_close
@@ -14,7 +15,7 @@ from tests.compare import assert_close
 
 @pytest.fixture(autouse=True)
 def _own_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernels, "cache_folder", lambda: tmp_path)
+    monkeypatch.setattr(found_out, "cache_folder", lambda: tmp_path)
     monkeypatch.setattr(kernels, "_known", {})
 
 
@@ -104,7 +105,7 @@ def test_a_kernel_that_is_missing_or_means_something_else_is_left_out(monkeypatc
     monkeypatch.setattr(kernels, "pack", missing)
     assert choose(32, 48, torch.float32) == ("onednn", "onednn")
     monkeypatch.setattr(kernels, "_known", {})
-    monkeypatch.setattr(kernels, "cache_folder", lambda: Path("/nowhere"))
+    monkeypatch.setattr(found_out, "cache_folder", lambda: Path("/nowhere"))
     monkeypatch.setattr(
         kernels, "multiply", lambda kernel, x, w, bias=None: nn.functional.linear(x, w) * (1 + (kernel == "onednn"))
     )

@@ -215,7 +215,7 @@ def test_compat_pads_the_punctuation_of_mrqas_targets() -> None:
             "* Mark * told Pete lies . # He # was sure .",
         ),
         ("The cat sat . It slept .", (("the cat", 0), ("It", 4)), "The cat sat . It slept ."),  # spelled otherwise
-        ("It (a cat) slept", (("(a cat)", 1), ("It", 0)), "# It # (a cat) slept"),  # brackets are no pattern's
+        ("It (a cat) slept", (("(a cat)", 1), ("It", 0)), "# It # (a cat) slept"),  # brackets group, and match nothing
     ],
 )
 def test_compat_marks_what_the_pattern_finds(text: str, spans: tuple[tuple[str, int], ...], marked: str) -> None:

@@ -11,15 +11,12 @@ each shape is timed once, in a few milliseconds, and what was found is kept for 
 import hashlib
 import json
 import time
-from contextlib import suppress
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
-from softprompt.backbones.bundled import cache_folder
-from softprompt.errors import CannotWrite
-from softprompt.runtime.files import write_json
+from softprompt.backbones.found_out import recall, remember
 from softprompt.runtime.machine import processor_name
 
 Kernel = Literal["torch", "onednn", "packed"]
@@ -55,13 +52,13 @@ def choose(o: int, i: int, dtype: torch.dtype) -> tuple[Kernel, Kernel]:
     """
     key, shape = _digest(dtype), f"{o}x{i}"
     if key not in _known:
-        _known[key] = _read(key)
+        _known[key] = _recalled(key)
     if shape not in _known[key]:
         weight = _probe(o, i, dtype)
         found = [_fastest(weight), _fastest(weight.t())]
         # Another process may have found out meanwhile: all of them should compute alike, to the bit.
-        _known[key] = {shape: found} | _known[key] | _read(key)
-        _write(key, _known[key])
+        _known[key] = {shape: found} | _known[key] | _recalled(key)
+        remember("kernels", key, dict(_known[key]))
     ahead, back = _known[key][shape]
     return ahead, back
 
@@ -113,17 +110,10 @@ def _digest(dtype: torch.dtype) -> str:
     return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:24]
 
 
-def _read(key: str) -> dict[str, list[Kernel]]:
-    try:
-        found = json.loads((cache_folder() / "kernels" / f"{key}.json").read_text(encoding="utf-8"))
-        right = {shape: pair for shape, pair in found.items() if len(pair) == 2 and {*pair} <= {*KERNELS}}
-    except (OSError, ValueError, TypeError, AttributeError):
-        return {}
-    return right
-
-
-def _write(key: str, found: dict[str, list[Kernel]]) -> None:
-    folder = cache_folder() / "kernels"
-    with suppress(OSError, CannotWrite):
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / f"{key}.json", found)
+def _recalled(key: str) -> dict[str, list[Kernel]]:
+    found = recall("kernels", key)
+    return {
+        shape: pair
+        for shape, pair in found.items()
+        if isinstance(pair, list) and len(pair) == 2 and all(one in KERNELS for one in pair)
+    }

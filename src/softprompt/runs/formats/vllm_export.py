@@ -28,6 +28,7 @@ from softprompt.runs.prompt import FOLDED, Prompt, PromptCard
 from softprompt.runtime.files import file_sha256, make_folder, write_json, write_text
 from softprompt.runtime.logging import quiet_loading
 from softprompt.tasks import Template
+from softprompt.tasks.known_shapes import CONVERSATION
 
 READ = "0.33.0"
 """Version of vLLM whose code was read."""
@@ -104,7 +105,7 @@ def _check(card: PromptCard, backbone: BackboneFacts) -> VllmFacts:
             f"{card.name} has the placement {card.placement!r}; the client for vLLM puts rows in front. {ours}, "
             "or tune one with --placement front."
         )
-    if card.chat is not None and Template(card.template).fields == ["conversation"]:
+    if card.chat is not None and Template(card.template).fields == [CONVERSATION]:
         raise BadInput(
             f"{card.name} reads conversations, which the client for vLLM does not put into a chat template. {ours}."
         )
