@@ -74,6 +74,9 @@ def test_a_chat_is_read_alike_by_all_verbs(tmp_path: Path) -> None:
     assert from_file[0].source == "user : a a assistant : b user : c really team :"
     scored = softprompt.evaluate(tmp_path / "run", data, label="reply")
     assert scored.metrics["accuracy"] == card.scores["test"]["metrics"]["accuracy"]
+    (tmp_path / "odd.jsonl").write_text(json.dumps({"messages": [{"role": "tool", "content": "a"}]}) + "\n")
+    with pytest.raises(BadInput, match=r"odd\.jsonl.*line 1: the turns before the answer are tool"):
+        softprompt.predict(tmp_path / "run", data=tmp_path / "odd.jsonl")
     said = softprompt.predict(tmp_path / "run", ["where is it {a}"])[0]
     assert said.source == "user : where is it {a} team :"
 
