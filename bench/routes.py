@@ -85,6 +85,7 @@ class _Fed:
     prompt: SoftPrompt
     batches: list[list[Example]]
     step: int = 0
+    learns_inputs: bool = False
 
     def next_examples(self) -> list[Example]:
         return self.batches[self.step]

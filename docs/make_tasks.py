@@ -88,7 +88,7 @@ def page() -> str:
 
 def _section(entry: Entry) -> str:
     hub = entry.path if entry.config is None else f"{entry.path}, {entry.config}"
-    also = "".join(f"; {split} from {path}" for split, (path, _) in entry.elsewhere.items())
+    also = "".join(f"; {split} from {path}" for split, (path, *_) in entry.elsewhere.items())
     splits = ", ".join(f"{split} = `{theirs}`" for split, theirs in entry.splits.items())
     classes = ", ".join(f"{name} = {word}" for name, word in zip(entry.labels, entry.words.words, strict=True))
     lines = [

@@ -10,7 +10,9 @@ import torch
 
 import softprompt
 from softprompt.backbones import Backbone, Batch, Losses, passes
+from softprompt.backbones.causal import Causal
 from softprompt.backbones.ops.layers import between_attentions, checkpoint_layers, compile_layers, layers_of
+from softprompt.backbones.placement import Placement
 from softprompt.errors import BadInput, OutOfMemory
 from softprompt.methods.bank import Bank
 from softprompt.methods.prompts.free import Free
@@ -261,3 +263,50 @@ def test_class_weights_need_choices(data: Path) -> None:
     free.write_text("text,label\n" + "".join(f"a {i},red {i}\n" for i in range(30)))
     with pytest.raises(BadInput, match=r"--class-weights balanced weighs the answers of a task with choices"):
         softprompt.train(data=free, backbone="smollm2-135m", output=data.with_name("run"), class_weights="balanced")
+
+
+@pytest.mark.parametrize("placement", ["front", "after_bos"])
+@pytest.mark.parametrize("share", [True, False])
+def test_inputs_are_learned_token_by_token_from_the_second_on(share: bool, placement: Placement) -> None:
+    """The mean over all text after its first token, as computed from the network's own logits, example by example."""
+    backbone = tiny.backbone("llama", placement=placement)
+    assert isinstance(backbone, Causal)
+    backbone.share = share
+    asked = tiny_task().examples["train"][:4]
+    task = replace(tiny_task(), examples={**tiny_task().examples, "train": asked})
+    both, answers = (candidate(backbone, "dept", task, batch=4, train_on_inputs=learn) for learn in (True, False))
+    expected, tokens = torch.zeros(()), 0
+    with backbone.using(Bank({"both": both.prompt})), torch.no_grad():
+        for example in asked:
+            batch = backbone.pose([example], [0], targets=True)
+            with backbone.embedding.laid_out(batch.layout):
+                scores = backbone.model(batch.ids).logits[0].log_softmax(-1)
+            last = int((batch.ids[0] >= backbone.v).nonzero()[-1])  # of the soft tokens
+            columns = range(last + 2, batch.ids.shape[1])
+            expected = expected - sum(scores[i - 1, batch.ids[0, i]] for i in columns)
+            tokens += len(columns)
+    with backbone.using(Bank({"both": both.prompt, "answers": answers.prompt})):
+        losses = Gradients(backbone)([both, answers], [0, 1])
+        assert_close(torch.tensor(losses[0]), expected / tokens)
+    with backbone.using(Bank({"answers": answers.prompt})):
+        assert losses[1] == pytest.approx(Gradients(backbone)([answers], [0])[0], rel=1e-5)
+
+
+def test_inputs_are_learned_alike_however_a_step_is_cut() -> None:
+    backbone, found = tiny.backbone("llama"), []
+    for limit in (10_000, 30, 1):
+        one = candidate(backbone, "dept", batch=8, train_on_inputs=True)
+        with backbone.using(Bank({"0": one.prompt}).train()):
+            losses = Gradients(backbone, limit)([one], [0])
+        found.append(torch.cat([losses[0] * torch.ones(1), *(t.grad.flatten() for t in one.prompt.parameters())]))  # type: ignore[union-attr]
+    assert difference(found[1], found[0]) < 1e-5
+    assert difference(found[2], found[0]) < 1e-5
+
+
+def test_inputs_are_refused_where_no_prompt_predicts_them() -> None:
+    for backbone, said in (
+        (tiny.backbone("t5"), "an encoder-decoder"),
+        (tiny.backbone("llama", placement="after_source"), "after_source"),
+    ):
+        with pytest.raises(BadInput, match=f"train_on_inputs.*{said}"):
+            candidate(backbone, "prompt_tuning", train_on_inputs=True)

@@ -1,11 +1,12 @@
 """What a backbone computes from and what it returns: a batch of examples laid out as rows, and its losses."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from softprompt.methods.embedding import IGNORED, Layout
 
@@ -53,6 +54,20 @@ class Batch:
             tuple(self.prompts[i] for i in ranks), tuple(self.truncated[i] for i in ranks),
             tuple(self.heads[i] for i in ranks) if self.heads else (), answer,
         )  # fmt: skip
+
+
+def learn_inputs(batch: Batch, learned: Sequence[bool]) -> Batch:
+    """Make the source's tokens labels, too, in the rows that are `learned`; their targets must stand at the right end.
+
+    The first token after the soft tokens is not one: what comes before it is the prompt alone.
+    """
+    assert batch.labels is not None
+    heads = torch.tensor(batch.heads, device=batch.mask.device).unsqueeze(1)
+    rows = torch.tensor(list(learned), device=batch.mask.device).unsqueeze(1)
+    source = batch.mask & (batch.mask.cumsum(1) > heads + 1)
+    left = batch.ids.shape[1] - batch.labels.shape[1]
+    labels = nn.functional.pad(batch.labels, (left, 0), value=IGNORED).where(~(source & rows), batch.ids)
+    return replace(batch, labels=labels[:, -int((labels != IGNORED).sum(1).max()) :])
 
 
 class Losses(NamedTuple):

@@ -30,6 +30,9 @@ class Recipe(StepBudget, Seeded):
     )
     betas: tuple[float, float] = Field((0.9, 0.999), description="Betas of AdamW.")
     epsilon: float = Field(1e-8, gt=0, description="Epsilon of AdamW.")
+    train_on_inputs: bool = Field(
+        False, description="Learn the source's tokens as well as the answer's; on decoder-only backbones."
+    )
     evaluate_every: int | Literal["epoch"] = Field(50, description="Steps between evaluations on dev, or epoch.")
     patience: int | None = Field(None, ge=1, description="Evaluations without a better one after which the run stops.")
     dev_limit: int | None = Field(200, ge=1, description="Dev examples that choose the checkpoint; null: all.")

@@ -84,7 +84,7 @@ def get_task(
         template: "words" (natural language) or "paper" (numbers for classes); None: the protocol's own.
         limit: Maximum rows of each split, drawn with `seed`.
         seed: Random seed of the draws: dev from train, and those of `limit`.
-        protocol: Which rows train, select and test: "fair", "paper:dept" or "paper:superpos".
+        protocol: Which rows train, select and test: "fair", "paper:dept", "paper:peft" or "paper:superpos".
         compat: Keep the defects of the protocol's published code.
         shots: Train on this many examples of each class.
         draw: Index of the few-shot sample to train on.

@@ -76,6 +76,7 @@ class Candidate:
         self._weights = weigh_answers([example.target for example in train]) if recipe.class_weights else None
         self.start_from: StartFrom | None = None  # the run whose tensors the prompt started as
         self.sources: list[StartFrom] = []  # the runs whose prompts the method reads
+        self.learns_inputs = recipe.train_on_inputs
         self.step = 0
         self.best: Best | None = None
         self.best_state: dict[str, Tensor] = {}
@@ -196,6 +197,8 @@ def make_candidate(
         predecessor.prompt.check(backbone)
     options = recipe.parsed_options()
     check_room(options.length, backbone, task)
+    if recipe.train_on_inputs:
+        check_inputs(backbone)
     sources = read_sources(options) if sources is None else sources
     rows = source_rows(sources, backbone)
     if rows is None and options.runs():
@@ -215,6 +218,16 @@ def make_candidate(
     candidate.start_from = None if predecessor is None else predecessor.record
     candidate.sources = [source.record for source in sources]
     return candidate
+
+
+def check_inputs(backbone: Backbone) -> None:
+    """Raise BadInput where `backbone` does not predict the tokens of a source from the prompt."""
+    if not backbone.family.decoder_only or backbone.placement == "after_source":
+        how = f"with its prompt {backbone.placement}" if backbone.family.decoder_only else backbone.family.title
+        raise BadInput(
+            f"train_on_inputs learns the source's tokens from the prompt in front of them, and {backbone.name} is "
+            f"{how}. Leave it out."
+        )
 
 
 def check_room(length: int, backbone: Backbone, task: Task) -> None:

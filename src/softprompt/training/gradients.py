@@ -11,7 +11,9 @@ from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from torch import Tensor, nn
 
 from softprompt.backbones import Backbone, passes
+from softprompt.backbones.batch import Batch, learn_inputs
 from softprompt.errors import OutOfMemory
+from softprompt.methods.embedding import IGNORED
 from softprompt.runtime import distributed
 from softprompt.tasks import Example
 from softprompt.training.candidate import Candidate
@@ -35,6 +37,8 @@ class Gradients:
         self.backbone = backbone
         self.limit = limit or pass_tokens(backbone.device)
         self.scale = HALF_SCALE if backbone.dtype is torch.float16 else 1.0
+        self._on_inputs: set[int] = set()
+        """Candidates of this step that learn their sources' tokens, too."""
 
     def __call__(self, candidates: Sequence[Candidate], alive: Sequence[int]) -> dict[int, float]:
         """Take the next step's examples of `candidates[i]` for i in `alive`; return their losses, in nats."""
@@ -46,9 +50,10 @@ class Gradients:
             candidates[i].prompt.at_step(candidates[i].step)
         rows = [(example, i) for i in alive for example in candidates[i].next_examples()]
         examples, owners = [example for example, _ in rows], [i for _, i in rows]
+        self._on_inputs = {i for i in alive if candidates[i].learns_inputs}
         tokens = dict.fromkeys(alive, 0)
-        for example, i in rows:
-            tokens[i] += len(self.backbone.tokens.target_ids(example))
+        for i, count in zip(owners, self._count_labels(examples, owners), strict=True):
+            tokens[i] += count
         weights = [candidates[i].weight(example) / tokens[i] for example, i in rows]
         tensors = list(dict.fromkeys(t for i in alive for t in candidates[i].prompt.parameters()))  # some may be shared
         while True:
@@ -64,6 +69,20 @@ class Gradients:
             finite = [i for i in alive if abs(losses[i]) < float("inf")]
             if self._unscale(tensors, [t for i in finite for t in candidates[i].prompt.parameters()]):
                 return losses
+
+    def pose(self, examples: Sequence[Example], owners: Sequence[int], prompts: Sequence[int] | None = None) -> Batch:
+        """Lay out examples with what their owners learn, row i with prompt `prompts[i]`; else with their owners'."""
+        batch = self.backbone.pose(examples, owners if prompts is None else prompts, targets=True)
+        return learn_inputs(batch, [i in self._on_inputs for i in owners]) if self._on_inputs else batch
+
+    def _count_labels(self, examples: Sequence[Example], owners: Sequence[int]) -> list[int]:
+        """Count the tokens that each example teaches."""
+        if not self._on_inputs:
+            return [len(self.backbone.tokens.target_ids(example)) for example in examples]
+        labels = self.pose(examples, owners).labels
+        assert labels is not None
+        counted: list[int] = (labels != IGNORED).sum(1).tolist()
+        return counted
 
     def _run_share(
         self, examples: Sequence[Example], owners: Sequence[int], weights: Sequence[float], tensors: list[nn.Parameter]
@@ -122,7 +141,7 @@ class Gradients:
 
     def _run_pass(self, examples: Sequence[Example], owners: Sequence[int], weights: Sequence[float]) -> list[float]:
         """Run one forward and backward pass; returns each example's weighted loss."""
-        nll = self.backbone.loss(self.backbone.pose(examples, owners, targets=True)).nll
+        nll = self.backbone.loss(self.pose(examples, owners)).nll
         weighted = nll * torch.tensor(weights, device=nll.device)
         # Rows are independent, so a row that is not finite is left out without touching the others' gradients.
         total = weighted[nll.isfinite()].sum()

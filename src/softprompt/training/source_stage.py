@@ -93,9 +93,9 @@ class Distilling(Gradients):
 
     def _run_pass(self, examples: Sequence[Example], owners: Sequence[int], weights: Sequence[float]) -> list[float]:
         k = len(self.backbone.embedding.bank) // 2
-        student = self.backbone.observe(self.backbone.pose(examples, owners, targets=True))
+        student = self.backbone.observe(self.pose(examples, owners))
         with torch.no_grad(), self.backbone.with_dropout(False):
-            teacher = self.backbone.observe(self.backbone.pose(examples, [i + k for i in owners], targets=True))
+            teacher = self.backbone.observe(self.pose(examples, owners, [i + k for i in owners]))
         nll, kl, mse = distances(student, teacher, len(examples), self.spec.temperature)
         a_token = torch.tensor(weights, device=nll.device)
         an_example = torch.tensor([1 / self.counts[i] for i in owners], device=nll.device)

@@ -192,6 +192,7 @@ def test_metamath_is_trained_on() -> None:
     assert not entry.is_unlabelled(entry.prepared({"question": "a" * 2000, "answer": "#### 3"}).label)
     call = hub_call(entry, "train", None)
     assert call == {"path": "meta-math/MetaMathQA", "name": None, "split": "train", "streaming": False}
+    assert hub_call(entry, "dev", None) == {**call, "path": "openai/gsm8k", "name": "main"}
 
 
 # Names

@@ -106,6 +106,24 @@ def test_the_halves_are_those_of_the_authors_runs() -> None:
     assert max(said["superglue/rte"][0].values()) == 70
 
 
+# paper:peft
+
+
+def test_peft_selects_on_fifty_rows_of_gsm8ks_own_train(tmp_path: Path) -> None:
+    """Rows 6447, 6827 and 39 come first when NumPy's generator of seed 0 shuffles all 7,473 (their data.py)."""
+    sums = [{"question": f"dev {i}", "answer": f"#### {i}"} for i in range(7473)]
+    write_rows(tmp_path / "others/gsm8k/dev.jsonl", sums)
+    write_rows(tmp_path / "others/gsm8k/test.jsonl", sums[:3])
+    made = [{"query": f"train {i}", "response": f"It is {i}.", "type": "GSM_SV"} for i in range(5)]
+    write_rows(tmp_path / "others/gsm8k/train.jsonl", made)
+    task = get_task("others/gsm8k", data_dir=tmp_path, protocol="paper:peft")
+    assert counts(task) == [5, 50, 3]
+    assert texts(task, "dev")[:3] == [f"Question: dev {i}" for i in (6447, 6827, 39)]
+    assert task.template.endswith("Think step by step.\nAnswer:")
+    with pytest.raises(BadInput, match="paper:peft defines others/gsm8k alone"):
+        get_task("glue/rte", data_dir=nli(tmp_path), protocol="paper:peft")
+
+
 # paper:superpos
 
 

@@ -23,22 +23,23 @@ SETTING = Setting(backbone="meta-llama/Llama-3.2-3B", dtype="bfloat16", max_sour
 def _peft(name: str, start: str, rate: float) -> Plan:
     return Plan(
         name=f"peft-{name}/others-gsm8k",
-        task=TaskSpec(task=TASK, form="paper"),
+        task=TaskSpec(task=TASK, protocol="paper:peft"),
         setting=SETTING,
         recipe=Recipe(
             method="prompt_tuning",
             options={"length": 200, "start": start, "pool": None},
             rates={"prompt": rate},
             decay={"prompt": 0.01},
+            train_on_inputs=True,
             **COMMON,
         ),
         sources=dict.fromkeys(
-            ("options.length", "options.start", "options.pool", "rates.prompt", "decay.prompt", *_THEIRS), SOURCE,
+            ("options.length", "options.start", "options.pool", "rates.prompt", "decay.prompt", "train_on_inputs",
+             *_THEIRS), SOURCE,
         ),
         notes=(
             "It pads on the right in training and on the left in evaluation, which moves the prompt; we do not.",
-            "It learns to write the question, too, and selects on 50 rows of GSM8K's train; here the answer alone is "
-            "learned, and the 50 rows are drawn from MetaMathQA.",
+            "It learns the first token (BOS), too, which follows the prompt alone; we begin with the second.",
         ),
     )  # fmt: skip
 

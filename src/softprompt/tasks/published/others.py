@@ -131,10 +131,11 @@ ENTRIES = (
     Entry(
         name="others/gsm8k", about="Sums of school told in words; trained on MetaMathQA, scored on the last number.",
         citation="Cobbe et al. 2021, Training Verifiers to Solve Math Word Problems; Yu et al. 2024, MetaMath",
-        path="openai/gsm8k", config="main", rows={"train": 395000, "test": 1319}, splits=TRAIN_TEST,
-        elsewhere={"train": ("meta-math/MetaMathQA", None)},
+        path="openai/gsm8k", config="main", rows={"train": 395000, "dev": 7473, "test": 1319},
+        splits={"train": "train", "dev": "dev", "test": "test"},
+        elsewhere={"train": ("meta-math/MetaMathQA", None, "train"), "dev": ("openai/gsm8k", "main", "train")},
         label="answer", metrics=("number_match",), prepare=gsm8k, columns=("question", "answer"), answer_tokens=300,
-        drops_unlabelled=True, version="2",
+        drops_unlabelled=True, version="3",
         paper=Form("Question: {question} Think step by step.\nAnswer:"),  # PEFT's default_training_params.json
         words=Form("Question: {question}\nAnswer:"),
     ),

@@ -5,6 +5,8 @@ fair            softprompt's own. Test is never used to select; dev is drawn fro
 paper:dept      Shi & Lipani 2024, from their code (github.com/ZhengxiangShi/DePT, src/tasks.py, which has the
                 rules from ATTEMPT, Asai et al. 2022): a permutation of seed 42; small tasks halve validation into dev
                 and test, large ones take 1,000 rows of train as dev; digits as targets; generated answers.
+paper:peft      PEFT's comparison of methods (github.com/huggingface/peft, method_comparison/MetaMathQA/data.py): all of
+                MetaMathQA's rows of at most 1,300 characters, 50 rows of GSM8K's train as dev, GSM8K's test.
 paper:superpos  Sadraei et al. 2024, sections 3.1 to 3.4: published validation is dev and test at once (the best
                 epoch on it is reported); generated answers, and one answer outside the labels scores the run 0.
 """
@@ -14,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol as Interface
 from typing import runtime_checkable
 
+import numpy as np
 import torch
 
 from softprompt.errors import BadInput, UnknownName
@@ -110,6 +113,16 @@ def part_as_superpos(read: Reading, spec: TaskSpec) -> Parted:
     return {"train": read("train", spec.limit.get("train")), "dev": test, "test": test}
 
 
+def part_as_peft(read: Reading, spec: TaskSpec) -> Parted:
+    """Part as PEFT's comparison: the first rows of GSM8K's train, as NumPy's generator of seed 0 shuffles it, select."""
+    if read.entry.name != PEFT_TASK:
+        raise BadInput(f"paper:peft defines {PEFT_TASK} alone, not {read.entry.name}. Use the protocol fair.")
+    dev = read("dev")
+    order = np.random.RandomState(0).permutation(len(dev))[:PEFT_DEV]
+    test = read("test", spec.limit.get("test"))
+    return {"train": read("train", spec.limit.get("train")), "dev": [dev[i] for i in order], "test": test}
+
+
 def few_shot(parted: Parted, entry: Entry, shots: int, number: int, *, few_dev: bool, in_all: bool = False) -> Parted:
     """Draw a few-shot training set. It depends on `number` and the texts, not on the order of rows.
 
@@ -163,16 +176,26 @@ DEPT_DECLARED: dict[str, dict[Split, str]] = {
     "others/paws": {"train": "train", "dev": "validation", "test": "test"},
 }
 
+PEFT_TASK, PEFT_DEV = "others/gsm8k", 50
+
 FAIR = Protocol("fair", "ours: no peeking, at least three seeds", "words", "ranked", part_fairly, seeds=3)
 PAPER_DEPT = Protocol(
     "paper:dept", "Shi & Lipani 2024: their splits, digits as targets, generated answers", "paper", "generated",
     part_as_dept, defects=DEPT_DEFECTS, few_dev=False,
 )  # fmt: skip
+PAPER_PEFT = Protocol(
+    "paper:peft",
+    "PEFT's comparison of methods: 50 rows of GSM8K's train select",
+    "paper",
+    "generated",
+    part_as_peft,
+    few_dev=False,
+)
 PAPER_SUPERPOS = Protocol(
     "paper:superpos", "Sadraei et al. 2024: best epoch on the validation set that is reported", "words",
     "generated", part_as_superpos, strict=True,
 )  # fmt: skip
-PROTOCOLS = {protocol.name: protocol for protocol in (FAIR, PAPER_DEPT, PAPER_SUPERPOS)}
+PROTOCOLS = {protocol.name: protocol for protocol in (FAIR, PAPER_DEPT, PAPER_PEFT, PAPER_SUPERPOS)}
 
 
 def get_protocol(name: str) -> Protocol:

@@ -90,10 +90,10 @@ def local_layout(entry: Entry) -> str:
 
 def hub_call(entry: Entry, split: Split, limit: int | None) -> HubCall:
     """Return the arguments of `datasets.load_dataset` for a split."""
-    path, config = entry.elsewhere.get(split, (entry.path, entry.config))
+    path, config, name = entry.elsewhere.get(split, (entry.path, entry.config, entry.splits[split]))
     published = sum(entry.rows.get(name, 0) for name in entry.splits[split].split("+"))
     return {
-        "path": path, "name": config, "split": entry.splits[split],
+        "path": path, "name": config, "split": name,
         "streaming": limit is not None and published >= LARGE and "+" not in entry.splits[split],
     }  # fmt: skip
 

@@ -21,7 +21,8 @@ class PublishedRows(BaseModel):
         None, description="Folder of FAMILY/TASK/SPLIT files for --task; without it, rows come from the hub."
     )
     protocol: str = Field(
-        "fair", description="Rows of --task that train, select and test: fair, paper:dept or paper:superpos."
+        "fair",
+        description="Rows of --task that train, select and test: fair, paper:dept, paper:peft or paper:superpos.",
     )
     compat: bool = Field(False, description="Keep the known defects of the protocol's published code.")
     shots: int | None = Field(None, ge=1, description="Few-shot: training examples of each class of --task.")
