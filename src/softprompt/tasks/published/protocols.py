@@ -114,7 +114,7 @@ def part_as_superpos(read: Reading, spec: TaskSpec) -> Parted:
 
 
 def part_as_peft(read: Reading, spec: TaskSpec) -> Parted:
-    """Part as PEFT's comparison: the first rows of GSM8K's train, as NumPy's generator of seed 0 shuffles it, select."""
+    """Part as PEFT's comparison: the first rows of GSM8K's train as NumPy's generator of seed 0 orders it select."""
     if read.entry.name != PEFT_TASK:
         raise BadInput(f"paper:peft defines {PEFT_TASK} alone, not {read.entry.name}. Use the protocol fair.")
     dev = read("dev")
