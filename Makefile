@@ -52,6 +52,7 @@ bench: $(READY)
 		--output $(HERE)/smollm2-short-bfloat16.json
 	$(BENCH)/bench_memory.py --output $(HERE)/memory.json
 	$(BENCH)/bench_embedding.py --output $(HERE)/embedding.json
+	$(BENCH)/bench_start.py --output $(HERE)/predict.json
 	$(BENCH)/bench_dtype.py --output $(HERE)/dtype.json
 	for backbone in smollm2-135m flan-t5-small; do \
 		$(BENCH)/bench_sweep.py --backbone $$backbone --output $(HERE)/sweep-$$backbone.json || exit 1; done

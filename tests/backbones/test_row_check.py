@@ -10,7 +10,7 @@ from docs import make_families
 from torch import Tensor
 from transformers import BertGenerationDecoder
 
-from softprompt.backbones import Backbone, Causal, check_memory, load_backbone
+from softprompt.backbones import Backbone, Causal, check_memory, load_backbone, packing_check
 from softprompt.backbones.families import find_family
 from softprompt.errors import BadInput
 from softprompt.methods.bank import Bank
@@ -194,6 +194,31 @@ def test_what_was_found_is_remembered_per_folder(tmp_path: Path, monkeypatch: py
     load_backbone(folder, dtype="bfloat16")
     load_backbone(tiny.save_tiny("qwen3", tmp_path / "qwen3"))
     assert len(tried) == 6
+
+
+def test_that_rows_may_be_packed_is_remembered_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOFTPROMPT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(check_memory, "SLOW", 0.0)
+    folder, tried = tiny.save_tiny("llama", tmp_path / "llama"), []
+    compare = packing_check._difference
+    monkeypatch.setattr(packing_check, "_difference", lambda *given: (tried.append(1), compare(*given))[1])
+
+    def packs(dtype: str = "float32") -> bool:
+        backbone = load_backbone(folder, dtype=dtype)
+        assert isinstance(backbone, Causal)
+        return backbone.can_pack([-1])
+
+    assert [packs() for _ in range(3)] == [True] * 3
+    assert len(tried) == 1
+    (kept,) = (tmp_path / "cache" / "packing").iterdir()
+    assert json.loads(kept.read_text()) == {"difference": ""}
+    kept.write_text('{"difference": "its packed losses differ by 2.0% from the plain ones"}')
+    with pytest.warns(UserWarning, match=r"cannot compute a prompt once .* differ by 2.0%"):
+        assert not packs()
+    kept.write_text("{")
+    assert packs()
+    assert packs("bfloat16")
+    assert len(tried) == 3
 
 
 def test_the_table_in_the_docs_is_the_one_that_was_made() -> None:

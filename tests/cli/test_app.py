@@ -53,6 +53,11 @@ def test_help_and_version_load_no_model_code(tmp_path: Path) -> None:
         assert shown in done.stdout
 
 
+def test_the_module_runs_the_command_line() -> None:
+    done = subprocess.run([sys.executable, "-m", "softprompt", "--version"], capture_output=True, text=True, check=True)
+    assert softprompt.__version__ in done.stdout
+
+
 def test_train_evaluate_predict_show_with_three_flags(cli: Cli, data: Path, model: str, tmp_path: Path) -> None:
     run = tmp_path / "run"
     code, out, err = cli("train", "--data", data, "--backbone", model, "--output", run, *QUICK)

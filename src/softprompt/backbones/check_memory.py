@@ -1,22 +1,28 @@
 """Remember what was found out about a backbone: in this process and, where finding out took long, on disk.
 
-    CACHE/checks/DIGEST.json     {"grouping": "padded", "no_text": ""}
+    CACHE/checks/DIGEST.json      {"grouping": "padded", "no_text": ""}
+    CACHE/packing/DIGEST.json     {"difference": ""}
 
 DIGEST hashes all that decides an outcome: the config, a sample of the weights, their type, the device, the special
-tokens and the versions of transformers and torch.
+tokens and the versions of transformers and torch; for packed rows, which our own code computes, that code and the
+processor as well.
 """
 
 import hashlib
 import json
 import time
+from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 import transformers
 
+from softprompt.backbones import ops
 from softprompt.backbones.found_out import recall, remember
 from softprompt.backbones.network_sample import sample_network
 from softprompt.backbones.row_check import GROUPINGS, RowCheck, check_rows
+from softprompt.runtime.machine import processor_name
 
 if TYPE_CHECKING:
     from softprompt.backbones.backbone import Backbone
@@ -43,6 +49,22 @@ def recall_rows(backbone: "Backbone") -> RowCheck:
     return _known[key]
 
 
+def recall_packing(backbone: "Backbone", compare: Callable[[], str]) -> str:
+    """Return how packed rows of `backbone` differ from plain ones ("": they agree), compared now if not known."""
+    if backbone.sharded:
+        return compare()
+    said = [digest(backbone), _own_code(), processor_name(), torch.get_num_threads()]
+    key = hashlib.sha256(json.dumps(said).encode()).hexdigest()[:24]
+    known = recall("packing", key).get("difference")
+    if isinstance(known, str):
+        return known
+    begin = time.perf_counter()
+    difference = compare()
+    if time.perf_counter() - begin > SLOW:
+        remember("packing", key, {"difference": difference})
+    return difference
+
+
 def digest(backbone: "Backbone") -> str:
     """Hash all that decides what the check finds."""
     model, tokens = backbone.model, backbone.tokens
@@ -53,6 +75,14 @@ def digest(backbone: "Backbone") -> str:
         sample_network(model, backbone.embedding.weight), backbone.embedding.weight[:2, :8].float().tolist(),
     ]  # fmt: skip
     return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:24]
+
+
+def _own_code() -> str:
+    """Hash the files of softprompt.backbones.ops."""
+    hashed = hashlib.sha256()
+    for path in sorted(Path(ops.__file__).parent.glob("*.py")):
+        hashed.update(path.read_bytes())
+    return hashed.hexdigest()
 
 
 def _known_on_disk(key: str) -> RowCheck | None:

@@ -1,4 +1,7 @@
-"""Check that a backbone computes packed rows exactly: once, on its own weights, against the plain route."""
+"""Check that a backbone computes packed rows exactly: once, on its own weights, against the plain route.
+
+What was found is remembered (softprompt.backbones.check_memory).
+"""
 
 from collections.abc import Callable
 
@@ -6,6 +9,7 @@ import torch
 
 from softprompt.backbones.backbone import Backbone
 from softprompt.backbones.batch import Batch, Losses
+from softprompt.backbones.check_memory import recall_packing
 from softprompt.backbones.ops.attention import NAME
 from softprompt.backbones.row_check import TOLERANCE, FixedRows
 from softprompt.errors import first_line
@@ -33,7 +37,7 @@ def why_not_packed(backbone: Backbone, plain: LossesOf, packed: LossesOf) -> str
     reason = "it does not attend through transformers' attention interface"
     if model.config._attn_implementation == NAME:  # type: ignore
         try:
-            reason = _difference(backbone, plain, packed)
+            reason = recall_packing(backbone, lambda: _difference(backbone, plain, packed))
         except Exception as error:  # noqa: BLE001  # whatever a model of somebody else's does, the plain route is left
             reason = first_line(error)
     if reason:
