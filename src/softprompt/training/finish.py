@@ -1,4 +1,4 @@
-"""TODO."""
+"""Finish a run: score its best state, write what stands in its folder; and the floors that it must beat."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
