@@ -66,7 +66,7 @@ def start(backbone: Backbone, length: int) -> SoftPrompt:
     return make(method, parse_options(method, {"length": length}), InitContext(backbone, 256, (), 0))
 
 
-def _dept(case: Case, backbone: Backbone) -> SoftPrompt:
+def dept(case: Case, backbone: Backbone) -> SoftPrompt:
     method = get_method(case.method)
     prompt = make(method, parse_options(method, dict(case.options)), InitContext(backbone, 256, (), 0))
     with torch.no_grad():  # B starts at zero; a step that is timed should not
@@ -79,7 +79,7 @@ Step = Callable[[int], tuple[float, list[Tensor]]]
 
 
 @dataclass
-class _Fed:
+class Fed:
     """What a Candidate is to `Gradients`."""
 
     prompt: SoftPrompt
@@ -108,8 +108,8 @@ def ours(
         _one_run(backbone, columns)  # type: ignore[arg-type]
     if columns is not None:
         _as_it_was(backbone.model)
-    prompt = (start(backbone, case.length) if case.method == "prompt_tuning" else _dept(case, backbone)).train()
-    fed = _Fed(prompt, steps(case, backbone, count))
+    prompt = (start(backbone, case.length) if case.method == "prompt_tuning" else dept(case, backbone)).train()
+    fed = Fed(prompt, steps(case, backbone, count))
     gradients = Gradients(backbone)
 
     def step(i: int) -> tuple[float, list[Tensor]]:

@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from softprompt.backbones import Backbone
+from softprompt.evaluation.floors import measure_floors
 from softprompt.methods.registry import get_method
 from softprompt.recipes import Recipe
 from softprompt.runs.prompt import Prompt
 from softprompt.tasks import Example, Task
 from softprompt.training.candidate import Candidate, make_candidate
-from softprompt.training.finish import finish, measure_floors
+from softprompt.training.finish import finish
 from softprompt.training.loop import tune
 from softprompt.training.run import Setting, begin
 from tests import tiny

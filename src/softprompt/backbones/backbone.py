@@ -7,6 +7,7 @@ from contextlib import contextmanager
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from softprompt.backbones.batch import Batch, Losses, Observed, losses_of
 from softprompt.backbones.check_memory import recall_rows
@@ -136,6 +137,26 @@ class Backbone(FrozenModel):
     def own_scores(self, batch: Batch) -> Float[Tensor, "b t v"]:
         """Compute log-probabilities as the network does for ids alone: no mask, no positions, rows without padding."""
         raise NotImplementedError
+
+    def layer_states(self, batch: Batch, count: int) -> list[Float[Tensor, "b n d"]]:
+        """Compute the hidden states after `count` layers, evenly spaced, the last among them; of an encoder's, if any.
+
+        Raises BadInput for a network that does not give them.
+        """
+        with self.embedding.laid_out(batch.layout):
+            states = self.read_layers(batch)
+        if not states:
+            raise BadInput(f"{self.name} does not give the states of its layers (output_hidden_states).")
+        last = len(states) - 1  # the first are the embeddings
+        return [states[i] for i in sorted({max(1, round(last * k / count)) for k in range(1, count + 1)})]
+
+    def read_layers(self, batch: Batch) -> tuple[Tensor, ...] | None:
+        """Run what reads the source, and return its embeddings and the states after each layer."""
+        read: PreTrainedModel = self.model.base_model
+        made: tuple[Tensor, ...] | None = read(
+            input_ids=batch.ids, attention_mask=batch.mask.long(), output_hidden_states=True
+        ).hidden_states
+        return made
 
     def plain_scores(self, batch: Batch) -> Float[Tensor, "b t v"]:
         """Compute log-probabilities row by row of the batch, each with its own copy of its prompt."""

@@ -316,6 +316,12 @@ class Causal(Backbone):
             return compute(batch, **self._mask_and_positions(batch))
         return self.in_groups(batch, compute)
 
+    def read_layers(self, batch: Batch) -> tuple[Tensor, ...] | None:
+        given = self._mask_and_positions(batch)
+        made = self.base(input_ids=batch.ids, use_cache=False, output_hidden_states=True, **given)
+        states: tuple[Tensor, ...] | None = made.hidden_states
+        return states
+
     def _mask_and_positions(self, batch: Batch) -> dict[str, Tensor]:
         positions = (batch.mask.cumsum(1) - 1).clamp(min=0)
         return {"attention_mask": batch.mask.long(), "position_ids": positions}

@@ -61,6 +61,12 @@ class Seq2Seq(Backbone):
         done = [i for rows in groups for i in rows]
         return torch.cat(found)[torch.tensor(done, device=self.device).argsort()]
 
+    def read_layers(self, batch: Batch) -> tuple[Tensor, ...] | None:
+        encoder = self.model.get_encoder()  # type: ignore[operator]
+        made = encoder(input_ids=batch.ids, attention_mask=batch.mask.long(), output_hidden_states=True)
+        states: tuple[Tensor, ...] | None = getattr(made, "hidden_states", None)
+        return states
+
     def log_probabilities(self, batch: Batch) -> Tensor:
         return self.target_scores(self.encoder_states(batch), batch)
 

@@ -5,19 +5,16 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, Field, InstanceOf, SkipValidation
+from pydantic import AfterValidator, BaseModel, Field, InstanceOf, SkipValidation
 
+from softprompt.evaluation.rivals import RIVALS, check_rivals
 from softprompt.experiments.search_space import Range, parse_grid, parse_ranges
 from softprompt.recipes.setting import Setting
 from softprompt.runtime.arguments import Flag
 from softprompt.tasks.published.spec import PublishedRows
 from softprompt.tasks.task import Split, Task
-from softprompt.training.arguments import CommonArguments, ConsoleArgument, RunArguments
-
-
-def split_names(text: str) -> list[str]:
-    """Read names that are separated by commas."""
-    return [name for name in text.split(",") if name]
+from softprompt.training.arguments import CommonArguments, ConsoleArgument, RivalsArgument, RunArguments
+from softprompt.training.parsing import split_names
 
 
 def split_all_names(texts: Sequence[str]) -> list[str]:
@@ -44,7 +41,17 @@ class ManyRuns(ConsoleArgument):
     )
 
 
-class SweepArguments(ManyRuns, RunArguments):
+class AllRivals(RivalsArgument):
+    """What else is scored: where many runs are trained, all of it is cheap."""
+
+    heading: ClassVar[str] = "Many runs"
+
+    rivals: Annotated[Sequence[str], Flag(parse=split_names), AfterValidator(check_rivals)] = Field(
+        tuple(RIVALS), description=RivalsArgument.model_fields["rivals"].description
+    )
+
+
+class SweepArguments(ManyRuns, AllRivals, RunArguments):
     """Arguments of sweep."""
 
     heading: ClassVar[str] = "Search"
@@ -66,7 +73,7 @@ class SweepArguments(ManyRuns, RunArguments):
     )
 
 
-class CompareArguments(ManyRuns, CommonArguments):
+class CompareArguments(ManyRuns, AllRivals, CommonArguments):
     """Arguments of compare."""
 
     heading: ClassVar[str] = "Comparison"

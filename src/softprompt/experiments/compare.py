@@ -370,6 +370,7 @@ def run_comparison(arguments: CompareArguments) -> ComparisonTable:
         settle_dtype(first.setting, arguments.dtype, methods), entrants, seeds=seeds, budget=budget,
         baseline=baseline, max_parallel=arguments.max_parallel,
     )  # fmt: skip
+    experiment.rivals = arguments.rivals
     return run_experiment(experiment, arguments)
 
 

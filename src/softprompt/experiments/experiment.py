@@ -15,6 +15,7 @@ from typing import Generic, TypeVar
 from rich.console import Console
 
 from softprompt.backbones import Backbone
+from softprompt.evaluation.floors import measure_floors
 from softprompt.experiments.arguments import ManyRuns
 from softprompt.experiments.cluster.driver import open_runner
 from softprompt.experiments.jobs import Floors, Job, PlannedRun, check_spec
@@ -25,7 +26,6 @@ from softprompt.recipes import Setting
 from softprompt.runtime.files import make_folder, write_json, write_text
 from softprompt.runtime.interrupts import interruptible
 from softprompt.tasks import Task
-from softprompt.training.finish import measure_floors
 from softprompt.training.run import open_backbone
 
 Result = TypeVar("Result", bound=TablePart)
@@ -39,6 +39,8 @@ class Experiment(ABC, Generic[Result]):
         self.output, self.max_parallel = output, max_parallel
         self.monitor = Monitor()
         self.runner: JobRunner = LocalRunner()
+        self.rivals: Sequence[str] = ()
+        """What is scored beside the runs, by name (softprompt.evaluation.rivals)."""
         self._backbones: dict[Setting, Backbone] = {}
 
     @abstractmethod
@@ -94,7 +96,7 @@ class Experiment(ABC, Generic[Result]):
     def floors(self, path: Path, backbone: Backbone, task: Task) -> Floors:
         """Read the floors of `task` from `path`; measure and keep them there if there are none."""
         if not path.is_file():
-            floors = measure_floors(backbone, task)
+            floors = measure_floors(backbone, task, self.rivals)
             make_folder(path.parent)
             write_json(path, floors)
         return read_floors(path)

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from softprompt.errors import BadArtefact, BadInput, SoftPromptError
 from softprompt.evaluation.bootstrap import Difference, differences
+from softprompt.evaluation.floors import FLOORS
 from softprompt.experiments.tables import MethodRow, PairedDifference
 from softprompt.runs.prompt import PromptCard, load_prompt
 from softprompt.runs.run_card import RunCard, read_run_card
@@ -129,7 +130,7 @@ def _row(label: str, runs: Sequence[FinishedRun], difference: Difference | None)
 def floors_in(runs: Sequence[FinishedRun]) -> dict[str, float]:
     """Return the floors that the runs' cards hold, by name."""
     scores = runs[0].card.scores
-    return {name: scores[name]["metrics"][runs[0].metric] for name in ("majority", "zero_shot") if name in scores}
+    return {name: scores[name]["metrics"][runs[0].metric] for name in FLOORS if name in scores}
 
 
 def _read_references(run: FinishedRun) -> tuple[References, list[str] | None]:

@@ -339,6 +339,7 @@ def run_sweep(arguments: SweepArguments) -> SweepTable:
         Path(arguments.output), request, settings, seeds=arguments.seeds,
         halving=arguments.halving, max_parallel=arguments.max_parallel,
     )  # fmt: skip
+    experiment.rivals = arguments.rivals
     return run_experiment(experiment, arguments)
 
 

@@ -9,16 +9,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field, InstanceOf, SkipValidation
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, InstanceOf, SkipValidation
 from rich.console import Console
 
+from softprompt.evaluation.rivals import check_rivals
 from softprompt.recipes.budget import Seeded, StepBudget
 from softprompt.recipes.recipe import Recipe
 from softprompt.recipes.setting import Setting
 from softprompt.runtime.arguments import Flag
 from softprompt.tasks.published.spec import PublishedRows
 from softprompt.tasks.task import Split, Task
-from softprompt.training.parsing import parse_limit, parse_settings, parse_words, unescape
+from softprompt.training.parsing import parse_limit, parse_settings, parse_words, split_names, unescape
 
 PYTHON_ONLY = Flag(hidden=True)
 
@@ -85,7 +86,19 @@ class RunArguments(CommonArguments, Seeded):
     )
 
 
-class TrainingArguments(RunArguments):
+class RivalsArgument(BaseModel):
+    """What else is scored beside prompts."""
+
+    heading: ClassVar[str] = "Output"
+
+    rivals: Annotated[Sequence[str], Flag(parse=split_names), AfterValidator(check_rivals)] = Field(
+        (),
+        description="Scored beside the prompts, with the same labels: tfidf, probe, calibrated (docs/compare.md), "
+        "separated by commas.",
+    )
+
+
+class TrainingArguments(RivalsArgument, RunArguments):
     """Arguments of train."""
 
     heading: ClassVar[str] = "Output"

@@ -15,6 +15,7 @@ from softprompt.backbones import Backbone
 from softprompt.backbones.families import get_family
 from softprompt.backbones.load import describe
 from softprompt.errors import BadArtefact, BadInput, Interrupted, RunFailed
+from softprompt.evaluation.floors import FLOORS, measure_floors
 from softprompt.methods.soft_prompt import SoftPrompt
 from softprompt.recipes import Recipe, Setting
 from softprompt.runs.external import save_unscored, unscored_card
@@ -28,7 +29,7 @@ from softprompt.runtime.launch import check_single_process
 from softprompt.tasks.registry import task_again
 from softprompt.training.candidate import make_candidate
 from softprompt.training.checkpoint import FILE, load_checkpoint, save_checkpoint
-from softprompt.training.finish import finish, measure_floors
+from softprompt.training.finish import finish
 from softprompt.training.progress import TrainingView, print_result
 from softprompt.training.request import dtype_name, make_recipes
 from softprompt.training.run import Run, begin, open_backbone
@@ -222,7 +223,7 @@ def _train_stage(
         print_result(
             console, member.task.metrics,
             [
-                ("commonest answer", None, floors["majority"]), ("no prompt (zero-shot)", None, floors["zero_shot"]),
+                *((title, None, floors[name]) for name, title in FLOORS.items() if name in floors),
                 (f"teacher, {teacher.name}", teacher.trainable, teacher.scores["test"]),
                 (member.name, member.prompt.trainable(), run.scores["test"]),
             ],

@@ -1,4 +1,4 @@
-"""Finish a run: score its best state, write what stands in its folder; and the floors that it must beat."""
+"""Finish a run: score its best state, and write what stands in its folder."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -7,7 +7,7 @@ import torch
 
 from softprompt.backbones import Backbone
 from softprompt.errors import NotFinite
-from softprompt.evaluation.evaluate import ScoresJson, majority, score_task
+from softprompt.evaluation.evaluate import ScoresJson, score_task
 from softprompt.methods.bank import Bank
 from softprompt.methods.folded import AdapterTensors, Folded, Unfolded, stored
 from softprompt.runs.fingerprint import fingerprint
@@ -80,12 +80,6 @@ def _score(backbone: Backbone, bank: Bank, task: Task, folder: Path, splits: Seq
             if distributed.is_first():
                 write_lines(folder / f"predictions-{name}.jsonl", [record.as_json() for record in records])
     return scores
-
-
-def measure_floors(backbone: Backbone, task: Task) -> dict[str, ScoresJson]:
-    """Score on test what a prompt must beat, as JSON: the commonest answer, and the backbone without a prompt."""
-    zero_shot, _ = score_task(backbone, task, "test")
-    return {"majority": majority(task, task.examples["test"]).as_json(), "zero_shot": zero_shot.as_json()}
 
 
 def _card(

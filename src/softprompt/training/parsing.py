@@ -68,3 +68,8 @@ def parse_settings(pairs: Iterable[str]) -> dict[str, object]:
         except json.JSONDecodeError:
             found[name] = value
     return found
+
+
+def split_names(text: str) -> list[str]:
+    """Read names that are separated by commas."""
+    return [name for name in text.split(",") if name]

@@ -8,6 +8,7 @@ from rich.console import Console
 from softprompt.backbones import Backbone
 from softprompt.errors import BadInput, Interrupted, RunFailed
 from softprompt.evaluation.evaluate import ScoresJson
+from softprompt.evaluation.floors import FLOORS, measure_floors
 from softprompt.recipes import Setting
 from softprompt.runs.prompt import Prompt
 from softprompt.runs.run_card import read_run_card
@@ -21,7 +22,7 @@ from softprompt.tasks.registry import task_again
 from softprompt.training.arguments import TrainingArguments
 from softprompt.training.candidate import make_candidate
 from softprompt.training.distillation import resume_distilled
-from softprompt.training.finish import finish, measure_floors
+from softprompt.training.finish import finish
 from softprompt.training.progress import TrainingView, print_result
 from softprompt.training.request import dtype_name, parse_arguments
 from softprompt.training.run import Run, begin, open_backbone, resume_run, tune_runs
@@ -54,7 +55,7 @@ def run_training(arguments: TrainingArguments) -> dict[str, Prompt]:
         for method, recipe in recipes.items()
     }
     runs = [begin(candidate, folders[method], request.setting) for method, candidate in candidates.items()]
-    return _train(frozen, runs, console, request.setting, trackers, root)
+    return _train(frozen, runs, console, request.setting, trackers, root, arguments.rivals)
 
 
 train = accepts(TrainingArguments, "train")(run_training)
@@ -90,7 +91,13 @@ def resume(
 
 
 def _train(
-    frozen: Backbone, runs: list[Run], console: Console, setting: Setting, trackers: Sequence[Tracker], root: Path
+    frozen: Backbone,
+    runs: list[Run],
+    console: Console,
+    setting: Setting,
+    trackers: Sequence[Tracker],
+    root: Path,
+    rivals: Sequence[str] = (),
 ) -> dict[str, Prompt]:
     candidates = [run.candidate for run in runs]
     for candidate in candidates:
@@ -112,13 +119,12 @@ def _train(
     task = candidates[0].task
     console.print(f"evaluating on {len(task.examples['dev'])} dev and {len(task.examples['test'])} test examples")
     try:
-        floors = measure_floors(frozen, task)
+        floors = measure_floors(frozen, task, rivals)
         prompts, failed = _finish_each(frozen, runs, floors)
     except Interrupted:
         raise _stopped_scoring(runs) from None
     rows: list[tuple[str, int | None, ScoresJson]] = [
-        ("commonest answer", None, floors["majority"]),
-        ("no prompt (zero-shot)", None, floors["zero_shot"]),
+        (title, None, floors[name]) for name, title in FLOORS.items() if name in floors
     ]
     rows += [(run.candidate.name, run.candidate.prompt.trainable(), run.scores["test"]) for run in runs if run.scores]
     print_result(console, task.metrics, rows)

@@ -15,6 +15,7 @@ from softprompt.backbones import Backbone, Causal, Seq2Seq
 from softprompt.backbones.ops.fused import fuse
 from softprompt.backbones.ops.layers import checkpoint_layers
 from softprompt.errors import BadArtefact, BadInput, Interrupted, MissingPackage, PromptMismatch, UnknownName
+from softprompt.evaluation.floors import measure_floors
 from softprompt.methods.bank import Bank
 from softprompt.methods.registry import BASELINES, InitContext, get_method, make, parse_options
 from softprompt.recipes import Recipe, Setting
@@ -24,7 +25,7 @@ from softprompt.runs.run_card import read_run_card
 from softprompt.tasks import Example
 from softprompt.training.candidate import Candidate, make_candidate
 from softprompt.training.checkpoint import load_checkpoint, save_checkpoint
-from softprompt.training.finish import finish, measure_floors
+from softprompt.training.finish import finish
 from softprompt.training.gradients import Gradients
 from softprompt.training.loop import tune
 from softprompt.training.request import make_recipes

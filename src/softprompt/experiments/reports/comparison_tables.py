@@ -4,10 +4,10 @@ import csv
 import io
 from collections.abc import Sequence
 
+from softprompt.evaluation.floors import FLOORS
 from softprompt.experiments.tables import ComparisonTable, MethodRow, TaskComparison
 from softprompt.tasks.metrics import percent
 
-FLOORS = {"majority": "commonest answer", "zero_shot": "no prompt (zero-shot)"}
 HEADS = ("", "test", "difference", "", "trained", "stored", "tokens/s", "peak MiB", "minutes")
 LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",

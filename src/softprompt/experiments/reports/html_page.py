@@ -4,7 +4,8 @@ import statistics
 from collections.abc import Callable, Sequence
 from html import escape
 
-from softprompt.experiments.reports.comparison_tables import FLOORS, HEADS, task_rows
+from softprompt.evaluation.floors import FLOORS
+from softprompt.experiments.reports.comparison_tables import HEADS, task_rows
 from softprompt.experiments.reports.svg_plots import (
     Curve,
     Point,

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from softprompt.evaluation.bootstrap import bootstrap
+from softprompt.evaluation.floors import FLOORS
 from softprompt.experiments.tables import Cell, ReproductionTable, TableColumn
 from softprompt.recipes.tables import Column, Line, Score, as_number
 from softprompt.runs.prompt import load_prompt
@@ -81,9 +82,9 @@ def table_rows(table: ReproductionTable, *, intervals: bool = False) -> list[lis
     tasks = [column.task for column in table.columns]
     cells = {(cell.line, cell.task): cell for cell in table.cells}
     rows = []
-    for floor, title in (("majority", "commonest answer"), ("zero_shot", "no prompt (zero-shot)")):
+    for floor in ("majority", "zero_shot"):
         values = [_floor(table, task, floor) for task in tasks]
-        rows.append([title, *map(_shown, values), _mean(values)])
+        rows.append([FLOORS[floor], *map(_shown, values), _mean(values)])
     ran = {line.line for line in table.lines}
     for quoted in table.published:
         if quoted.line not in ran:

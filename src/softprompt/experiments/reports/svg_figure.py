@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from html import escape
 
-from softprompt.experiments.reports.comparison_tables import FLOORS
+from softprompt.evaluation.floors import FLOORS
 from softprompt.experiments.reports.svg_plots import Axis, score_range
 from softprompt.experiments.tables import ComparisonTable, MethodRow, TaskComparison
 from softprompt.tasks.metrics import percent

@@ -3,6 +3,7 @@
 import csv
 import io
 
+from softprompt.evaluation.floors import FLOORS
 from softprompt.experiments.tables import SweepTable
 from softprompt.tasks.metrics import percent
 
@@ -27,8 +28,8 @@ def conclusion(table: SweepTable) -> str:
     seeds = f"{table.seeds} seed{'' if table.seeds == 1 else 's'}"
     return (
         f"Chosen on dev: {chosen.label}. {table.metric}: dev {percent(chosen.mean)}{dev}, test "
-        f"{percent(chosen.test_mean)}{test} ({seeds}); the commonest "
-        f"answer {percent(floors['majority'])}, no prompt {percent(floors['zero_shot'])}."
+        f"{percent(chosen.test_mean)}{test} ({seeds}); "
+        f"{', '.join(f'{title} {percent(floors[name])}' for name, title in FLOORS.items() if name in floors)}."
     )
 
 
