@@ -7,7 +7,15 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from softprompt.evaluation.bootstrap import Difference, bootstrap, differences
+from softprompt.evaluation.bootstrap import (
+    Difference,
+    Drawn,
+    bootstrap,
+    differences,
+    draw_scores,
+    draw_values,
+    mean_over_tasks,
+)
 from softprompt.tasks.metrics import METRICS, Metric
 
 N = 400
@@ -173,3 +181,41 @@ def test_differences_of_grouped_examples_are_measured_as_whole_questions() -> No
     found = differences([metric], {"a": [base], "b": [other]}, "a", golds, groups, resamples=200)["b"]
     assert found.mean == -0.5
     assert -0.75 < found.low < -0.5 < found.high < -0.25
+
+
+# Means over tasks
+
+
+def test_a_mean_over_tasks_varies_as_tasks_do() -> None:
+    """With nothing uncertain on a task, the interval is that of the tasks' means: a t-interval's, nearly."""
+    means = [0.01, 0.03, 0.02, 0.06, 0.04, 0.02, 0.05, 0.01]
+    tasks = [Drawn(mean, np.full(2000, mean)) for mean in means]
+    found = mean_over_tasks(tasks)
+    assert found.mean == pytest.approx(np.mean(means))
+    assert found.resampled.std() == pytest.approx(np.std(means, ddof=1) / np.sqrt(8), rel=0.06)
+    assert mean_over_tasks(tasks[:1]).difference() == (0.01, 0.01, 0.01)
+
+
+def test_a_mean_over_tasks_is_surer_than_a_task_and_covers_what_is_true() -> None:
+    generator, covered, wider = np.random.default_rng(0), 0, 0
+    for _ in range(200):
+        true = generator.normal(0.02, 0.02, 6)
+        seen = generator.normal(true, 0.02)
+        tasks = [Drawn(mean, generator.normal(mean, 0.02, 300)) for mean in seen]
+        _, low, high = mean_over_tasks(tasks).difference()
+        covered += low <= 0.02 <= high
+        wider += high - low > tasks[0].difference().high - tasks[0].difference().low
+    assert 0.9 <= covered / 200 <= 1
+    assert wider < 20
+
+
+def test_values_are_drawn_as_scores_are() -> None:
+    """Answers that are right or wrong, drawn as numbers: the interval of accuracy."""
+    references = [("a",)] * 60
+    answers = {"base": [["a"] * 30 + ["b"] * 30] * 2, "other": [["a"] * 45 + ["b"] * 15] * 2}
+    values = {name: [[float(one == "a") for one in run] for run in runs] for name, runs in answers.items()}
+    by_score = draw_scores(["accuracy"], answers, "base", references)["other"]
+    by_value = draw_values(values, "base")["other"]
+    assert by_value.mean == by_score.mean == 0.25
+    np.testing.assert_allclose(by_value.resampled, by_score.resampled)
+    assert by_value.detectable() == pytest.approx(2.8 * by_value.resampled.std())

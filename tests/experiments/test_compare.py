@@ -11,6 +11,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+import torch
 from rich.console import Console
 
 import softprompt
@@ -112,6 +113,53 @@ def test_the_baseline_is_compared_with_and_the_floors_stand_beside(done: tuple[P
     assert "4 steps of 4 examples" in text
 
 
+def test_methods_are_compared_by_the_mean_over_tasks_too(done: tuple[Path, dict[str, Any]]) -> None:
+    """The score, the loss on test, and how fast the dev loss falls; each as a difference to the baseline."""
+    output, found = done
+    endpoints = ["score", "nll", "steps_to_90", "dev_area"]
+    assert [one["endpoint"] for one in found["overall"]] == endpoints
+    for one in found["overall"]:
+        assert (one["tasks"], [row["label"] for row in one["rows"]]) == (["glue/rte", "superglue/cb"], METHODS[1:])
+    rows = {part["task"]: {row["label"]: row for row in part["rows"]} for part in found["tasks"]}
+    for one in found["overall"]:
+        for row in one["rows"]:
+            less = [rows[task][row["label"]]["endpoint_differences"][one["endpoint"]] for task in one["tasks"]]
+            assert row["difference"]["mean"] == pytest.approx((less[0]["mean"] + less[1]["mean"]) / 2)
+    for part in rows.values():
+        for row in part.values():
+            for folder, loss in zip(row["folders"], row["endpoints"]["nll"], strict=True):
+                lines = (output / folder / "predictions-test.jsonl").read_text().splitlines()
+                records = [json.loads(line) for line in lines]
+                scores = torch.tensor([list(one["scores"].values()) for one in records])
+                right = [list(one["scores"]).index(one["target"]) for one in records]
+                expected = torch.nn.functional.cross_entropy(scores, torch.tensor(right))
+                assert loss == pytest.approx(float(expected), rel=1e-4)
+    assert "Mean over 2 tasks, less prompt_tuning" in (output / "table.md").read_text()
+    assert "Mean over 2 tasks, less prompt_tuning" in (output / "report.html").read_text()
+    assert (output / "table.csv").read_text().count("mean over tasks,") == 8
+    assert any("Smallest difference that can be seen" in note for note in found["notes"])
+
+
+def test_a_file_of_data_stands_beside_other_tasks(compare: Run, tmp_path: Path) -> None:
+    kinds = (("nice", "true"), ("poor", "false"))
+    rows = "".join(f"{kinds[i % 2][0]} thing number {i} indeed,{kinds[i % 2][1]}\n" for i in range(40))
+    (tmp_path / "things.csv").write_text(f"text,label\n{rows}")
+    found = compare(
+        tmp_path / "run", tasks=["cb", str(tmp_path / "things.csv")], methods=METHODS, budget=1, seeds=1, rivals=(),
+    )  # fmt: skip
+    assert [part["task"] for part in found["tasks"]] == ["superglue/cb", "things"]
+    assert list(found["tasks"][1]["floors"]) == ["majority", "zero_shot"]
+    assert found["overall"][0]["tasks"] == ["superglue/cb", "things"]
+
+
+def test_what_can_be_seen_is_read_from_a_pilot(done: tuple[Path, dict[str, Any]], compare: Run, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="--spread and --pilot"):
+        compare(tmp_path / "run", spread="1,2", pilot=done[0])
+    with pytest.raises(BadInput, match="--spread 'much'"):
+        compare(tmp_path / "run", spread="much")
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize("steps", [2, 6, 15])
 def test_an_interrupted_comparison_goes_on_to_the_same_table(
     steps: int, done: tuple[Path, dict[str, Any]], words: dict[str, Any], compare: Run, tmp_path: Path
@@ -178,7 +226,8 @@ def test_baselines_that_change_the_network_stand_in_the_same_table(compare: Run,
         # What is measured of a run that is read again is what is measured of one that has just ended.
         first, *_ = row["folders"]
         card = json.loads((tmp_path / first / "prompt.json").read_text())
-        assert set(card["scores"]) == {"majority", "zero_shot", "dev", "test", "test_generated"}
+        own = {"dev", "test", "test_generated"}
+        assert set(card["scores"]) == own | {"majority", "zero_shot", "tfidf", "probe", "calibrated"}
         assert row["costs"]["seconds_per_step"] > 0
 
 

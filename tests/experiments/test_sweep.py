@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 
 import softprompt
 from softprompt.errors import BadInput, Interrupted, UnknownName
+from softprompt.evaluation import floors
 from softprompt.experiments.runner import Monitor
 from softprompt.experiments.sweep import Sweep, folder_name
 from softprompt.training import finish
@@ -61,7 +62,8 @@ def test_a_sweep_runs_every_setting_and_measures_the_test_of_the_chosen_one_alon
         asked.append((split, prompt))
         return before(backbone, task, split, prompt, **words)
 
-    monkeypatch.setattr(finish, "score_task", counted)
+    for module in (finish, floors):
+        monkeypatch.setattr(module, "score_task", counted)
     found = sweep(tmp_path)
     assert asked.count(("test", -1)) == 1, "the floor"
     assert asked.count(("test", 0)) == 2 * 2, "two seeds, read both ways"

@@ -360,6 +360,17 @@ def test_a_task_that_is_scored_by_generated_text_selects_by_it(monkeypatch: pyte
     assert not one.failed
 
 
+def test_dev_is_evaluated_before_the_first_step_where_that_is_asked_for() -> None:
+    backbone = tiny.backbone("llama")
+    given = {"steps": 4, "evaluate_every": 2}
+    plain, early = (candidate(backbone, "prompt_tuning", evaluate_at_start=start, **given) for start in (False, True))
+    for one in (plain, early):
+        tune(backbone, [one])
+    assert [entry["step"] for entry in early.history if "dev" in entry] == [0, 2, 4]
+    assert [entry for entry in early.history if entry["step"]] == plain.history
+    assert_same_tensors(early.prompt.state_dict(), plain.prompt.state_dict())
+
+
 def test_a_strict_task_that_never_says_a_label_keeps_its_first_evaluation() -> None:
     backbone = tiny.backbone("t5")
     task = replace(tiny_task(), scoring="generated", strict=True)

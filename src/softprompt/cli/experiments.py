@@ -13,7 +13,7 @@ from softprompt.errors import BadInput
 from softprompt.experiments.arguments import CompareArguments, ReproduceArguments, SweepArguments
 from softprompt.experiments.compare import run_comparison
 from softprompt.experiments.compare_finished import compare_finished
-from softprompt.experiments.reports.comparison_tables import print_rows
+from softprompt.experiments.reports.comparison_tables import print_overall, print_rows
 from softprompt.experiments.reports.published_table import table_rows as reproduced_rows
 from softprompt.experiments.reports.sweep_table import HEADS, conclusion, table_rows
 from softprompt.experiments.reproduce import run_reproduction
@@ -106,6 +106,8 @@ def _show(found: ComparisonTable, output: Path | None, as_json: bool) -> None:
         return
     for part in found.tasks:
         printing.print_table(out, *print_rows(part))
+    if found.overall:
+        printing.print_table(out, *print_overall(found))
     for note in found.notes:
         out.print(note, soft_wrap=True, markup=False)
     if output is not None:

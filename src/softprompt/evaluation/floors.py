@@ -24,7 +24,11 @@ def measure_floors(backbone: Backbone, task: Task, rivals: Sequence[str] = ()) -
     """
     zero_shot, _ = score_task(backbone, task, "test")
     found = {"majority": majority(task, task.examples["test"]).as_json(), "zero_shot": zero_shot.as_json()}
-    if can_rival(task):
-        for name in rivals:
-            found[name] = score(rival_records(name, backbone, task), task.metrics).as_json()
-    return found
+    return found | measure_rivals(backbone, task, rivals)
+
+
+def measure_rivals(backbone: Backbone, task: Task, rivals: Sequence[str]) -> dict[str, ScoresJson]:
+    """Score those of `rivals` that can answer a task, on test."""
+    if not can_rival(task):
+        return {}
+    return {name: score(rival_records(name, backbone, task), task.metrics).as_json() for name in rivals}

@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import AfterValidator, BaseModel, Field, InstanceOf, SkipValidation
 
 from softprompt.evaluation.rivals import RIVALS, check_rivals
+from softprompt.experiments.power import parse_spread
 from softprompt.experiments.search_space import Range, parse_grid, parse_ranges
 from softprompt.recipes.setting import Setting
 from softprompt.runtime.arguments import Flag
@@ -20,6 +21,13 @@ from softprompt.training.parsing import split_names
 def split_all_names(texts: Sequence[str]) -> list[str]:
     """Read names from texts that hold one or more, separated by commas."""
     return [name for text in texts for name in split_names(text)]
+
+
+def check_spread(text: str | None) -> str | None:
+    """Return `text`. Raises BadInput where it is not a spread."""
+    if text is not None:
+        parse_spread(text)
+    return text
 
 
 class ManyRuns(ConsoleArgument):
@@ -82,12 +90,16 @@ class CompareArguments(ManyRuns, AllRivals, CommonArguments):
         str | InstanceOf[Task] | Sequence[str | InstanceOf[Task]] | None,
         SkipValidation,
         Flag("--task", repeatable=True),
-    ] = Field(None, description="Task (`softprompt list tasks`); repeatable.")
+    ] = Field(None, description="Task (`softprompt list tasks`), or a file of data; repeatable.")
     methods: Annotated[Sequence[str], Flag(parse=split_names)] = Field(
         (), description="Methods: prompt_tuning,dept,superpos."
     )
     seeds: int = Field(3, description="Runs of each method at its chosen setting.")
     budget: int = Field(3, description="Settings (learning rates) that each method tries.")
+    spread: Annotated[str | None, AfterValidator(check_spread)] = Field(
+        None, description="How much differences vary, in points: SEEDS,TASKS (1.5,2); says what can be seen."
+    )
+    pilot: str | Path | None = Field(None, description="Finished comparison to read --spread from.")
     baseline: str | None = Field(
         None, description="Method that the others are compared with; prompt_tuning when not given."
     )

@@ -8,13 +8,15 @@ the same folder goes on where it was. table.json holds everything that was found
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 from softprompt.backbones import Backbone
 from softprompt.errors import BadInput, UnknownName
 from softprompt.experiments.arguments import CompareArguments
 from softprompt.experiments.costs import Costs, measure_costs
+from softprompt.experiments.endpoints import Draws, draw_endpoints, overall
+from softprompt.experiments.entrants import Entrant, list_factors, make_entrants
 from softprompt.experiments.experiment import (
     Experiment,
     count_unfinished,
@@ -22,29 +24,27 @@ from softprompt.experiments.experiment import (
     run_experiment,
     write_table,
 )
+from softprompt.experiments.finished_run import read_finished
 from softprompt.experiments.jobs import Floors, Job, JobSpec, draw_as_before
+from softprompt.experiments.power import Variation, describe_power, parse_spread, pilot_spread
 from softprompt.experiments.reports.comparison_tables import as_csv, as_latex, as_markdown
 from softprompt.experiments.reports.html_page import as_page
 from softprompt.experiments.reports.svg_figure import as_picture
-from softprompt.experiments.standings import floors_in, read_finished, standings
+from softprompt.experiments.standings import standings
 from softprompt.experiments.tables import ComparisonTable, MethodCosts, MethodRow, TaskComparison, TriedSetting
-from softprompt.methods.registry import canonical_name, get_method, spellings
-from softprompt.recipes import Recipe, Setting
-from softprompt.recipes.override import check_names, taken
+from softprompt.methods.registry import canonical_name, spellings
+from softprompt.recipes import Setting
 from softprompt.runs.run_card import read_run_card
 from softprompt.runs.run_folder import versions
-from softprompt.runs.start_from import Predecessor, read_predecessor
 from softprompt.runtime.arguments import accepts, given_in, parse_model
 from softprompt.runtime.files import write_json
 from softprompt.tasks import Task
 from softprompt.tasks.registry import is_published
 from softprompt.training.arguments import CommonArguments
 from softprompt.training.finish import measure_test
-from softprompt.training.request import FOR_PUBLISHED, TrainingRequest, make_recipes, parse_common, settle_dtype
+from softprompt.training.request import FOR_PUBLISHED, TrainingRequest, parse_common, settle_dtype
 
 FORMAT = 1
-COMMON = ("steps", "epochs", "batch", "tokens_per_step", "seed")
-"""Fields of a recipe that all methods share."""
 FORMS: Mapping[str, Callable[[ComparisonTable], str]] = {
     "table.md": as_markdown,
     "table.csv": as_csv,
@@ -52,66 +52,6 @@ FORMS: Mapping[str, Callable[[ComparisonTable], str]] = {
     "report.html": as_page,
     "scores.svg": as_picture,
 }
-
-
-def list_factors(budget: int) -> list[float]:
-    """Return what the learning rates of a method are multiplied by, in the order they are tried: 1, 0.3, 3, 0.1, ...
-
-    Half a decade to each side in turn. All rates of a method move together, so methods with one rate and
-    with two have as many tries.
-    """
-    found = [1.0]
-    for half in range(1, budget):
-        found += [float(f"{10 ** (sign * half / 2):.0e}") for sign in (-1, 1)]
-    return found[:budget]
-
-
-@dataclass(frozen=True)
-class Entrant:
-    """A method that is compared."""
-
-    name: str
-    recipe: Recipe
-    predecessor: Predecessor | None = None
-
-
-def make_entrants(
-    methods: Sequence[str], settings: Mapping[str, object], max_source: int, start_from: Predecessor | None = None
-) -> list[Entrant]:
-    """Give each method its recipe: NAME in `settings` is for all methods that have it, METHOD.NAME for one.
-
-    What is set for one method takes precedence. METHOD.start_from is the run that this method starts from. Raises
-    BadInput and UnknownName.
-    """
-    methods = [canonical_name(name) for name in methods]
-    heads = {name: name.partition(".")[0] for name in settings}
-    settings = {name.replace(head, canonical_name(head), 1): settings[name] for name, head in heads.items()}
-    if len(set(methods)) != len(methods):
-        raise BadInput(f"--methods names {', '.join(methods)}: each method once.")
-    for name in methods:
-        get_method(name)
-    common = {name: value for name, value in settings.items() if name.partition(".")[0] not in methods}
-    own = {
-        method: {name.partition(".")[2]: value for name, value in settings.items() if name.startswith(f"{method}.")}
-        for method in methods
-    }
-    for method, given in own.items():
-        unequal = [name for name in given if name in COMMON]
-        if unequal:
-            raise BadInput(f"--set {method}.{unequal[0]}: all methods of a comparison have the same {unequal[0]}.")
-    predecessors = {
-        method: read_predecessor(str(given.pop("start_from"))) if "start_from" in given else start_from
-        for method, given in own.items()
-    }
-    check_names(methods, common)  # an option of one method is a known name for the others too
-    return [
-        Entrant(
-            method,
-            make_recipes([method], taken(method, common) | own[method], None, predecessors[method], max_source)[method],
-            predecessors[method],
-        )
-        for method in methods
-    ]
 
 
 class Comparison(Experiment[ComparisonTable]):
@@ -157,6 +97,9 @@ class Comparison(Experiment[ComparisonTable]):
         self.chosen: dict[tuple[str, str], float] = {}
         """The factor of the learning rates that dev chose, by task and method."""
         self.parts: list[TaskComparison] = []
+        self.draws: dict[str, Draws] = {}
+        self.power = ""
+        """What the comparison can see, in a sentence."""
         self.check_folders()
 
     def planned(self) -> Iterator[Job]:
@@ -194,6 +137,8 @@ class Comparison(Experiment[ComparisonTable]):
 
     def train(self) -> None:
         """Bring one task after another to its end, and write the table after each."""
+        if self.power:
+            self.say(self.power)
         backbone = self.backbone(self.setting)
         self.parts = []
         for task in self.tasks:
@@ -204,7 +149,7 @@ class Comparison(Experiment[ComparisonTable]):
 
     def _train_on(self, backbone: Backbone, task: Task) -> None:
         """Train each method's tries, choose one by dev, and train the other seeds there."""
-        floors = self.floors(self._folder(task) / "floors.json", backbone, task)
+        floors = self._floors(backbone, task)
         tries = [job for entrant in self.entrants for job in self._tries(task, entrant)]
         self._run_and_time(backbone, task, tries, floors, f"{self.budget} settings of each method, seed 0")
         for entrant in self.entrants:
@@ -215,6 +160,9 @@ class Comparison(Experiment[ComparisonTable]):
         self._run_and_time(backbone, task, rest, floors, "the other seeds at the chosen settings")
         for entrant in self.entrants:
             measure_test(backbone, self._finals(task, entrant)[0].folder, task)
+
+    def _floors(self, backbone: Backbone, task: Task) -> Floors:
+        return self.floors(self._folder(task) / "floors.json", backbone, task)
 
     def _run_and_time(self, backbone: Backbone, task: Task, jobs: Sequence[Job], floors: Floors, what: str) -> None:
         left = count_unfinished(jobs)
@@ -241,10 +189,11 @@ class Comparison(Experiment[ComparisonTable]):
 
     def _compare_on(self, backbone: Backbone, task: Task) -> TaskComparison:
         entries = {e.name: [read_finished(job.folder) for job in self._finals(task, e)] for e in self.entrants}
+        self.draws[task.name] = drawn = draw_endpoints(entries, self.baseline)
         costs = self._costs(backbone, task)
         rows = [
             self._complete(row, task, entrant, costs[entrant.name])
-            for row, entrant in zip(standings(entries, self.baseline), self.entrants, strict=True)
+            for row, entrant in zip(standings(entries, self.baseline, drawn), self.entrants, strict=True)
         ]
         return TaskComparison(
             task=task.name,
@@ -253,7 +202,7 @@ class Comparison(Experiment[ComparisonTable]):
             train_examples=len(task.examples["train"]),
             dev_examples=len(task.examples["dev"]),
             test_examples=len(task.examples["test"]),
-            floors=floors_in(next(iter(entries.values()))),
+            floors={name: one["metrics"][task.metrics[0]] for name, one in self._floors(backbone, task).items()},
             rows=rows,
             seconds=self._seconds(task),
         )
@@ -315,11 +264,13 @@ class Comparison(Experiment[ComparisonTable]):
                 f"Every method: {_count(self.budget, 'tried setting')} (its learning rates {factors}; seed 0, chosen "
                 f"by dev), then {_count(self.seeds, 'seed')} at the chosen one; every run {length} of {examples}.",
                 *common_notes(self.seeds),
+                *([self.power] if self.power else []),
                 "tokens/s (source and target tokens, no padding), peak memory and minutes are those of a method tuned "
                 "alone: steps timed in turns after the runs, which share their batches. Minutes are those of the "
                 "training steps, without evaluations.",
             ],
             tasks=list(self.parts),
+            overall=overall(self.draws, self.baseline) if len(self.draws) > 1 else None,
             versions=versions(),
         )
 
@@ -371,7 +322,18 @@ def run_comparison(arguments: CompareArguments) -> ComparisonTable:
         baseline=baseline, max_parallel=arguments.max_parallel,
     )  # fmt: skip
     experiment.rivals = arguments.rivals
+    experiment.power = describe_power(
+        _spread(arguments), seeds, {one.task.name: len(one.task.examples["test"]) for one in requests}
+    )
     return run_experiment(experiment, arguments)
+
+
+def _spread(arguments: CompareArguments) -> Variation:
+    if arguments.spread is not None and arguments.pilot is not None:
+        raise BadInput("--spread and --pilot both say how much differences vary; give one.")
+    if arguments.pilot is not None:
+        return pilot_spread(Path(arguments.pilot))
+    return Variation() if arguments.spread is None else parse_spread(arguments.spread)
 
 
 compare = accepts(CompareArguments, "compare")(run_comparison)
@@ -381,11 +343,14 @@ def parse_each_task(arguments: CompareArguments) -> list[TrainingRequest]:
     """Resolve the arguments once for each task; arguments of published tasks do not go to a shipped one beside them."""
     given = arguments.tasks
     tasks = [given] if given is None or isinstance(given, str | Task) else list(given)
-    published = [isinstance(one, str) and is_published(one) for one in tasks]
+    files = [isinstance(one, str) and Path(one).is_file() for one in tasks]
+    names = [one if isinstance(one, str) and not a_file else "" for one, a_file in zip(tasks, files, strict=True)]
+    published = [bool(name) and is_published(name) for name in names]
     common = {name: value for name, value in given_in(arguments).items() if name in CommonArguments.model_fields}
     requests = []
-    for task, from_hub in zip(tasks, published, strict=True):
+    for task, from_hub, a_file in zip(tasks, published, files, strict=True):
         dropped = FOR_PUBLISHED if any(published) and not from_hub else set()
         own = {name: value for name, value in common.items() if name not in dropped}
-        requests.append(parse_common(parse_model(CommonArguments, own), task))
+        own |= {"data": task} if a_file else {}
+        requests.append(parse_common(parse_model(CommonArguments, own), None if a_file else task))
     return requests

@@ -1,19 +1,18 @@
 """Compare runs that are finished, wherever they came from: grouped by task and method, on the same test examples."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from softprompt.errors import BadInput, UnknownName
 from softprompt.experiments.compare import FORMAT, common_notes, write_comparison
-from softprompt.experiments.standings import FinishedRun, floors_in, read_finished, standings
+from softprompt.experiments.endpoints import Draws, Entries, draw_endpoints, overall
+from softprompt.experiments.finished_run import FinishedRun, read_finished
+from softprompt.experiments.standings import floors_in, standings
 from softprompt.experiments.tables import ComparisonTable, TaskComparison
 from softprompt.methods.registry import canonical_name
 from softprompt.runs.run_folder import versions
 from softprompt.runtime.files import make_folder
-
-Entries = Mapping[str, Sequence[FinishedRun]]
-"""Runs by method and setting."""
 
 
 def compare_finished(
@@ -30,11 +29,14 @@ def compare_finished(
         by_task.setdefault(run.card.task, []).append(run)
     notes: list[str] = []
     parts: list[TaskComparison] = []
+    draws: dict[str, Draws] = {}
     for task, own in by_task.items():
         _check_alike(own)
         entries = _entries(own)
-        parts.append(_compare_on(task, own, entries, baseline))
+        part, draws[task] = _compare_on(task, own, entries, baseline)
+        parts.append(part)
         notes += _describe_unequal(task, entries)
+    baselines = {part.baseline for part in parts}
     backbones = ", ".join(sorted({Path(run.card.backbone).name for run in finished}))
     table = ComparisonTable(
         format=FORMAT,
@@ -47,6 +49,7 @@ def compare_finished(
             *common_notes(min(len(row.test) for part in parts for row in part.rows)),
         ],
         tasks=parts,
+        overall=overall(draws, parts[0].baseline) if len(parts) > 1 and len(baselines) == 1 else None,
         versions=versions(),
     )
     if output is not None:
@@ -55,21 +58,25 @@ def compare_finished(
     return table
 
 
-def _compare_on(task: str, runs: Sequence[FinishedRun], entries: Entries, baseline: str | None) -> TaskComparison:
+def _compare_on(
+    task: str, runs: Sequence[FinishedRun], entries: Entries, baseline: str | None
+) -> tuple[TaskComparison, Draws]:
     if len(entries) < 2:
         raise BadInput(f"The runs on {task} are all of one method in one setting ({next(iter(entries))}); give two.")
     chosen = canonical_name(baseline or ("prompt_tuning" if "prompt_tuning" in entries else next(iter(entries))))
     if chosen not in entries:
         raise UnknownName(f"baseline on {task}", chosen, entries)
     seeds = {tuple(run.card.seed for run in each) for each in entries.values()}
-    return TaskComparison(
+    drawn = draw_endpoints(entries, chosen, paired=len(seeds) == 1)
+    part = TaskComparison(
         task=task,
         metric=runs[0].metric,
         baseline=chosen,
         test_examples=len(runs[0].answers),
         floors=floors_in(runs),
-        rows=standings(entries, chosen, paired=len(seeds) == 1),
+        rows=standings(entries, chosen, drawn),
     )
+    return part, drawn
 
 
 def _folders(path: Path) -> list[Path]:

@@ -15,7 +15,7 @@ from typing import Generic, TypeVar
 from rich.console import Console
 
 from softprompt.backbones import Backbone
-from softprompt.evaluation.floors import measure_floors
+from softprompt.evaluation.floors import measure_floors, measure_rivals
 from softprompt.experiments.arguments import ManyRuns
 from softprompt.experiments.cluster.driver import open_runner
 from softprompt.experiments.jobs import Floors, Job, PlannedRun, check_spec
@@ -94,12 +94,14 @@ class Experiment(ABC, Generic[Result]):
         return self._backbones[setting]
 
     def floors(self, path: Path, backbone: Backbone, task: Task) -> Floors:
-        """Read the floors of `task` from `path`; measure and keep them there if there are none."""
-        if not path.is_file():
-            floors = measure_floors(backbone, task, self.rivals)
+        """Read the floors of `task` from `path`; measure and keep there what is missing."""
+        known = read_floors(path) if path.is_file() else measure_floors(backbone, task)
+        missing = [name for name in self.rivals if name not in known]
+        found = known | measure_rivals(backbone, task, missing)
+        if not path.is_file() or found != known:
             make_folder(path.parent)
-            write_json(path, floors)
-        return read_floors(path)
+            write_json(path, found)
+        return found
 
     def run_jobs(
         self,

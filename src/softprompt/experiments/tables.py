@@ -143,6 +143,29 @@ class PairedDifference(TablePart):
     """better or worse than the baseline, or tie where the interval contains 0."""
 
 
+class EndpointDifference(PairedDifference):
+    """The difference in another endpoint than the score (softprompt.experiments.endpoints), or in a mean over tasks."""
+
+    detectable: float
+    """The smallest true difference that four of five such experiments would have found."""
+
+
+class OverallRow(TablePart):
+    """How a method differs from the baseline in the mean over tasks."""
+
+    label: str
+    difference: EndpointDifference
+
+
+class OverallEndpoint(TablePart):
+    """The methods of a comparison by one endpoint, in the mean over tasks."""
+
+    endpoint: str
+    title: str
+    tasks: list[str]
+    rows: list[OverallRow]
+
+
 class MethodCosts(TablePart):
     """Costs of training a method alone."""
 
@@ -188,6 +211,9 @@ class MethodRow(TablePart):
     """For each seed: steps, and the dev score after them."""
     folders: list[str]
     costs: MethodCosts | None = None
+    endpoints: dict[str, list[float]] | None = None
+    """For each endpoint: the value of each seed; steps_to_90 as a logarithm."""
+    endpoint_differences: dict[str, EndpointDifference] | None = None
     factor: float | None = None
     """The factor of the learning rates that dev chose."""
     tried: list[TriedSetting] | None = None
@@ -238,6 +264,8 @@ class ComparisonTable(TablePart):
     notes: list[str]
     """How to read the scores."""
     tasks: list[TaskComparison]
+    overall: list[OverallEndpoint] | None = None
+    """Means over tasks, where there are several."""
     versions: dict[str, str]
 
     def task(self, name: str) -> TaskComparison:

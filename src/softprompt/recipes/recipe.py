@@ -34,6 +34,7 @@ class Recipe(StepBudget, Seeded):
         False, description="Learn the source's tokens as well as the answer's; on decoder-only backbones."
     )
     evaluate_every: int | Literal["epoch"] = Field(50, description="Steps between evaluations on dev, or epoch.")
+    evaluate_at_start: bool = Field(False, description="Evaluate on dev before the first step, too.")
     patience: int | None = Field(None, ge=1, description="Evaluations without a better one after which the run stops.")
     dev_limit: int | None = Field(200, ge=1, description="Dev examples that choose the checkpoint; null: all.")
 

@@ -82,6 +82,9 @@ def tune(
         bank = Bank({candidate.name: candidate.prompt for candidate in live}).train()
         stop = False
         with backbone.using(bank):
+            for i, candidate in enumerate(live):
+                if candidate.recipe.evaluate_at_start and not candidate.history:
+                    _evaluate(backbone, bank, candidate, i, listener)
             while not any(map(slots.leaves, live)) and not (stop := distributed.anyone(interrupted())):
                 try:
                     losses = gradients(live, range(len(live)))
@@ -156,16 +159,16 @@ def _step(
     if listener:
         listener.on_step(candidate)
     if candidate.due:
-        _evaluate(backbone, bank, candidate, index)
-        if listener:
-            listener.on_evaluation(candidate)
+        _evaluate(backbone, bank, candidate, index, listener)
         if on_checkpoint:
             on_checkpoint(candidate)
 
 
-def _evaluate(backbone: Backbone, bank: Bank, candidate: Candidate, index: int) -> None:
+def _evaluate(backbone: Backbone, bank: Bank, candidate: Candidate, index: int, listener: Listener | None) -> None:
     bank.eval()
     task = candidate.task
     scores, records = score_examples(backbone, task, candidate.dev_examples(), index)
     candidate.record_evaluation(task.metrics[0], scores.metrics, mean_loss(records))
     bank.train()
+    if listener:
+        listener.on_evaluation(candidate)

@@ -2,13 +2,17 @@
 
 import csv
 import io
+import statistics
 from collections.abc import Sequence
 
 from softprompt.evaluation.floors import FLOORS
+from softprompt.experiments.endpoints import ENDPOINTS, shown, shown_difference
 from softprompt.experiments.tables import ComparisonTable, MethodRow, TaskComparison
 from softprompt.tasks.metrics import percent
 
 HEADS = ("", "test", "difference", "", "trained", "stored", "tokens/s", "peak MiB", "minutes")
+BESIDE = ("", "", "mean", "difference")
+OVERALL = ("", "", "difference of the mean over tasks")
 LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
@@ -39,6 +43,27 @@ def task_rows(part: TaskComparison) -> list[list[str]]:
     return rows
 
 
+def endpoint_rows(part: TaskComparison) -> list[list[str]]:
+    """Return a task's endpoints: a row for each method and endpoint, with the mean over its seeds."""
+    rows = []
+    for row in part.rows:
+        differences = row.endpoint_differences or {}
+        for name, values in (row.endpoints or {}).items():
+            mean = shown(name, statistics.mean(values)).removeprefix("+")
+            less = shown_difference(name, differences[name]) if name in differences else "baseline"
+            rows.append([row.label, ENDPOINTS[name].title, mean, less])
+    return rows
+
+
+def overall_rows(table: ComparisonTable) -> list[list[str]]:
+    """Return the means over tasks under OVERALL: a row for each endpoint and method."""
+    return [
+        [one.title, row.label, shown_difference(one.endpoint, row.difference)]
+        for one in table.overall or []
+        for row in one.rows
+    ]
+
+
 def _costs(row: MethodRow) -> list[str]:
     costs = row.costs
     if costs is None:
@@ -57,6 +82,13 @@ def as_csv(table: ComparisonTable) -> str:
             writer.writerow({"task": part.task, "label": name, "metric": part.metric, "mean": value})
         for row in part.rows:
             writer.writerow({"task": part.task, "metric": part.metric, **_csv_values(row)})
+    for one in table.overall or []:
+        for mean in one.rows:
+            less = mean.difference
+            writer.writerow({
+                "task": "mean over tasks", "label": mean.label, "metric": one.endpoint, "difference": less.mean,
+                "low": less.low, "high": less.high, "verdict": less.verdict,
+            })  # fmt: skip
     return text.getvalue()
 
 
@@ -76,18 +108,33 @@ def _csv_values(row: MethodRow) -> dict[str, object]:
 def as_markdown(table: ComparisonTable) -> str:
     """Render table.md."""
     lines = [f"# {table.title}", "", *(f"- {note}" for note in table.notes), ""]
+    if table.overall:
+        lines += [
+            f"## Mean over {len(table.tasks)} tasks, less {table.tasks[0].baseline}",
+            "",
+            *_markdown(OVERALL, overall_rows(table)),
+            "",
+        ]
     for part in table.tasks:
         lines += [
             f"## {part.task}: {part.metric}",
             "",
             f"{_examples(part)}; baseline `{part.baseline}`.",
             "",
-            f"| {' | '.join(HEADS)} |",
-            f"|---|{'---:|' * (len(HEADS) - 1)}",
-            *(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in task_rows(part)),
+            *_markdown(HEADS, task_rows(part)),
             "",
         ]
+        if beside := endpoint_rows(part):
+            lines += [*_markdown(BESIDE, beside), ""]
     return "\n".join(lines)
+
+
+def _markdown(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    return [
+        f"| {' | '.join(heads)} |",
+        f"|---|{'---:|' * (len(heads) - 1)}",
+        *(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in rows),
+    ]
 
 
 def as_latex(table: ComparisonTable) -> str:
@@ -120,6 +167,11 @@ def escape_latex(text: str) -> str:
 
 def _examples(part: TaskComparison) -> str:
     return f"{part.test_examples:,} test examples"
+
+
+def print_overall(table: ComparisonTable) -> tuple[str, Sequence[str], list[list[str]]]:
+    """Return the title, heads and rows of the means over tasks, for softprompt.cli.printing.print_table."""
+    return f"mean over {len(table.tasks)} tasks, less {table.tasks[0].baseline}", OVERALL, overall_rows(table)
 
 
 def print_rows(part: TaskComparison) -> tuple[str, Sequence[str], list[list[str]]]:

@@ -5,7 +5,14 @@ from collections.abc import Callable, Sequence
 from html import escape
 
 from softprompt.evaluation.floors import FLOORS
-from softprompt.experiments.reports.comparison_tables import HEADS, task_rows
+from softprompt.experiments.reports.comparison_tables import (
+    BESIDE,
+    HEADS,
+    OVERALL,
+    endpoint_rows,
+    overall_rows,
+    task_rows,
+)
 from softprompt.experiments.reports.svg_plots import (
     Curve,
     Point,
@@ -68,7 +75,7 @@ def as_page(table: ComparisonTable) -> str:
     """Render report.html."""
     notes = "".join(f"<li>{escape(note)}</li>" for note in table.notes)
     versions = ", ".join(f"{name} {version}" for name, version in table.versions.items())
-    sections = "".join(_section(part) for part in table.tasks)
+    sections = _overall(table) + "".join(_section(part) for part in table.tasks)
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -96,7 +103,7 @@ def _section(part: TaskComparison) -> str:
         )  # fmt: skip
     return (
         f'<h2>{escape(part.task)}</h2>\n<p class="quiet">{escape(part.metric)} on {part.test_examples:,} test '
-        f"examples; baseline {escape(part.baseline)}</p>\n{_table(part)}\n{_tried(part)}\n"
+        f"examples; baseline {escape(part.baseline)}</p>\n{_table(part)}\n{_beside(part)}\n{_tried(part)}\n"
         f'<div class="plots">{"".join(plots)}</div>\n'
     )
 
@@ -119,6 +126,31 @@ def _table(part: TaskComparison) -> str:
         name = f'<span class="dot" style="background:{color(i)}"></span>{escape(text[0])}'
         lines.append(_line([name, text[1], text[2], drawn, *text[3:]], "", text[3]))
     return f'<div class="scroll"><table><thead><tr>{heads}</tr></thead><tbody>{"".join(lines)}</tbody></table></div>'
+
+
+def _overall(table: ComparisonTable) -> str:
+    """Render the means over tasks."""
+    if not table.overall:
+        return ""
+    heads = "".join(f"<th>{head}</th>" for head in OVERALL)
+    lines = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in overall_rows(table))
+    return (
+        f"<h2>Mean over {len(table.tasks)} tasks, less {escape(table.tasks[0].baseline)}</h2>\n"
+        f'<div class="scroll"><table><thead><tr>{heads}</tr></thead><tbody>{lines}</tbody></table></div>\n'
+    )
+
+
+def _beside(part: TaskComparison) -> str:
+    """Render a task's endpoints, folded away."""
+    rows = endpoint_rows(part)
+    if not rows:
+        return ""
+    heads = "".join(f"<th>{head}</th>" for head in BESIDE)
+    lines = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
+    return (
+        "<details><summary>Score, loss on test and speed of learning</summary>"
+        f'<div class="scroll"><table><thead><tr>{heads}</tr></thead><tbody>{lines}</tbody></table></div></details>'
+    )
 
 
 def _line(cells: Sequence[str], kind: str, verdict: str = "") -> str:
