@@ -152,6 +152,19 @@ def test_a_file_of_data_stands_beside_other_tasks(compare: Run, tmp_path: Path) 
     assert found["overall"][0]["tasks"] == ["superglue/cb", "things"]
 
 
+def test_one_method_enters_under_several_labels(compare: Run, tmp_path: Path) -> None:
+    found = compare(
+        tmp_path, tasks="cb", methods=["few=superpos", "many=superpos"], budget=1, seeds=1, rivals=(),
+        settings={"steps": 2, "batch": 4, "length": 2, "sampled": 8, "pool": None, "many.sampled": 12},
+    )  # fmt: skip
+    (part,) = found["tasks"]
+    assert part["baseline"] == "few"
+    rows = {row["label"]: (row["method"], row["options"]["sampled"]) for row in part["rows"]}
+    assert rows == {"few": ("superpos", 8), "many": ("superpos", 12)}
+    assert {Path(row["folders"][0]).parts[1] for row in part["rows"]} == {"few", "many"}
+    assert list(found["methods"]) == ["few", "many"]
+
+
 def test_what_can_be_seen_is_read_from_a_pilot(done: tuple[Path, dict[str, Any]], compare: Run, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="--spread and --pilot"):
         compare(tmp_path / "run", spread="1,2", pilot=done[0])
@@ -243,6 +256,9 @@ def test_a_method_that_cannot_be_made_here_is_refused_before_the_first_step(comp
         ({"methods": ["dept"]}, BadInput, "two or more"),
         ({"methods": ["dept", "deptt"]}, UnknownName, "Did you mean 'dept'"),
         ({"methods": ["dept", "dept"]}, BadInput, "each method once"),
+        ({"methods": ["a=dept", "a=superpos"]}, BadInput, "names a twice"),
+        ({"methods": ["dept=superpos", "dept"]}, BadInput, "dept is a method itself"),
+        ({"methods": ["a.b=dept", "dept"]}, BadInput, "a label of letters"),
         ({"methods": ["dept", "superpos", "spot"]}, BadInput, "--start-from"),
         ({"baseline": "adept"}, UnknownName, "baseline"),
         ({"tasks": ["glue/rte", "glue/rt"]}, UnknownName, "Did you mean"),

@@ -92,7 +92,7 @@ class CompareArguments(ManyRuns, AllRivals, CommonArguments):
         Flag("--task", repeatable=True),
     ] = Field(None, description="Task (`softprompt list tasks`), or a file of data; repeatable.")
     methods: Annotated[Sequence[str], Flag(parse=split_names)] = Field(
-        (), description="Methods: prompt_tuning,dept,superpos."
+        (), description="Methods: prompt_tuning,dept,superpos; LABEL=METHOD where one enters several times."
     )
     seeds: int = Field(3, description="Runs of each method at its chosen setting.")
     budget: int = Field(3, description="Settings (learning rates) that each method tries.")

@@ -310,16 +310,16 @@ def run_comparison(arguments: CompareArguments) -> ComparisonTable:
         raise BadInput(f"--seeds {seeds} --budget {budget}: expected at least one seed and one setting of each method.")
     if len(methods) < 2:
         raise BadInput(f"--methods {','.join(methods)}: expected two or more to compare.")
-    methods = [canonical_name(name) for name in methods]
     requests = parse_each_task(arguments)
     first = requests[0]
     entrants = make_entrants(methods, first.given, first.setting.max_source, first.predecessor)
-    default = "prompt_tuning" if "prompt_tuning" in methods else methods[0]
+    names = [entrant.name for entrant in entrants]
+    default = "prompt_tuning" if "prompt_tuning" in names else names[0]
     baseline = canonical_name(arguments.baseline) if arguments.baseline else default
+    setting = settle_dtype(first.setting, arguments.dtype, {one.recipe.method for one in entrants})
     experiment = Comparison(
-        Path(arguments.output), [draw_as_before(one.task, Path(arguments.output)) for one in requests],
-        settle_dtype(first.setting, arguments.dtype, methods), entrants, seeds=seeds, budget=budget,
-        baseline=baseline, max_parallel=arguments.max_parallel,
+        Path(arguments.output), [draw_as_before(one.task, Path(arguments.output)) for one in requests], setting,
+        entrants, seeds=seeds, budget=budget, baseline=baseline, max_parallel=arguments.max_parallel,
     )  # fmt: skip
     experiment.rivals = arguments.rivals
     experiment.power = describe_power(
