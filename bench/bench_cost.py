@@ -33,6 +33,7 @@ from softprompt.tasks import Example
 from softprompt.training.gradients import Gradients
 
 BATCH, POSITIONS, ANSWER, REPEATS, LONG = 16, 256, 4, 3, 100
+KINDS = ("training", "inference")
 
 
 def ranks(d: int) -> dict[int, int]:
@@ -78,7 +79,7 @@ def exact(backbone: Backbone, tokens: int) -> list[Example]:
     ]
 
 
-def measure(size: str, lengths: list[int]) -> list[dict[str, Any]]:
+def measure(size: str, lengths: list[int], kinds: list[str]) -> list[dict[str, Any]]:
     rows = []
     with tempfile.TemporaryDirectory() as place:
         make_t5(Path(place), size)
@@ -87,7 +88,7 @@ def measure(size: str, lengths: list[int]) -> list[dict[str, Any]]:
         prompts = arms(backbone)
         for tokens in lengths:
             examples = exact(backbone, tokens)
-            for kind in ("training", "inference"):
+            for kind in kinds:
                 rows += one_table(
                     backbone, prompts, examples, kind, {"size": size, "parameters": values, "tokens": tokens}
                 )
@@ -138,11 +139,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", nargs="+", default=["small", "base", "large"])
     parser.add_argument("--tokens", nargs="+", type=int, default=[256, 16, 40, 120])
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
     parser.add_argument("--output", type=Path)
     given = parser.parse_args()
     rows: list[dict[str, Any]] = []
     for size in given.sizes:
-        rows += measure(size, given.tokens)
+        rows += measure(size, given.tokens, given.kinds)
         if given.output:
             found = {"batch": BATCH, "threads": torch.get_num_threads(), "processor": processor_name()}
             write_json(given.output, {**found, "rows": rows, "versions": versions()})
