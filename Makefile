@@ -1,12 +1,13 @@
 # make demo   set up .venv, tune two prompts on the shipped data and model, answer two messages
 # make test   set up .venv, lint, check types, run the tests; says how long each part took
+# make results  write results/claims' tables and pictures from their JSON files
 # make bench  measure speed and memory beside HF PEFT into results/bench/PROCESSOR (an hour; nothing else should run)
 
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: demo test check setup clean bench
+.PHONY: demo test check setup clean bench results
 
 setup: $(READY)
 
@@ -22,6 +23,7 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)
 	$(BIN)/softprompt train --task support --backbone smollm2-135m --method dept --method superpos \
 		--steps 120 --batch 8 --set length=10 --set rank=20 --set evaluate_every=40 \
+		--rivals calibrated,tfidf,probe \
 		--output runs/demo --overwrite
 	@echo
 	$(BIN)/softprompt predict runs/demo/dept "I was charged twice for the same kettle" "where is my parcel?"
@@ -63,6 +65,9 @@ bench: $(READY)
 	$(BENCH)/soak_serving.py --output $(HERE)/soak.json
 	$(BENCH)/start_serving.py --output $(HERE)/start.json
 	$(BENCH)/table.py $(HERE)
+
+results: $(READY)
+	$(BIN)/python results/claims/report.py
 
 clean:
 	rm -rf .venv runs

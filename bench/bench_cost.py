@@ -23,7 +23,7 @@ from routes import Case, Fed, dept, start, steps
 from t5 import make_t5
 
 from softprompt.backbones import Backbone, load_backbone
-from softprompt.experiments.costs import _peak_mib, _reset_peak
+from softprompt.experiments.costs import peak_mib, reset_peak
 from softprompt.methods.bank import Bank
 from softprompt.methods.soft_prompt import SoftPrompt
 from softprompt.runs.run_folder import versions
@@ -111,13 +111,13 @@ def one_table(
             do = learner(backbone, prompt, examples) if kind == "training" else answerer(backbone, examples)
             with backbone.using(bank):
                 if not turn:
-                    _reset_peak(backbone.device)
+                    reset_peak(backbone.device)
                 began = time.perf_counter()
                 do()
                 if turn:
                     seconds[name].append(time.perf_counter() - began)
                 else:
-                    peaks[name] = _peak_mib(backbone.device) or 0.0
+                    peaks[name] = peak_mib(backbone.device) or 0.0
     first = next(iter(prompts))
     longest = statistics.median(seconds[first])
     found = [

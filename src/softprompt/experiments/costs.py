@@ -69,10 +69,10 @@ def _measure(
     peaks: dict[str, float | None] = {}
     gradients = Gradients(backbone, tokens_per_pass)
     for name, (recipe, predecessor) in recipes.items():
-        _reset_peak(backbone.device)
+        reset_peak(backbone.device)
         candidate = make_candidate(name, recipe, backbone, task, predecessor)
         _step(backbone, gradients, candidate)
-        peaks[name] = _peak_mib(backbone.device)
+        peaks[name] = peak_mib(backbone.device)
         candidates[name] = candidate
     times: dict[str, list[tuple[float, int]]] = {name: [] for name in recipes}
     for _ in range(ROUNDS):
@@ -105,7 +105,7 @@ def _wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def _reset_peak(device: torch.device) -> None:
+def reset_peak(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     elif _is_glibc():
@@ -119,8 +119,8 @@ def _is_glibc() -> bool:
     return sys.platform == "linux" and hasattr(ctypes.CDLL(None), "malloc_trim") and os.access(PEAK, os.W_OK)
 
 
-def _peak_mib(device: torch.device) -> float | None:
-    """Return the largest memory since `_reset_peak`: of the device, or of the process (Linux)."""
+def peak_mib(device: torch.device) -> float | None:
+    """Return the largest memory since `reset_peak`: of the device, or of the process (Linux)."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     if not _is_glibc():
