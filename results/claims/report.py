@@ -77,13 +77,17 @@ def draw_cost(found: dict[str, Any], path: Path) -> None:
     FigureCanvasAgg(figure)
     for place, kind in enumerate(("training", "inference")):
         axes = figure.add_subplot(1, 2, place + 1)
+        ends: list[tuple[float, str, str]] = []
         for color, tokens in zip(COLORS, sorted({row["tokens"] for row in rows}), strict=True):
             own = next(one for one in arms(rows, kind, tokens, sizes) if one[0]["arm"].startswith("dept 40"))
             x = [one["parameters"] for one in own]
             axes.plot(x, [one["time_ratio"] for one in own], marker="o", color=color)
             axes.plot(x, [own[0]["arithmetic"]] * len(x), color=color, linestyle=":", linewidth=1)
-            at = x[-1], own[-1]["time_ratio"]
-            axes.annotate(f"{tokens} tokens", at, xytext=(6, -3), textcoords="offset points", color=color, fontsize=8)
+            ends.append((own[-1]["time_ratio"], f"{tokens} tokens", color))
+        lowest = 0.0
+        for value, text, color in sorted(ends):  # one above the other, where lines end together
+            lowest = max(value, lowest + 0.045)
+            axes.annotate(text, (x[-1] * 1.12, lowest), va="center", color=color, fontsize=8)
         axes.axhline(1, color=QUIET, linewidth=0.8)
         axes.axhline(0.8, color=QUIET, linewidth=0.8, linestyle="--")
         axes.set_xscale("log")

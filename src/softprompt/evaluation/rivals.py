@@ -10,6 +10,7 @@ Each learns from train, chooses its settings on dev by the log-likelihood of the
 answer tasks with choices whose texts are ranked one by one.
 """
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -135,9 +136,12 @@ class _Tried(NamedTuple):
 
 
 def _fit(task: Task, train: Features, dev: Features, test: Features, answers: list[str], strength: float) -> _Tried:
+    from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
-    model = LogisticRegression(C=strength, max_iter=300).fit(train, answers)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # weak penalties are tried, and dev judges what came out
+        model = LogisticRegression(C=strength, max_iter=300).fit(train, answers)
     of_dev = _predict(model, dev, task.choices)
     golds = [task.choices.index(example.target) for example in task.examples["dev"]]
     return _Tried(float(of_dev[np.arange(len(golds)), golds].mean()), _predict(model, test, task.choices))

@@ -40,15 +40,17 @@ class TrainingView:
             self.bars.stop()
 
     def on_step(self, candidate: Tuned) -> None:
-        if candidate.name not in self.first_step:
-            self._first_seen(candidate)
+        self._see(candidate, candidate.step - 1)
         if self.bars:
             self.bars.update(self.ids[candidate.name], completed=candidate.step, loss=f"{recent_loss(candidate):5.3f}")
         elif candidate.step - self.first_step[candidate.name] == 5:  # an early word: it runs, and how long it takes
             self._say(candidate, "")
 
-    def _first_seen(self, candidate: Tuned) -> None:
-        self.first_step[candidate.name] = candidate.step - 1
+    def _see(self, candidate: Tuned, began: int) -> None:
+        """Begin to show a candidate that is seen for the first time, after step `began`."""
+        if candidate.name in self.first_step:
+            return
+        self.first_step[candidate.name] = began
         if self.bars:
             self.ids[candidate.name] = self.bars.add_task(
                 candidate.name.ljust(self.width), total=candidate.recipe.steps, completed=candidate.step,
@@ -56,6 +58,7 @@ class TrainingView:
             )  # fmt: skip
 
     def on_evaluation(self, candidate: Tuned) -> None:
+        self._see(candidate, candidate.step)  # it may be evaluated before its first step
         metric = candidate.task.metrics[0]
         value = candidate.history[-1]["dev"][metric]
         if self.bars:
@@ -69,10 +72,11 @@ class TrainingView:
     def _say(self, candidate: Tuned, dev: str) -> None:
         taken = time.monotonic() - self.began
         done = candidate.step - self.first_step[candidate.name]
+        loss = f"loss {recent_loss(candidate):.3f}  " if done else ""
         left = taken / max(done, 1) * (candidate.recipe.steps - candidate.step)
         self.console.print(
             f"{candidate.name:{self.width}}  step {candidate.step:>5}/{candidate.recipe.steps}  "
-            f"loss {recent_loss(candidate):.3f}  {dev}ETA {clock(left)}",
+            f"{loss}{dev}{f'ETA {clock(left)}' if done else ''}".rstrip(),
             soft_wrap=True,
         )
 
