@@ -6,9 +6,9 @@ import pytest
 
 import softprompt
 from softprompt.evaluation.evaluate import evaluate_examples
+from softprompt.evaluation.floors import measure_floors
 from softprompt.methods.bank import Bank
 from softprompt.tasks import Example
-from softprompt.training.finish import measure_floors
 from softprompt.training.loop import tune
 from tests import tiny
 from tests.candidates import candidate, tiny_task
