@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from sklearn.linear_model import LogisticRegression
 
 import softprompt
 from softprompt.errors import UnknownName
 from softprompt.evaluation.evaluate import Record, mean_loss, score
 from softprompt.evaluation.floors import measure_floors
-from softprompt.evaluation.rivals import RIVALS, can_rival, read_states, rival_records
+from softprompt.evaluation.rivals import RIVALS, _predict, can_rival, read_states, rival_records
 from softprompt.tasks import Example, Task
 from tests import tiny
 from tests.candidates import tiny_task
@@ -56,6 +57,14 @@ def probabilities(records: list[Record]) -> Any:
 def test_scores_are_log_probabilities(name: str) -> None:
     records = rival_records(name, tiny.backbone("llama"), telling_task())
     assert probabilities(records).sum(1) == pytest.approx(np.ones(20), abs=1e-5)
+
+
+def test_no_answer_is_impossible() -> None:
+    """A classifier that is sure of itself says 0 somewhere; its loss on an example that it gets wrong stays finite."""
+    sure = LogisticRegression(C=1e9, max_iter=1000).fit([[0.0], [1.0]], list(CHOICES))
+    logs = _predict(sure, np.array([[-1e6], [1e6]]), (*CHOICES, "never"))
+    assert float(logs.min()) == pytest.approx(np.log(1e-6))
+    assert np.isfinite(logs).all()
 
 
 def test_what_the_frozen_model_says_of_any_text_is_taken_off() -> None:

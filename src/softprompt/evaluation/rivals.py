@@ -35,6 +35,9 @@ MOST_TRAIN = 4000
 MOST_TEXTS = 500
 """Texts of train, without their labels, that say what the frozen model answers anyway."""
 
+LEAST = 1e-6
+"""Probability of an answer that a classifier holds for impossible: no loss is infinite."""
+
 Features = NDArray[np.float32]
 Logs = NDArray[np.float64]
 """(n, choices), log-probabilities in nats."""
@@ -148,9 +151,10 @@ def _fit(task: Task, train: Features, dev: Features, test: Features, answers: li
 
 
 def _predict(model: "LogisticRegression", features: Features, choices: Sequence[str]) -> Logs:
-    """Return log-probabilities (n, choices); an answer that train does not have gets that of one in a million."""
-    logs: Logs = np.full((features.shape[0], len(choices)), np.log(1e-6))
-    logs[:, [choices.index(answer) for answer in model.classes_]] = model.predict_log_proba(features)
+    """Return log-probabilities (n, choices); none is below that of LEAST, which an answer has that train lacks."""
+    shares = np.full((features.shape[0], len(choices)), LEAST)
+    shares[:, [choices.index(answer) for answer in model.classes_]] = model.predict_proba(features)
+    logs: Logs = np.log(np.maximum(shares, LEAST))
     return logs
 
 

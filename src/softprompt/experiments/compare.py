@@ -151,7 +151,7 @@ class Comparison(Experiment[ComparisonTable]):
         """Train each method's tries, choose one by dev, and train the other seeds there."""
         floors = self._floors(backbone, task)
         tries = [job for entrant in self.entrants for job in self._tries(task, entrant)]
-        self._run_and_time(backbone, task, tries, floors, f"{self.budget} settings of each method, seed 0")
+        self._run_and_time(backbone, task, tries, floors, f"{_count(self.budget, 'setting')} of each method, seed 0")
         for entrant in self.entrants:
             # Of equals the one that was tried first.
             best = max(self._read_tries(task, entrant), key=lambda one: one.dev)

@@ -2,8 +2,8 @@
 
 A difference of a method to the baseline varies with the seed, with the test examples that only one of the two answers
 rightly, and from task to task. The smallest true difference that four of five such experiments find, at a level of
-95 %, is so and so many standard errors of it (Bloom 1995, https://doi.org/10.1177/0193841X9501900504), by Student's t
-where seeds or tasks are few.
+95 %, is so and so many standard errors of it (Bloom 1995, https://doi.org/10.1177/0193841X9501900504): 2.8 of what
+comes from examples, more by Student's t of what comes from few seeds or tasks.
 """
 
 import math
@@ -60,20 +60,25 @@ def _differences(row: MethodRow, base: MethodRow) -> list[float]:
 
 def detectable(spread: Variation, seeds: int, examples: int) -> float:
     """Return the smallest difference on a task that can be seen with `seeds` runs and so many test examples."""
-    return _errors(seeds - 1) * math.sqrt(_variance(spread, seeds, examples))
+    return math.sqrt(_of_seeds(spread, seeds) + _of_examples(spread, examples))
 
 
 def detectable_mean(spread: Variation, seeds: int, examples: Mapping[str, int]) -> float:
     """Return the smallest difference that can be seen in the mean over tasks, by the test examples of each."""
-    within = statistics.mean(_variance(spread, seeds, count) for count in examples.values())
-    return _errors(len(examples) - 1) * math.sqrt((within + spread.tasks**2) / len(examples))
+    within = statistics.mean(_of_seeds(spread, seeds) + _of_examples(spread, count) for count in examples.values())
+    between = (_errors(len(examples) - 1) * spread.tasks) ** 2
+    return math.sqrt((within + between) / len(examples))
 
 
-def _variance(spread: Variation, seeds: int, examples: int) -> float:
-    return spread.seeds**2 / seeds + spread.examples / examples
+def _of_seeds(spread: Variation, seeds: int) -> float:
+    return (_errors(seeds - 1) * spread.seeds) ** 2 / seeds
 
 
-def _errors(freedom: int) -> float:
+def _of_examples(spread: Variation, examples: int) -> float:
+    return _errors(None) ** 2 * spread.examples / examples
+
+
+def _errors(freedom: int | None) -> float:
     """Return the standard errors between nothing and what is found four times in five; one run is taken at its word."""
     from scipy.stats import norm, t
 
