@@ -47,6 +47,7 @@ th, td { padding: .38rem .6rem; text-align: right; white-space: nowrap; border-b
 th { color: var(--quiet); font-weight: 500; font-size: .85rem; } th:first-child, td:first-child { text-align: left; }
 tr.floor td { color: var(--quiet); } td .dot { margin-right: .5rem; }
 .dot { display: inline-block; width: .7rem; height: .7rem; border-radius: 50%; }
+tbody th { text-align: left; font-weight: normal; color: var(--ink); font-size: inherit; }
 td.tie { color: var(--quiet); } td.better { color: var(--better); } td.worse { color: var(--worse); }
 .plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 460px), 1fr)); gap: 1rem;
   margin-top: 1.2rem; }
@@ -132,8 +133,7 @@ def _overall(table: ComparisonTable) -> str:
     """Render the means over tasks."""
     if not table.overall:
         return ""
-    heads = "".join(f"<th>{head}</th>" for head in OVERALL)
-    lines = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in overall_rows(table))
+    heads, lines = _named_rows(OVERALL, overall_rows(table))
     return (
         f"<h2>Mean over {len(table.tasks)} tasks, less {escape(table.tasks[0].baseline)}</h2>\n"
         f'<div class="scroll"><table><thead><tr>{heads}</tr></thead><tbody>{lines}</tbody></table></div>\n'
@@ -145,12 +145,20 @@ def _beside(part: TaskComparison) -> str:
     rows = endpoint_rows(part)
     if not rows:
         return ""
-    heads = "".join(f"<th>{head}</th>" for head in BESIDE)
-    lines = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
+    heads, lines = _named_rows(BESIDE, rows)
     return (
         "<details><summary>Score, loss on test and speed of learning</summary>"
         f'<div class="scroll"><table><thead><tr>{heads}</tr></thead><tbody>{lines}</tbody></table></div></details>'
     )
+
+
+def _named_rows(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> tuple[str, str]:
+    """Render heads and rows of text, whose first two cells are names."""
+    lines = []
+    for row in rows:
+        names, values = "".join(f"<th>{escape(cell)}</th>" for cell in row[:2]), row[2:]
+        lines.append(f"<tr>{names}{''.join(f'<td>{escape(cell)}</td>' for cell in values)}</tr>")
+    return "".join(f"<th>{head}</th>" for head in heads), "".join(lines)
 
 
 def _line(cells: Sequence[str], kind: str, verdict: str = "") -> str:
