@@ -134,7 +134,9 @@ def test_methods_are_compared_by_the_mean_over_tasks_too(done: tuple[Path, dict[
                 right = [list(one["scores"]).index(one["target"]) for one in records]
                 expected = torch.nn.functional.cross_entropy(scores, torch.tensor(right))
                 assert loss == pytest.approx(float(expected), rel=1e-4)
-    assert "Mean over 2 tasks, less prompt_tuning" in (output / "table.md").read_text()
+    text = (output / "table.md").read_text()
+    assert "Mean over 2 tasks, less prompt_tuning" in text
+    assert re.search(r"\| dept \| steps to 90 % of the gain on dev \| [\d.]+ \(\d+ s\) \|", text)
     assert "Mean over 2 tasks, less prompt_tuning" in (output / "report.html").read_text()
     assert (output / "table.csv").read_text().count("mean over tasks,") == 8
     assert any("Smallest difference that can be seen" in note for note in found["notes"])

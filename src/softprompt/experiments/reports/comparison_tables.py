@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 import statistics
 from collections.abc import Sequence
 
@@ -50,6 +51,8 @@ def endpoint_rows(part: TaskComparison) -> list[list[str]]:
         differences = row.endpoint_differences or {}
         for name, values in (row.endpoints or {}).items():
             mean = shown(name, statistics.mean(values)).removeprefix("+")
+            if ENDPOINTS[name].is_ratio and row.costs:  # steps, as long as they take a method tuned alone
+                mean += f" ({math.exp(statistics.mean(values)) * row.costs.seconds_per_step:,.0f} s)"
             less = shown_difference(name, differences[name]) if name in differences else "baseline"
             rows.append([row.label, ENDPOINTS[name].title, mean, less])
     return rows
