@@ -64,7 +64,7 @@ COMMON = {"batch": 8, "evaluate_every": 50, "evaluate_at_start": True, "dev_limi
 
 
 def write_files(data: Path, place: Path) -> dict[str, str]:
-    """Write the sets that are no published task as files of columns; returns the file of each by name."""
+    """Write the sets that are not published tasks as files of columns; returns the file of each by name."""
     place.mkdir(parents=True, exist_ok=True)
     with zipfile.ZipFile(data / "nltk_pros_cons" / "pros_cons.zip") as archive:
         parts = {Path(name).name: archive.read(name).decode("latin-1") for name in archive.namelist()}

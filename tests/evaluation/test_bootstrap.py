@@ -11,7 +11,6 @@ from softprompt.evaluation.bootstrap import (
     Difference,
     Drawn,
     bootstrap,
-    differences,
     draw_scores,
     draw_values,
     mean_over_tasks,
@@ -19,6 +18,10 @@ from softprompt.evaluation.bootstrap import (
 from softprompt.tasks.metrics import METRICS, Metric
 
 N = 400
+
+
+def differences(*given: Any, level: float = 0.95, **words: Any) -> dict[str, Difference]:
+    return {name: drawn.difference(level) for name, drawn in draw_scores(*given, **words).items()}
 
 
 def answers(right: int, n: int = N) -> list[str]:

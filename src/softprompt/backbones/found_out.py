@@ -12,7 +12,7 @@ from softprompt.runtime.files import JsonObject, write_json
 
 
 def recall(folder: str, key: str) -> JsonObject:
-    """Return what is known under a key; nothing where there is no file, or one that is damaged."""
+    """Return what is known under a key; {} where its file is missing or damaged."""
     try:
         found = json.loads((cache_folder() / folder / f"{key}.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -14,6 +14,7 @@ DETECTABLE = 2.8
 """Standard errors of the smallest difference that is found with a power of 80 % at a level of 95 %: 1.96 + 0.84."""
 
 Indices = NDArray[np.int64]
+Numbers = NDArray[np.float64]
 
 
 def bootstrap(
@@ -69,47 +70,11 @@ class Difference(NamedTuple):
         return "better" if self.low > 0 else "worse" if self.high < 0 else "tie"
 
 
-def differences(
-    metrics: Sequence[str],
-    predictions: Mapping[str, Sequence[Sequence[str]]],
-    baseline: str,
-    references: References,
-    groups: Sequence[str] | None = None,
-    *,
-    paired: bool = True,
-    level: float = 0.95,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-) -> dict[str, Difference]:
-    """Compute how each entry's mean score differs from the baseline's: percentile intervals of a paired bootstrap.
-
-    A resample draws the examples once for all entries, and runs. Of m runs m - 1 are drawn, with replacement, so that
-    the part of the variance which comes from few runs is not too small by (m - 1) / m (Rao & Wu 1988, JASA 83:231); a
-    single run is taken as it is, and then the interval says nothing about seeds.
-
-    Args:
-        metrics: A run's score is their mean.
-        predictions: Each entry's runs, and each run's answers to the same n examples.
-        baseline: The name of the entry that the others are compared with.
-        references: (n,), the right answers of each example.
-        groups: (n,), examples that are drawn together; "": its own.
-        paired: Draw the same runs of both entries (run i of each has the same seed and saw the same data), where both
-            have equally many.
-        level: Of confidence.
-        resamples: How often is drawn.
-        seed: Of the draws.
-    """
-    drawn = draw_scores(
-        metrics, predictions, baseline, references, groups, paired=paired, resamples=resamples, seed=seed
-    )
-    return {name: one.difference(level) for name, one in drawn.items()}
-
-
 class Drawn(NamedTuple):
     """How an entry's mean differs from the baseline's, and how it does in each resample."""
 
     mean: float
-    resampled: NDArray[np.float64]
+    resampled: Numbers
 
     def difference(self, level: float = 0.95) -> Difference:
         """Return the mean with its percentile interval."""
@@ -132,7 +97,11 @@ def draw_scores(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> dict[str, Drawn]:
-    """Draw what `differences` makes its intervals of.
+    """Draw how each entry's mean score differs from the baseline's: a paired bootstrap.
+
+    A resample draws the examples once for all entries, and runs. Of m runs m - 1 are drawn, with replacement, so that
+    the part of the variance which comes from few runs is not too small by (m - 1) / m (Rao & Wu 1988, JASA 83:231); a
+    single run is taken as it is, and then the interval says nothing about seeds.
 
     Args:
         metrics: A run's score is their mean.
@@ -140,7 +109,8 @@ def draw_scores(
         baseline: The name of the entry that the others are compared with.
         references: (n,), the right answers of each example.
         groups: (n,), examples that are drawn together; "": its own.
-        paired: Draw the same runs of both entries, where both have equally many.
+        paired: Draw the same runs of both entries (run i of each has the same seed and saw the same data), where both
+            have equally many.
         resamples: How often is drawn.
         seed: Of the draws.
     """
@@ -245,7 +215,7 @@ def _drawn(units: list[Indices], count: int, generator: np.random.Generator) -> 
     return np.concatenate([units[i] for i in drawn.tolist()]), names
 
 
-def _values(metrics: Sequence[str], predictions: Sequence[str], references: References) -> dict[str, Indices]:
+def _values(metrics: Sequence[str], predictions: Sequence[str], references: References) -> dict[str, Numbers]:
     """Measure each example under each metric that is a mean over examples: once, not in every resample."""
     pairs = list(zip(predictions, references, strict=True))
     means = [metric for metric in map(get_metric, metrics) if metric.is_mean]
@@ -254,7 +224,7 @@ def _values(metrics: Sequence[str], predictions: Sequence[str], references: Refe
 
 def _score(
     metrics: Sequence[str],
-    values: dict[str, Indices],
+    values: dict[str, Numbers],
     predictions: Sequence[str],
     references: References,
     chosen: Indices,

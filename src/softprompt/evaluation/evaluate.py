@@ -1,7 +1,7 @@
 """Evaluate: a record for each example first, then scores from the records."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TypedDict
 
@@ -154,10 +154,14 @@ def mean_loss(records: Sequence[Record]) -> float:
     for record in records:
         if record.scores is None:
             return float("nan")
-        values = torch.tensor(list(record.scores.values()), dtype=torch.float64)
-        gold = list(record.scores).index(record.references[0])
-        losses.append(float(torch.logsumexp(values, 0) - values[gold]))
+        losses.append(answer_loss(record.scores, record.references[0]))
     return sum(losses) / len(losses)
+
+
+def answer_loss(scores: Mapping[str, float], right: str) -> float:
+    """Compute the negative log-probability of the answer `right` among the choices, in nats, from all their scores."""
+    values = torch.tensor(list(scores.values()), dtype=torch.float64)
+    return float(torch.logsumexp(values, 0) - values[list(scores).index(right)])
 
 
 def score_task(

@@ -22,6 +22,7 @@ from softprompt.backbones import Backbone, passes
 from softprompt.errors import UnknownName
 from softprompt.evaluation.evaluate import Record, evaluate_examples, pass_tokens
 from softprompt.tasks import Example, Task
+from softprompt.tasks.splits import draw_at_most
 
 if TYPE_CHECKING:
     from sklearn.linear_model import LogisticRegression
@@ -84,18 +85,14 @@ def tfidf(backbone: Backbone, task: Task) -> Logs:
 
 def probe(backbone: Backbone, task: Task) -> Logs:
     """Classify by the frozen model's states: the mean over the text, or those of its last token, of one layer."""
-    drawn = task.examples["train"]
-    if len(drawn) > MOST_TRAIN:
-        order = torch.randperm(len(drawn), generator=torch.Generator().manual_seed(0))[:MOST_TRAIN]
-        drawn = [drawn[i] for i in sorted(order.tolist())]
+    drawn = draw_at_most(task.examples["train"], MOST_TRAIN)
     train, dev, test = (read_states(backbone, part) for part in (drawn, task.examples["dev"], task.examples["test"]))
     answers, found = _answers(drawn), []
     for parts in zip(train, dev, test, strict=True):
         mean, spread = parts[0].mean(0), parts[0].std(0) + 1e-6
         found.append([(part - mean) / spread for part in parts])
-    middle = STRENGTHS[
-        len(STRENGTHS) // 2
-    ]  # layers are chosen with one strength, then its strength: a fifth of the fits
+    # Layers are chosen at one strength, then the strength of the chosen one: a fifth of the fits.
+    middle = STRENGTHS[len(STRENGTHS) // 2]
     layer = max(found, key=lambda one: _fit(task, one[0], one[1], one[2], answers, middle).dev)
     tried = [_fit(task, layer[0], layer[1], layer[2], answers, c) for c in STRENGTHS]
     return max(tried, key=lambda one: one.dev).test
@@ -103,7 +100,7 @@ def probe(backbone: Backbone, task: Task) -> Logs:
 
 def calibrated(backbone: Backbone, task: Task) -> Logs:
     """Answer without a prompt, less the mean log-probabilities over texts of train."""
-    texts = task.examples["train"][:MOST_TEXTS]
+    texts = draw_at_most(task.examples["train"], MOST_TEXTS)
     usual, asked = (_ranked(backbone, part, task) for part in (texts, task.examples["test"]))
     made: Logs = asked - usual.mean(0, keepdims=True)
     return made - np.logaddexp.reduce(made, 1, keepdims=True)
@@ -121,10 +118,10 @@ def read_states(backbone: Backbone, examples: Sequence[Example]) -> list[Feature
             for rows in alone:
                 batch = backbone.pose([examples[i] for i in rows], [-1] * len(rows))
                 mask = batch.mask.unsqueeze(-1)
-                for layer in backbone.layer_states(batch, LAYERS):
-                    mean = (layer.float() * mask).sum(1) / mask.sum(1)
-                    last = batch.mask.long().cumsum(1).argmax(1)  # column of each row's last token
-                    for pooled in (mean, layer.float()[torch.arange(len(rows)), last]):
+                last = batch.mask.long().cumsum(1).argmax(1)  # column of each row's last token
+                for layer in map(torch.Tensor.float, backbone.layer_states(batch, LAYERS)):
+                    mean = (layer * mask).sum(1) / mask.sum(1)
+                    for pooled in (mean, layer[torch.arange(len(rows)), last]):
                         for i, row in zip(rows, pooled.cpu().numpy(), strict=True):
                             found[i].append(row)
     return [np.stack(columns) for columns in zip(*found, strict=True)]

@@ -343,9 +343,10 @@ def parse_each_task(arguments: CompareArguments) -> list[TrainingRequest]:
     """Resolve the arguments once for each task; arguments of published tasks do not go to a shipped one beside them."""
     given = arguments.tasks
     tasks = [given] if given is None or isinstance(given, str | Task) else list(given)
-    files = [isinstance(one, str) and Path(one).is_file() for one in tasks]
-    names = [one if isinstance(one, str) and not a_file else "" for one, a_file in zip(tasks, files, strict=True)]
-    published = [bool(name) and is_published(name) for name in names]
+    files = [isinstance(one, str) and Path(one).suffix != "" and Path(one).is_file() for one in tasks]
+    published = [
+        isinstance(one, str) and not a_file and is_published(one) for one, a_file in zip(tasks, files, strict=True)
+    ]
     common = {name: value for name, value in given_in(arguments).items() if name in CommonArguments.model_fields}
     requests = []
     for task, from_hub, a_file in zip(tasks, published, files, strict=True):

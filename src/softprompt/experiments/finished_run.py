@@ -1,12 +1,12 @@
 """Read a finished run whose test was scored: its answers, its scores, its curves."""
 
 import json
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from softprompt.errors import BadArtefact, BadInput, SoftPromptError
+from softprompt.evaluation.evaluate import answer_loss
 from softprompt.runs.prompt import PromptCard, load_prompt
 from softprompt.runs.run_card import RunCard, read_run_card
 from softprompt.tasks.metrics import References
@@ -89,15 +89,9 @@ def read_finished(folder: Path) -> FinishedRun:
 
 def _parse_answer(record: dict[str, Any]) -> Answer:
     references = tuple(record.get("references") or (record["target"],))
-    loss = _loss(record.get("scores"), references[0])
+    scores = record.get("scores")
+    loss = answer_loss(scores, references[0]) if scores and references[0] in scores else None
     return Answer(record["source"], record["target"], record["prediction"], record.get("group", ""), references, loss)
-
-
-def _loss(scores: dict[str, float] | None, right: str) -> float | None:
-    if not scores or right not in scores:
-        return None
-    highest = max(scores.values())
-    return highest + math.log(sum(math.exp(one - highest) for one in scores.values())) - scores[right]
 
 
 def read_references(run: FinishedRun) -> tuple[References, list[str] | None]:

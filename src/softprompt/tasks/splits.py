@@ -101,3 +101,11 @@ def note_splits(examples: Mapping[Split, Sequence[Example]], choices: Sequence[s
 
 def _key(example: Example) -> str:
     return " ".join((example.source + example.cue).split())
+
+
+def draw_at_most(examples: Sequence[Example], most: int) -> Sequence[Example]:
+    """Return all examples, or the same draw of `most` of them each time, in their order."""
+    if len(examples) <= most:
+        return examples
+    drawn = torch.randperm(len(examples), generator=torch.Generator().manual_seed(0))[:most]
+    return [examples[i] for i in sorted(drawn.tolist())]

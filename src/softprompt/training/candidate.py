@@ -15,6 +15,7 @@ from softprompt.methods.soft_prompt import SoftPrompt
 from softprompt.recipes import Recipe
 from softprompt.runs.start_from import Predecessor, StartFrom, read_sources, source_rows
 from softprompt.tasks import Example, Task
+from softprompt.tasks.splits import draw_at_most
 from softprompt.training.adafactor import UnfactoredAdafactor
 from softprompt.training.order import ExampleOrder
 
@@ -108,10 +109,7 @@ class Candidate:
     def dev_examples(self) -> Sequence[Example]:
         """Return the dev examples that choose the checkpoint: all, or a fixed draw of `dev_limit`."""
         dev, limit = self.task.examples["dev"], self.recipe.dev_limit
-        if limit is None or len(dev) <= limit:
-            return dev
-        drawn = torch.randperm(len(dev), generator=torch.Generator().manual_seed(0))[:limit]
-        return [dev[i] for i in sorted(drawn.tolist())]
+        return dev if limit is None else draw_at_most(dev, limit)
 
     def update(self, loss: float) -> None:
         """Take one optimizer step with the gradients at hand, clipped to this prompt's own norm."""
