@@ -44,12 +44,13 @@ def _section(table: Table) -> str:
 
 def _line(table: Table, line: Line, means: dict[tuple[str, str], float]) -> str:
     assert line.plan is not None
-    plans = {column.task: line.plan(column.task) for column in table.columns}
+    columns = [column for column in table.columns if line.runs_on(column)]
+    plans = {column.task: line.plan(column.task) for column in columns}
     fields = {task: _fields(plan) for task, plan in plans.items()}
     names = list(dict.fromkeys(name for one in fields.values() for name in one))
     varied = [name for name in names if len({fields[task].get(name, "") for task in fields}) > 1]
     rows = []
-    for column in table.columns:
+    for column in columns:
         published, mean = line.published.get(column.task), means.get((line.name, column.task))
         number = as_number(published)
         gap = "-" if mean is None or number is None else f"{mean - number:+.1f}"

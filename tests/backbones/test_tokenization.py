@@ -43,6 +43,18 @@ def test_a_token_that_the_model_does_not_have_is_named_and_never_a_soft_token() 
             backbone.rank([Example("hello", choices=("good", "added"))], [0])
 
 
+@pytest.mark.parametrize("family", ["llama", "t5"])
+def test_an_answer_with_a_limit_is_learned_and_scored_as_the_tokens_that_are_left(family: str) -> None:
+    tokens = tiny.backbone(family).tokens
+    text = "the invoice is wrong"
+    whole, cut = Example("hello", text), Example("hello", text, references=(text, "hello"), answer_limit=3)
+    assert tokens.golds(whole) == (text,)
+    assert tokens.golds(cut) == ("the invoice", "hello")
+    ids = tokens.target_ids(cut)
+    assert ids == [*tokens.target_ids(whole)[:2], tokens.eos()]
+    assert tokens.size(cut, targets=True) == tokens.size(whole, targets=True) - 2
+
+
 @pytest.mark.parametrize("pad", ["added", None])
 def test_padding_that_the_model_does_not_have_changes_no_answer(pad: str | None) -> None:
     tokenizer = copy.deepcopy(tiny.tokenizer())

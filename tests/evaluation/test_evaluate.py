@@ -1,4 +1,4 @@
-"""Scores that are not numbers are not an answer."""
+"""Scores that are not numbers are not an answer; records hold what is scored."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ import torch
 
 import softprompt
 from softprompt.errors import RunFailed
-from softprompt.evaluation.evaluate import evaluate_examples
+from softprompt.evaluation.evaluate import evaluate_examples, score
 from softprompt.methods.bank import Bank
 from softprompt.methods.soft_prompt import SoftPrompt
 from softprompt.tasks import Example
@@ -46,3 +46,16 @@ def test_predict_says_that_scores_are_not_numbers(tmp_path: Path, monkeypatch: p
     assert torch.isfinite(prompt.form.prompt).all()  # type: ignore[union-attr]
     with pytest.raises(RunFailed, match=r"The scores of .* are not numbers"):
         softprompt.predict(tmp_path, ["a red b"])
+
+
+def test_records_hold_the_right_answers_where_they_are_not_the_target_as_written() -> None:
+    backbone = tiny.backbone("t5")
+    text = "the invoice is wrong"
+    examples = [
+        Example("hello", text),
+        Example("hello", text, references=(text, "hello")),
+        Example("hello", text, answer_limit=3),
+    ]
+    records = evaluate_examples(backbone, examples)
+    assert [record.as_json().get("references") for record in records] == [None, (text, "hello"), ("the invoice",)]
+    assert score(records, ["exact_match"]).n == 3

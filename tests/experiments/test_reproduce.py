@@ -304,6 +304,28 @@ def test_a_run_that_is_not_finite_leaves_the_others(
 # Papers' tables
 
 
+def test_attempt_of_superpos_table_mixes_the_runs_that_are_named(cli: Cli, t5: str, data: Path, tmp_path: Path) -> None:
+    where = ("--backbone", t5, "--data-dir", data, "--max-source", 32)
+    small = ("--set", "steps=2", "--set", "evaluate_every=2", "--set", "length=2")
+    sources = [tmp_path / "source-0", tmp_path / "source-1"]
+    for seed, source in enumerate(sources):
+        words = ("--recipe", "superpos-simple/glue-rte", "--output", source, "--seed", seed)
+        code, _, err = cli("train", *words, *where, *small)
+        assert code == 0, err
+    words = ("superpos/table1-small", "--lines", "attempt", "--tasks", "rte", *where, *small)
+    code, _, err = cli("reproduce", *words, "--output", tmp_path / "without")
+    assert code == 2
+    assert "The line attempt of superpos/table1-small needs --set sources=..." in err
+    assert not (tmp_path / "without").exists()
+    named = ("--set", f"sources={sources[0]},{sources[1]}")
+    code, out, err = cli("reproduce", *words, *named, "--output", tmp_path / "run", "--json")
+    assert code == 0, err
+    (cell,) = json.loads(out)["cells"]
+    assert (cell["line"], cell["task"], cell["published"]) == ("attempt", "glue/rte", 59.9)
+    mixed = tensors(tmp_path / "run/glue-rte/attempt/seed-0")["prompt.sources"]
+    assert torch.equal(mixed, torch.stack([tensors(source)["prompt.rows"] for source in sources]))
+
+
 def test_a_papers_table_stands_beside_what_was_published(cli: Cli, t5: str, data: Path, tmp_path: Path) -> None:
     words = ("superpos/table1-small", "--backbone", t5, "--data-dir", data, "--output", tmp_path / "run")
     words += ("--tasks", "rte,cb", "--lines", "superpos", "--lines", "superpos-dropout", "--set", "steps=2")

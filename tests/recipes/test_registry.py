@@ -148,7 +148,7 @@ def test_a_table_has_a_score_for_each_column_and_a_recipe_for_each_line_it_runs(
     for line in table.lines:
         assert line.plan or line.published, line.name
         assert list(line.published) == [task for task in tasks if task in line.published], line.name
-        assert line.plan is None or len(line.published) in (0, len(tasks)), line.name
+        assert line.plan is None or len(line.published) in (0, len(line.tasks or tasks)), line.name
         assert all(as_number(score) is not None for score in line.published.values()), line.name
         for task in tasks if line.plan else ():
             plan = line.plan(task)  # type: ignore[misc]  # not None here
@@ -335,6 +335,23 @@ def test_residual_prompt_tuning_is_in_the_table_it_is_the_headline_of() -> None:
             assert made.recipe.options["bottleneck"] == 128
             assert (made.recipe.rates["network"], made.recipe.decay["network"]) == (0.3, 0.01)
             assert made.setting.dropout is (line == "residual-dropout")
+
+
+def test_attempt_is_in_the_table_where_its_source_prompts_are_given() -> None:
+    table = get_table("superpos/table1-small")
+    assert not any(line.name.startswith("attempt") for line in table.select(None, None)[1])
+    columns, lines = table.select(None, ["attempt", "attempt-dropout"], {"sources": ["a"]})
+    assert " ".join(column.heading for column in columns) == "stsb mrpc cola multirc rte cb copa wic boolq"
+    for line in lines:
+        assert line.plan is not None
+        made = line.plan("glue/rte")
+        assert made.recipe.options["width"] == 100
+        assert (set(made.recipe.rates.values()), set(made.recipe.decay.values())) == ({0.3}, {1e-5})
+        assert made.setting.dropout is (line.name == "attempt-dropout")
+    with pytest.raises(BadInput, match=r"The line attempt of superpos/table1-small needs --set sources=\.\.\."):
+        table.select(None, ["attempt"])
+    with pytest.raises(BadInput, match=r"No such line of .* has a recipe for glue/sst2; .* glue/stsb, glue/mrpc"):
+        table.select(["sst2"], ["attempt"], {"sources": ["a"]})
 
 
 def test_adafactor_learns() -> None:

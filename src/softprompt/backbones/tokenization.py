@@ -123,7 +123,18 @@ class Tokenization:
 
     def target_ids(self, example: Example) -> list[int]:
         """Return the ids of an example's target as it is learned: the text and the end-of-sequence token."""
-        return [*self.continuation(example.target, example.cue), self.eos()]
+        return [*self._cut(example, example.target), self.eos()]
+
+    def golds(self, example: Example) -> tuple[str, ...]:
+        """Return the right answers of an example as they are scored: cut where it says so, otherwise as written."""
+        if example.answer_limit is None:
+            return example.golds()
+        cut = [self._cut(example, gold) for gold in example.golds()]
+        return tuple(str(self.tokenizer.decode(ids, skip_special_tokens=True)).strip() for ids in cut)
+
+    def _cut(self, example: Example, answer: str) -> list[int]:
+        ids = self.continuation(answer, example.cue)
+        return ids if example.answer_limit is None else ids[: example.answer_limit - 1]
 
     def choice_ids(self, choices: Sequence[str], cue: str = "") -> list[list[int]]:
         """Return the ids of each choice as it is scored after `cue`, the end of its source.

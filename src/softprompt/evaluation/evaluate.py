@@ -37,7 +37,8 @@ class Record:
 
     def as_json(self) -> dict[str, object]:
         """Return what is not empty, as predictions-*.jsonl holds it."""
-        hidden = {"references"} if self.group else {"references", "group"}
+        hidden = set() if self.group else {"group"}
+        hidden |= {"references"} if self.references == (self.target,) else set()
         return {key: value for key, value in asdict(self).items() if value is not None and key not in hidden}
 
 
@@ -118,7 +119,7 @@ def evaluate_examples(
             made = _generated(backbone, asked, prompt, max_new_tokens) if generate or not asked[0].choices else None
             ranked = made or _ranked(backbone, asked, prompt)
             for i, example, record, cut in zip(group, asked, ranked, truncated, strict=True):
-                records[mine[i]] = _record(example, record, cut)
+                records[mine[i]] = _record(example, backbone.tokens.golds(example), record, cut)
     for found in distributed.gather(records):
         records |= found
     return [records[i] for i in range(len(examples))]
@@ -196,11 +197,11 @@ def score_examples(
     return score(records, task.metrics, strict=task.strict), records
 
 
-def majority(task: Task, examples: Sequence[Example]) -> Scores:
-    """Score the floor that needs no model: always the commonest target of train."""
+def majority(backbone: Backbone, task: Task, examples: Sequence[Example]) -> Scores:
+    """Score the floor that asks no model: always the commonest target of train."""
     commonest = Counter(example.target for example in task.examples["train"]).most_common(1)[0][0]
     predictions = [commonest] * len(examples)
-    references = [example.golds() for example in examples]
+    references = [backbone.tokens.golds(example) for example in examples]
     groups = [example.group for example in examples]
     return Scores(measure(task.metrics, predictions, references, groups), len(examples))
 
@@ -248,18 +249,18 @@ def _read(example: Example, text: str, *, ends: bool) -> _Answer:
     return _Answer(said if parsed else "", parsed, text)
 
 
-def _record(example: Example, answer: _Answer, truncated: bool) -> Record:
+def _record(example: Example, golds: tuple[str, ...], answer: _Answer, truncated: bool) -> Record:
     return Record(
         id=example.id,
         source=example.source + example.cue,
         target=example.target,
         prediction=answer.prediction,
-        correct=answer.prediction in example.golds(),
+        correct=answer.prediction in golds,
         truncated=truncated,
         empty=not example.source.strip() or answer.text == "",
         parsed=answer.parsed,
         text=answer.text,
         scores=answer.scores,
-        references=example.golds(),
+        references=golds,
         group=example.group,
     )

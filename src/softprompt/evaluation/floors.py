@@ -20,7 +20,7 @@ FLOORS: Mapping[str, str] = {
 def measure_floors(backbone: Backbone, task: Task, rivals: Sequence[str] = ()) -> dict[str, ScoresJson]:
     """Score the floors of a task on test, as JSON by name; of `rivals` those that can answer the task."""
     zero_shot, _ = score_task(backbone, task, "test")
-    found = {"majority": majority(task, task.examples["test"]).as_json(), "zero_shot": zero_shot.as_json()}
+    found = {"majority": majority(backbone, task, task.examples["test"]).as_json(), "zero_shot": zero_shot.as_json()}
     return found | measure_rivals(backbone, task, rivals)
 
 

@@ -97,9 +97,10 @@ def _parse_answer(record: dict[str, Any]) -> Answer:
 def read_references(run: FinishedRun) -> tuple[References, list[str] | None]:
     """Return the right answers of test, and the groups that are scored together."""
     groups = [answer.group for answer in run.answers]
-    if run.card.choices or any(groups):
-        return [answer.references for answer in run.answers], groups
-    # Free text may have several right answers, and only the data has them.
+    references = [answer.references for answer in run.answers]
+    if run.card.choices or any(groups) or any(answer.references != (answer.target,) for answer in run.answers):
+        return references, groups
+    # Free text may have several right answers: runs of version 0.1 did not write them down, and only the data has them.
     try:
         test = task_again(run.run_card.task).examples["test"]
     except SoftPromptError as error:

@@ -85,9 +85,11 @@ class Reproduction(Experiment[ReproductionTable]):
         """
         super().__init__(output, max_parallel=max_parallel)
         self.paper_table = table
-        self.columns, self.lines = table.select(list(tasks) if tasks else None, list(lines) if lines else None)
         self.seeds = seeds or table.seeds
         self.spec, self.setting, self.changes = dict(spec or {}), dict(setting or {}), dict(changes or {})
+        self.columns, self.lines = table.select(
+            list(tasks) if tasks else None, list(lines) if lines else None, self.changes
+        )
         self.predecessor = None if start_from is None else read_predecessor(start_from)
         self.runs = {column.task: self._plan(column) for column in self.columns}
         self.cells: dict[tuple[str, str], Cell] = {}
@@ -97,10 +99,11 @@ class Reproduction(Experiment[ReproductionTable]):
         self.check_folders()
 
     def _plan(self, column: Column) -> list[TableRun]:
-        plans = [line.plan(column.task) for line in self.lines if line.plan]
+        lines = [line for line in self.lines if line.runs_on(column)]
+        plans = [line.plan(column.task) for line in lines if line.plan]
         recipes = override_all([plan.recipe for plan in plans], self.changes)
         runs = []
-        for line, plan, recipe in zip(self.lines, plans, recipes, strict=True):
+        for line, plan, recipe in zip(lines, plans, recipes, strict=True):
             for seed in range(self.seeds):
                 # A few-shot table draws other examples for every seed.
                 draw = {} if plan.task.shots is None and not self.spec.get("shots") else {"draw": seed}

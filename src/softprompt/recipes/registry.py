@@ -19,6 +19,8 @@ FAMILIES: dict[str, tuple[Callable[[str], Plan], tuple[str, ...]]] = {
     "superpos-simple-dropout": (partial(sadraei2024.simple, dropout=True), sadraei2024.TASKS),
     "superpos-residual": (sadraei2024.residual, sadraei2024.TASKS),
     "superpos-residual-dropout": (partial(sadraei2024.residual, dropout=True), sadraei2024.TASKS),
+    "superpos-attempt": (sadraei2024.attempt, sadraei2024.TARGETS),
+    "superpos-attempt-dropout": (partial(sadraei2024.attempt, dropout=True), sadraei2024.TARGETS),
     "lester": (lester2021.prompt_tuning, lester2021.TASKS),
     "peft-default": (metamath.default, (metamath.TASK,)),
     "peft-noise": (metamath.noise, (metamath.TASK,)),

@@ -1,9 +1,9 @@
 """Tables: published results with the recipes that should reproduce them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
-from softprompt.errors import UnknownName
+from softprompt.errors import BadInput, UnknownName
 from softprompt.recipes.plan import Plan
 
 Score = float | str
@@ -41,6 +41,14 @@ class Line:
     published: Mapping[str, Score] = field(default_factory=dict)
     """Scores by task."""
     parameters: str = ""
+    needs: str = ""
+    """Option without which it cannot be run, so that it is only run where that is given."""
+    tasks: tuple[str, ...] = ()
+    """Tasks that it can be run on; none: all of the table's."""
+
+    def runs_on(self, column: Column) -> bool:
+        """Return whether it has a recipe for the task of `column`."""
+        return self.plan is not None and (not self.tasks or column.task in self.tasks)
 
 
 @dataclass(frozen=True)
@@ -59,18 +67,33 @@ class Table:
     """Runs per cell."""
     notes: tuple[str, ...] = ()
 
-    def select(self, tasks: list[str] | None, lines: list[str] | None) -> "tuple[list[Column], list[Line]]":
-        """Select columns and lines by name; without names all that can be run. Raises UnknownName."""
-        columns, runnable = list(self.columns), [line for line in self.lines if line.plan]
-        if tasks is not None:
-            columns = list(dict.fromkeys(self._column(task) for task in tasks))
+    def select(
+        self, tasks: list[str] | None, lines: list[str] | None, given: Collection[str] = ()
+    ) -> "tuple[list[Column], list[Line]]":
+        """Select columns and lines by name; without names all that can be run with the options `given`.
+
+        Raises:
+            BadInput: A line needs an option that is not given, or has no recipe for any of the tasks.
+            UnknownName: There is no such task or line.
+        """
+        chosen = [line for line in self.lines if line.plan and (not line.needs or line.needs in given)]
         if lines is not None:
-            by_name = {line.name: line for line in runnable}
+            by_name = {line.name: line for line in self.lines if line.plan}
             for name in lines:
                 if name not in by_name:
                     raise UnknownName(f"line of {self.name}", name, by_name)
-            runnable = [by_name[name] for name in dict.fromkeys(lines)]
-        return columns, runnable
+            chosen = [by_name[name] for name in dict.fromkeys(lines)]
+        for line in chosen:
+            if line.needs and line.needs not in given:
+                raise BadInput(f"The line {line.name} of {self.name} needs --set {line.needs}=..., which is not given.")
+        columns = list(self.columns) if tasks is None else list(dict.fromkeys(self._column(task) for task in tasks))
+        found = [column for column in columns if any(line.runs_on(column) for line in chosen)]
+        if not found:
+            asked, able = (", ".join(names) for names in (
+                [column.task for column in columns], [c.task for c in self.columns if any(x.runs_on(c) for x in chosen)]
+            ))  # fmt: skip
+            raise BadInput(f"No such line of {self.name} has a recipe for {asked}; there are some for {able}.")
+        return found, chosen
 
     def _column(self, task: str) -> Column:
         found = [column for column in self.columns if task in (column.task, column.task.split("/")[1])]

@@ -30,6 +30,8 @@ class Example:
     group: str = ""
     answer_at: int | None = None
     """Characters of source and cue before the answer; None: it follows them. Only masked backbones answer inside."""
+    answer_limit: int | None = None
+    """Most tokens of a right answer, with end-of-sequence: learned, and scored as they read back. None: as written."""
 
     def golds(self) -> tuple[str, ...]:
         """Return the right answers."""

@@ -244,6 +244,21 @@ def test_compat_marks_what_the_pattern_finds(text: str, spans: tuple[tuple[str, 
     assert entry.prepared(row).values["text"] == marked
 
 
+def test_compat_cuts_free_answers_and_no_others(tmp_path: Path) -> None:
+    cut = [name for name in sorted(CATALOGUE) if PAPER_DEPT.adapt(CATALOGUE[name], compat=True).cuts_answers]
+    assert cut == [*sorted(name for name in CATALOGUE if name.startswith("mrqa/")), "superglue/record"]
+    assert not any(entry.cuts_answers for entry in CATALOGUE.values())
+    for split in ("train", "validation"):
+        rows = [
+            {"question": f"{split} {i}?", "context": f"{split} {i}", "answers": ["one"]}
+            for i in range(1200 if split == "train" else 3)
+        ]
+        write_rows(tmp_path / f"mrqa/squad/{split}.jsonl", rows)
+    task = get_task("squad", data_dir=tmp_path, protocol="paper:dept", compat=True)
+    assert {example.answer_limit for example in task.examples["train"]} == {20}
+    assert "free_answers_cut" in task.origin["defects"]  # type: ignore[operator]
+
+
 def test_compat_counts_the_first_answer_alone_and_selects_by_exact_match() -> None:
     entry = CATALOGUE["mrqa/squad"]
     values: Values = {"question": "q", "context": "c", "answers": '["one", "two"]'}

@@ -1,12 +1,12 @@
 """A reproduced table beside the published one: its cells from finished runs, Markdown, rows for a terminal."""
 
-import json
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from softprompt.evaluation.bootstrap import bootstrap
 from softprompt.evaluation.floors import FLOORS
+from softprompt.experiments.finished_run import read_finished, read_references
 from softprompt.experiments.tables import Cell, ReproductionTable, TableColumn
 from softprompt.recipes.tables import Column, Line, Score, as_number
 from softprompt.runs.prompt import load_prompt
@@ -127,11 +127,8 @@ def _interval(folders: Sequence[Path], tasks: Sequence[Task], metrics: Sequence[
     test = tasks[0].examples["test"]
     if any(task.examples["test"] != test for task in tasks) or len(test) < 2:
         return None
-    answers = []
-    for folder in folders:
-        text = (folder / "predictions-test.jsonl").read_text(encoding="utf-8")
-        answers.append([json.loads(line)["prediction"] for line in text.split("\n") if line])
-    return bootstrap(metrics, answers, [example.golds() for example in test], [example.group for example in test])
+    runs = [read_finished(folder) for folder in folders]
+    return bootstrap(metrics, [run.predictions for run in runs], *read_references(runs[0]))
 
 
 def _value(metrics: Mapping[str, float], metric: str) -> float:

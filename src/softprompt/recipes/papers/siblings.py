@@ -3,7 +3,7 @@
 Residual Prompt Tuning https://arxiv.org/abs/2305.03937, DPT https://arxiv.org/abs/2310.10094, ULPT
 https://arxiv.org/abs/2502.04501, ADePT (ICLR 2025), SMoP https://aclanthology.org/2023.emnlp-main.884; each number is
 from the repository that its source names. DPT warms up for 10 % of its steps; here it is 6 %. ATTEMPT needs prompts
-that are trained first (`train --method attempt --set sources=...`).
+that are trained first: `superpos-attempt/*`, or `train --method attempt --set sources=...`.
 """
 
 from softprompt.recipes.plan import Fields, Plan

@@ -160,7 +160,10 @@ def _as_example(entry: Entry, form: Form, template: Template, values: Mapping[st
     target = form.words[entry.class_of(prepared.label)] if entry.labels else prepared.label
     source = template.source(prepared.values)
     kin = prepared.values[entry.kin] if entry.kin else source
-    example = Example(source, target, template.cue, form.words, prepared.references, id, prepared.group)
+    limit = entry.answer_tokens if entry.cuts_answers else None
+    example = Example(
+        source, target, template.cue, form.words, prepared.references, id, prepared.group, answer_limit=limit
+    )
     return Related(example, kin)
 
 

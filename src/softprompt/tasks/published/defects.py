@@ -40,13 +40,17 @@ def qa_selected_by_exact_match(entry: Entry) -> Entry:
 
 
 def qa_targets_padded(entry: Entry) -> Entry:
-    """Put spaces around the punctuation of an answer before it is learned and scored ("U . S ." for "U.S.").
-
-    Their targets are also cut to 20 tokens (--max_target_length), which is not done here: a task knows no tokens.
-    """
+    """Put spaces around the punctuation of an answer before it is learned and scored ("U . S ." for "U.S.")."""
     if not entry.name.startswith("mrqa/") or entry.prepare is None:
         return entry
     return replace(entry, prepare=_Padded(entry.prepare))
+
+
+def free_answers_cut(entry: Entry) -> Entry:
+    """Cut right answers without choices to 20 tokens before they are learned and scored (--max_target_length)."""
+    if entry.labels or entry.name.split("/")[0] not in ("mrqa", "superglue"):
+        return entry
+    return replace(entry, cuts_answers=True)
 
 
 def wsc_unmarked(entry: Entry) -> Entry:
@@ -103,6 +107,7 @@ _FUNCTIONS = (
     first_gold_only,
     qa_selected_by_exact_match,
     qa_targets_padded,
+    free_answers_cut,
     wsc_unmarked,
 )
 DEPT_DEFECTS: dict[str, Callable[[Entry], Entry]] = {defect.__name__: defect for defect in _FUNCTIONS}

@@ -67,6 +67,8 @@ class Entry:
     drops_unlabelled: bool = False
     answer_tokens: int = 20
     """Maximum tokens of a free-text answer (DePT's code: 20)."""
+    cuts_answers: bool = False
+    """Whether right answers are cut to so many tokens, too."""
     elsewhere: Mapping[Split, tuple[str, str | None, str]] = field(default_factory=dict)
     """Dataset, config and split on the hub of a split that is not `path`'s of that name."""
     version: str = "1"
