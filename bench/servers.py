@@ -117,15 +117,15 @@ class Ours:
         return found
 
     async def _one(self, kind: str, asked: Asked, tokens: int) -> Any:
-        name, texts = name_of(asked.prompt), [asked.text]
+        prompt, texts = self.preprocessor.load(name_of(asked.prompt)), [asked.text]
         if kind == "classify":
             read = self.preprocessor.prepare_ranking(
-                name, texts, raw=False, choices=None if asked.prompt >= 0 else self.choices
+                prompt, texts, raw=False, choices=None if asked.prompt >= 0 else self.choices
             )[0]
             request = Rank(read.question, read.ranking)
             self.engine.submit(request)
             return await self.engine.rank(request)
-        read = self.preprocessor.prepare_generation(name, texts, raw=False, max_tokens=tokens, default=tokens)[0]
+        read = self.preprocessor.prepare_generation(prompt, texts, raw=False, max_tokens=tokens, default=tokens)[0]
         made = Generate(read.question, tokens, strip=True)
         self.engine.submit(made)
         return "".join([piece.text async for piece in self.engine.generate(made)])

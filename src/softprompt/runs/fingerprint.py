@@ -69,4 +69,5 @@ def fingerprint(backbone: Backbone) -> Fingerprint:
 
 
 def _close(mine: Sequence[float], others: Sequence[float]) -> bool:
-    return bool(torch.allclose(torch.tensor(mine), torch.tensor(others), rtol=2**-7, atol=1e-6))
+    same = len(mine) == len(others) > 0
+    return same and bool(torch.allclose(torch.tensor(mine), torch.tensor(others), rtol=2**-7, atol=1e-6))

@@ -48,8 +48,18 @@ class Preprocessor:
         self.engine, self.backbone, self.store, self.limits = engine, engine.backbone, store, limits
         self.backbone.tokens.hold(TEXT_MEMORY)
 
+    def load(self, model: str) -> LoadedPrompt | None:
+        """Load the prompt that `model` names; None for "base"."""
+        return None if model == BASE else self.store.get(model)
+
     def prepare_generation(
-        self, model: str, texts: Sequence[Input], *, raw: bool, max_tokens: int | None, default: int
+        self,
+        prompt: LoadedPrompt | None,
+        texts: Sequence[Input],
+        *,
+        raw: bool,
+        max_tokens: int | None,
+        default: int,
     ) -> list[PreparedInput]:
         """Prepare texts to continue.
 
@@ -57,7 +67,7 @@ class Preprocessor:
         them.
 
         Args:
-            model: A prompt's name, or "base".
+            prompt: That of `load`.
             texts: Texts, or columns of the prompt's template.
             raw: Take texts as they are, without the template.
             max_tokens: Most tokens of each answer; None: `default`, or fewer where the server's limit is lower.
@@ -66,7 +76,7 @@ class Preprocessor:
         self._check_count(texts)
         if max_tokens is not None and max_tokens > self.limits.output_tokens:
             raise BadInput(f"max_tokens is {max_tokens}; this server gives at most {self.limits.output_tokens}.")
-        prompt, most = self._load(model), max_tokens or min(default, self.limits.output_tokens)
+        most = max_tokens or min(default, self.limits.output_tokens)
         prepared = []
         for text in texts:
             question, truncated = self._question(prompt, self._example(prompt, text, raw, ()), most)
@@ -80,14 +90,13 @@ class Preprocessor:
         return prepared
 
     def prepare_ranking(
-        self, model: str, texts: Sequence[Input], *, raw: bool, choices: Sequence[str] | None
+        self, prompt: LoadedPrompt | None, texts: Sequence[Input], *, raw: bool, choices: Sequence[str] | None
     ) -> list[PreparedInput]:
         """Prepare texts whose choices are ranked: those given, or the prompt's own."""
         self._check_count(texts)
-        prompt = self._load(model)
         names = tuple(choices or (prompt.card.choices if prompt else ()))
         if not names:
-            why = f"The prompt {model!r} answers in free text" if prompt else "Without a prompt there are no choices"
+            why = f"The prompt {prompt.entry.name!r} answers in free text" if prompt else "Without a prompt there are no choices"
             raise BadInput(f'{why}; give the choices in the request: "choices": ["yes", "no"].')
         if len(names) > self.limits.choices:
             raise BadInput(f"{len(names)} choices; this server ranks at most {self.limits.choices}.")
@@ -107,9 +116,6 @@ class Preprocessor:
             raise BadInput("The request has no text; give at least one.")
         if len(texts) > self.limits.texts:
             raise BadInput(f"{len(texts)} texts in one request; at most {self.limits.texts}. Send several requests.")
-
-    def _load(self, model: str) -> LoadedPrompt | None:
-        return None if model == BASE else self.store.get(model)
 
     def _example(self, prompt: LoadedPrompt | None, text: Input, raw: bool, choices: tuple[str, ...]) -> Example:
         if raw or prompt is None:

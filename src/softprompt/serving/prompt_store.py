@@ -24,7 +24,16 @@ from softprompt.methods.soft_prompt import SoftPrompt
 from softprompt.runs.fingerprint import fingerprint
 from softprompt.runs.prompt import FOLDED, Prompt, PromptCard, load_prompt
 from softprompt.serving.memory import report_out_of_memory
-from softprompt.serving.store_folder import CARD, StoreEntry, StoreFolder, check_name, stamp_of, write_and_sync
+from softprompt.serving.store_folder import (
+    ATTEMPTS,
+    CARD,
+    FolderUnreadable,
+    StoreEntry,
+    StoreFolder,
+    check_name,
+    stamp_of,
+    write_and_sync,
+)
 from softprompt.tasks import Template
 
 T = TypeVar("T")
@@ -66,16 +75,21 @@ class PromptStore:
         self.fingerprint = fingerprint(backbone)
 
     def __len__(self) -> int:
-        with self._lock:
-            return len(self.folder)
+        """Count the prompts at the last look at the folder; this is none, so it never waits."""
+        return len(self.folder)
 
     def names(self) -> list[str]:
         """List all names, sorted."""
         with self._lock:
             return self.folder.names()
 
+    def broken(self) -> dict[str, str]:
+        """Say of each name in the folder that cannot be resolved why."""
+        with self._lock:
+            return self.folder.broken()
+
     def entry(self, name: str) -> StoreEntry:
-        """Find the prompt that `name`, or `name@version`, is now. Raises UnknownPrompt."""
+        """Find the prompt that `name`, or `name@version`, is now. Raises UnknownPrompt or FolderUnreadable."""
         with self._lock:
             return self.folder.entry(name)
 
@@ -159,7 +173,7 @@ class PromptStore:
 
     def _read_undisturbed(self, name: str, read: Callable[[StoreEntry], T]) -> tuple[StoreEntry, T]:
         """Read something from a prompt's folder, again if the folder is replaced meanwhile."""
-        while True:
+        for _ in range(ATTEMPTS):
             entry = self.entry(name)
             try:
                 found = read(entry)
@@ -169,6 +183,7 @@ class PromptStore:
             else:
                 if stamp_of(entry.folder) == entry.stamp:
                     return entry, found
+        raise FolderUnreadable(f"The prompt {name!r} changes faster than it can be read. Ask again.")
 
     def _load(self, entry: StoreEntry) -> LoadedPrompt:
         stored = load_prompt(entry.folder)
@@ -178,7 +193,17 @@ class PromptStore:
 
     def _check(self, prompt: Prompt) -> None:
         """Raise BadArtefact or PromptMismatch for a prompt that this backbone cannot be served with."""
-        card = prompt.card
+        self._check_card(prompt.card)
+
+    def refusal(self, card: PromptCard) -> str | None:
+        """Say why a prompt with this card cannot be served; None where nothing in the card forbids it."""
+        try:
+            self._check_card(card)
+        except BadInput as error:
+            return str(error)
+        return None
+
+    def _check_card(self, card: PromptCard) -> None:
         if card.kind == "network":
             raise BadArtefact(
                 f"{card.name!r} ({card.method}) is a baseline: it changes the network itself, which all prompts share "

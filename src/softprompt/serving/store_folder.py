@@ -25,7 +25,7 @@ from itertools import count
 from pathlib import Path
 from typing import NamedTuple
 
-from softprompt.errors import BadInput
+from softprompt.errors import BadInput, RunFailed
 
 BASE = "base"
 """The name under which the backbone answers without a prompt."""
@@ -37,10 +37,16 @@ LEFT_OVER = 24 * 3600
 """Seconds after which another machine's unfinished folder counts as left over."""
 TICK = 50_000_000
 """Nanoseconds: two changes within this time may leave a folder with the same modification time."""
+ATTEMPTS = 20
+"""Times that what changes while it is read is read again."""
 
 
 class UnknownPrompt(BadInput):
     """No prompt of this name, or of this version, is in the folder."""
+
+
+class FolderUnreadable(RunFailed):
+    """The folder of prompts cannot be read now; what is in it may be served again later."""
 
 
 class Stamp(NamedTuple):
@@ -87,6 +93,8 @@ class StoreFolder:
             raise BadInput(f"{path} is not a folder; expected a folder of run folders, like runs/ after training.")
         self.path, self._on_forget = path, on_forget
         self._entries: dict[str, StoreEntry] = {}
+        self._pending: dict[str, tuple[int, Path]] = {}  # by name, folders without a card that can be read
+        self._broken: dict[str, str] = {}  # what is wrong with those of them that are no unfinished runs
         self._names: list[str] | None = None
         self._serial = count(1)
         self._modified = self._listed_at = 0  # nanoseconds: the folder's own time when it was listed, and when that was
@@ -94,23 +102,29 @@ class StoreFolder:
         self._refresh()
 
     def __len__(self) -> int:
-        self._refresh()
+        """Count the prompts at the last listing."""
         return len(self._entries)
 
     def names(self) -> list[str]:
-        """List all names, sorted."""
+        """List all names, sorted. Raises FolderUnreadable."""
         self._refresh()
         if self._names is None:
             self._names = sorted(self._entries)
         return self._names
 
+    def broken(self) -> dict[str, str]:
+        """Say of each name that cannot be resolved why. Raises FolderUnreadable."""
+        self._refresh()
+        return dict(self._broken)
+
     def entry(self, name: str) -> StoreEntry:
-        """Find the prompt that `name`, or `name@version`, is now. Raises UnknownPrompt."""
+        """Find the prompt that `name`, or `name@version`, is now. Raises UnknownPrompt or FolderUnreadable."""
         plain, _, version = name.partition("@")
         self._refresh()
         found = self._current(plain)
         if found is None or (version and version != str(found.version)):
             there = f"; version {found.version} of it is served" if found else ""
+            there = there or (f": {self._broken[plain]}" if plain in self._broken else "")
             raise UnknownPrompt(f"There is no prompt {name!r} here{there}. GET /v1/models lists what there is.")
         return found
 
@@ -135,18 +149,26 @@ class StoreFolder:
     # Listing
 
     def _refresh(self, *, force: bool = False) -> None:
-        """List the folder again if it has changed since."""
-        modified = self.path.stat().st_mtime_ns
-        unchanged = modified == self._modified and modified + TICK < self._listed_at
-        if force or not unchanged:
-            while not self._list():
-                pass
+        """List the folder again if it has changed since, and look again at folders that had no card."""
+        try:
+            modified = self.path.stat().st_mtime_ns
+            unchanged = modified == self._modified and modified + TICK < self._listed_at
+            if (force or not unchanged) and not any(self._list() for _ in range(ATTEMPTS)):
+                raise FolderUnreadable("The folder of prompts changes faster than it can be listed. Ask again.")
+        except OSError as error:
+            self._modified = 0  # list it anew when it is back
+            raise FolderUnreadable(
+                f"The folder of prompts cannot be read: {error.strerror or error}. Only {BASE!r} is served until it can."
+            ) from None
+        for name, (version, folder) in list(self._pending.items()):
+            self._enter(name, version, folder)
 
     def _list(self) -> bool:
         """List the folder; False when it changed meanwhile: a renamed prompt may have been missed in both places."""
         modified = self.path.stat().st_mtime_ns
         self._modified, self._listed_at = modified, time.time_ns()
         newest: dict[str, tuple[int, str]] = {}
+        self._pending, self._broken = {}, {}
         with os.scandir(self.path) as listing:
             for item in listing:
                 name, version = parse_folder_name(item.name)
@@ -159,29 +181,40 @@ class StoreFolder:
             known = self._entries.get(name)
             if known is None or known.version != version:
                 self._enter(name, version, self.path / folder)
-                there = there and (name in self._entries or (self.path / folder).exists())
+                there = there and (name in self._entries or os.path.lexists(self.path / folder))
         return there and self.path.stat().st_mtime_ns == modified
 
     def _current(self, name: str) -> StoreEntry | None:
         """Look up a name; its entry is renewed if its card on disk is another one than it was."""
-        while (known := self._entries.get(name)) is not None:
+        for _ in range(ATTEMPTS):
+            known = self._entries.get(name)
+            if known is None:
+                return None
             stamp = stamp_of(known.folder)
             if stamp == known.stamp:
                 return known
-            if stamp is None and not known.folder.exists():  # replaced or removed since the folder was listed
+            if stamp is None and not os.path.lexists(known.folder):  # replaced or removed since the folder was listed
                 self._refresh(force=True)
             else:
                 self._enter(name, known.version, known.folder)
-        return None
+        raise FolderUnreadable(f"The prompt {name!r} changes faster than it can be read. Ask again.")
 
     def _enter(self, name: str, version: int, folder: Path) -> None:
+        """Take in what a folder is now: an entry, a run that is not finished, or something broken."""
         self._forget(name)
+        self._pending.pop(name, None)
+        self._broken.pop(name, None)
         if stamp := stamp_of(folder):
             self._entries[name] = StoreEntry(name, version, folder, stamp, next(self._serial))
+            self._names = None
+        elif (reason := why_broken(folder)) or folder.is_dir():
+            self._pending[name] = version, folder
+            if reason:
+                self._broken[name] = reason
 
     def _forget(self, name: str) -> None:
-        self._names = None
         if entry := self._entries.pop(name, None):
+            self._names = None
             self._on_forget(entry)
 
     # Renaming
@@ -233,9 +266,10 @@ class StoreFolder:
 
     def _sweep(self) -> None:
         """Remove what killed processes left."""
-        for item in os.listdir(self.path):
-            if item.startswith((INCOMING, REMOVED)) and is_left_over(self.path / item):
-                shutil.rmtree(self.path / item, ignore_errors=True)
+        with suppress(OSError):  # a folder that cannot be read is said with the listing
+            for item in os.listdir(self.path):
+                if item.startswith((INCOMING, REMOVED)) and is_left_over(self.path / item):
+                    shutil.rmtree(self.path / item, ignore_errors=True)
 
 
 def check_name(name: str) -> None:
@@ -262,6 +296,18 @@ def stamp_of(folder: Path) -> Stamp | None:
     except OSError:
         return None
     return Stamp(status.st_mtime_ns, status.st_size, status.st_ino)
+
+
+def why_broken(folder: Path) -> str | None:
+    """Say why a listed folder, or the card in it, cannot be resolved; None where there is only no finished run."""
+    for path, what in ((folder, "it"), (folder / CARD, f"its {CARD}")):
+        try:
+            path.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return f"{what} is a link that leads nowhere" if path.is_symlink() else None
+        except OSError as error:
+            return f"{what} cannot be read: {error.strerror}"
+    return None
 
 
 def write_and_sync(folder: Path, files: dict[str, bytes]) -> None:

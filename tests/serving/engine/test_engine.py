@@ -61,10 +61,12 @@ def test_any_mix_answers_as_predict_answers_each_alone(
     async def one(prompt: str, text: str) -> Any:
         await asyncio.sleep(draw.random() / 20)
         if store.card(prompt)[1].choices:
-            requests = rank_requests(preprocessor.prepare_ranking(prompt, [text], raw=False, choices=None))
+            loaded = preprocessor.load(prompt)
+            requests = rank_requests(preprocessor.prepare_ranking(loaded, [text], raw=False, choices=None))
             engine.submit(*requests)
             return await engine.rank(requests[0])
-        question = preprocessor.prepare_generation(prompt, [text], raw=False, max_tokens=None, default=20)[0].question
+        loaded = preprocessor.load(prompt)
+        question = preprocessor.prepare_generation(loaded, [text], raw=False, max_tokens=None, default=20)[0].question
         request = Generate(question, max_tokens=20)
         engine.submit(request)
         return (await generated(engine, request))[0]
@@ -72,7 +74,7 @@ def test_any_mix_answers_as_predict_answers_each_alone(
     async def other(text: str) -> None:
         """Sampled, without a prompt; half of them go away before the end."""
         await asyncio.sleep(draw.random() / 20)
-        question = preprocessor.prepare_generation("base", [text], raw=True, max_tokens=None, default=20)[0].question
+        question = preprocessor.prepare_generation(None, [text], raw=True, max_tokens=None, default=20)[0].question
         request = Generate(question, max_tokens=30, sampling=Sampling(temperature=1.0))
         engine.submit(request)
         left = draw.choice([2, 100])
@@ -182,7 +184,7 @@ def test_the_keys_and_values_of_a_prompt_serve_its_next_question(tmp_path: Path)
     before = engine.cache.misses
     with torch.no_grad():
         for _ in range(3):
-            inputs = preprocessor.prepare_ranking("teams", ["good", "bad bad"], raw=False, choices=None)
+            inputs = preprocessor.prepare_ranking(preprocessor.load("teams"), ["good", "bad bad"], raw=False, choices=None)
             engine.batch.score([one.question for one in inputs], [one.ranking for one in inputs])
     assert (engine.cache.misses - before, engine.cache.hits) == (1, 2)
 

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import socket
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import cache
@@ -318,7 +319,59 @@ def test_a_prompt_that_cannot_be_used_is_a_conflict(tmp_path: Path) -> None:
         error(await client.post("/v1/completions", json={"model": "damaged", "prompt": TEXT}), 409)
         error(await client.get("/v1/prompts/damaged"), 409)
         listed = (await client.get("/v1/prompts?cards=true")).json()["data"]
-        assert ["error" in one and bool(one["error"]) for one in listed] == [True, False]
+        assert ["not a valid prompt.json" in listed[0]["error"], "tuned for" in listed[1]["error"]] == [True, True]
+
+    with_client(tmp_path, ask)
+
+
+def test_a_folder_with_broken_links_is_served_and_one_that_goes_is_a_503(tmp_path: Path) -> None:
+    path = tmp_path / "served"
+    write_prompt(path / "good", tiny.backbone("llama"), choices=TEAMS)
+    (path / "old").symlink_to(tmp_path / "nowhere")
+
+    async def ask(client: httpx2.AsyncClient) -> None:
+        body = {"model": "good", "input": TEXT}
+        assert (await client.post("/v1/classify", json=body)).status_code == 200
+        listed = (await client.get("/v1/prompts")).json()["data"]
+        assert [(one["name"], one["error"]) for one in listed] == [
+            ("good", None), ("old", "it is a link that leads nowhere")
+        ]  # fmt: skip
+        assert [one["id"] for one in (await client.get("/v1/models")).json()["data"]] == ["base", "good"]
+        assert "leads nowhere" in error(await client.post("/v1/classify", json=body | {"model": "old"}), 404)
+        assert (await client.get("/readyz")).status_code == 200
+        path.rename(tmp_path / "away")
+        for answer in [
+            await client.post("/v1/classify", json=body),
+            await client.get("/v1/prompts"),
+            await client.get("/v1/models"),
+            await client.get("/readyz"),
+        ]:
+            assert "The folder of prompts cannot be read: No such file or directory" in error(answer, 503)
+            assert answer.headers["Retry-After"] == "5"
+        based = await client.post("/v1/classify", json=body | {"model": "base", "choices": ["a", "b"]})
+        assert (based.status_code, (await client.get("/metrics")).status_code) == (200, 200)
+        (tmp_path / "away").rename(path)
+        assert (await client.post("/v1/classify", json=body)).status_code == 200
+
+    with_client(path, ask)
+
+
+def test_a_folder_that_does_not_answer_is_a_503_and_holds_up_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_prompt(tmp_path / "good", tiny.backbone("llama"), choices=TEAMS)
+    monkeypatch.setattr("softprompt.serving.http.app.DISK_PATIENCE", 0.05)
+    monkeypatch.setattr("softprompt.serving.http.app.READY_PATIENCE", 0.05)
+    answers = threading.Event()
+
+    async def ask(client: httpx2.AsyncClient) -> None:
+        monkeypatch.setattr("softprompt.serving.store_folder.StoreFolder._refresh", lambda *_, **__: answers.wait(30))
+        stuck = await client.post("/v1/classify", json={"model": "good", "input": TEXT})
+        assert "The folder of prompts has not answered for 0.05 s" in error(stuck, 503)
+        error(await client.get("/readyz"), 503)
+        based = {"model": "base", "input": TEXT, "choices": ["a", "b"]}
+        assert (await client.post("/v1/classify", json=based)).status_code == 200
+        answers.set()
 
     with_client(tmp_path, ask)
 

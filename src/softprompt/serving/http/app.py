@@ -45,12 +45,14 @@ from softprompt.serving.http.schema import (
 )
 from softprompt.serving.limits import Limits
 from softprompt.serving.preprocess import Preprocessor
-from softprompt.serving.prompt_store import PromptStore, card_in_metadata
-from softprompt.serving.store_folder import BASE, StoreEntry, check_name
+from softprompt.serving.prompt_store import LoadedPrompt, PromptStore, card_in_metadata
+from softprompt.serving.store_folder import BASE, FolderUnreadable, StoreEntry, check_name
 
 T = TypeVar("T")
 DEFAULT_TOKENS = 20
 """Most tokens of an answer when a request does not say: as `softprompt predict`."""
+DISK_PATIENCE, READY_PATIENCE = 10.0, 2.0
+"""Seconds that a request, and a question whether the server is ready, wait for the folder of prompts."""
 PROMPT_CONTENT = {
     "multipart/form-data": {
         "schema": {
@@ -81,14 +83,29 @@ class Server:
         self.preprocessor = Preprocessor(engine, store, limits)
         self.began = int(time.time())
         self._reader = ThreadPoolExecutor(1, "softprompt-reader")  # one: tokenizers are not made for several
+        self._finder = ThreadPoolExecutor(1, "softprompt-finder")  # waits for the disk, so that no tokenizing does
         self._keeper = ThreadPoolExecutor(1, "softprompt-keeper")  # stores prompts, so that no request waits for it
 
     async def preprocess(self, work: Callable[[], T]) -> T:
         """Run `work` in the one thread that tokenizes."""
         return await _run_in(self._reader, work)
 
-    async def use_store(self, work: Callable[[], T]) -> T:
-        """Run `work` in the thread that lists and stores prompts."""
+    async def look_up(self, work: Callable[[], T], patience: float | None = None) -> T:
+        """Run `work` in the thread that lists and loads prompts. Raises FolderUnreadable after `patience` seconds."""
+        patience = DISK_PATIENCE if patience is None else patience
+        try:
+            return await asyncio.wait_for(_run_in(self._finder, work), patience)
+        except TimeoutError:
+            raise FolderUnreadable(
+                f"The folder of prompts has not answered for {patience:g} s. Only {BASE!r} is served until it does."
+            ) from None
+
+    async def load(self, model: str) -> LoadedPrompt | None:
+        """Load the prompt that `model` names; None for the backbone alone."""
+        return None if model == BASE else await self.look_up(lambda: self.preprocessor.load(model))
+
+    async def change_store(self, work: Callable[[], T]) -> T:
+        """Run `work` in the thread that stores prompts."""
         return await _run_in(self._keeper, work)
 
     @asynccontextmanager
@@ -100,6 +117,7 @@ class Server:
         finally:
             await asyncio.get_running_loop().run_in_executor(None, self.engine.close, self.grace)
             self._reader.shutdown(cancel_futures=True)
+            self._finder.shutdown(wait=False, cancel_futures=True)  # a disk that does not answer keeps nobody here
             self._keeper.shutdown()
 
 
@@ -155,9 +173,10 @@ def _add_inference_routes(app: FastAPI, server: Server) -> None:
     async def completions(body: CompletionBody, request: HTTPRequest) -> Completion | Response:
         """Continue texts, each with the prompt that `model` names; with `stream`, as server-sent events."""
         body.refuse_unsupported_fields()
+        prompt = await server.load(body.model)
         inputs = await server.preprocess(
             lambda: server.preprocessor.prepare_generation(
-                body.model, body.prompt, raw=body.raw, max_tokens=body.max_tokens, default=DEFAULT_TOKENS
+                prompt, body.prompt, raw=body.raw, max_tokens=body.max_tokens, default=DEFAULT_TOKENS
             )
         )
         requests = completion_requests(body, inputs)
@@ -170,8 +189,9 @@ def _add_inference_routes(app: FastAPI, server: Server) -> None:
     @app.post("/v1/classify", response_model=Classification, tags=["ask"])
     async def classify(body: ClassifyBody, request: HTTPRequest) -> Classification | Response:
         """Choose among answers, with the probability of each."""
+        prompt = await server.load(body.model)
         inputs = await server.preprocess(
-            lambda: server.preprocessor.prepare_ranking(body.model, body.input, raw=body.raw, choices=body.choices)
+            lambda: server.preprocessor.prepare_ranking(prompt, body.input, raw=body.raw, choices=body.choices)
         )
         requests = rank_requests(inputs)
         server.engine.submit(*requests)
@@ -182,14 +202,14 @@ def _add_model_routes(app: FastAPI, server: Server) -> None:
     @app.get("/v1/models", tags=["ask"])
     async def models() -> Models:
         """List every name that `model` can be."""
-        names = await server.use_store(server.store.names)
-        found = await server.use_store(lambda: [_model(server, name) for name in [BASE, *names]])
+        names = await server.look_up(server.store.names)
+        found = await server.look_up(lambda: [_model(server, name) for name in [BASE, *names]])
         return Models(data=[one for one in found if one is not None])
 
     @app.get("/v1/models/{name}", tags=["ask"])
     async def model(name: str) -> Model:
         """Look up a name that `model` can be."""
-        entry = None if name == BASE else await server.use_store(lambda: server.store.entry(name))
+        entry = None if name == BASE else await server.look_up(lambda: server.store.entry(name))
         return Model(id=name, created=server.began if entry is None else entry.modified)
 
 
@@ -204,12 +224,14 @@ def _add_prompt_routes(app: FastAPI, server: Server) -> None:
         """List the prompts, a page at a time, by name."""
 
         def page() -> StoredPrompts:
-            names = [name for name in server.store.names() if search.lower() in name.lower()]
+            broken = server.store.broken()
+            there = sorted([*server.store.names(), *broken])
+            names = [name for name in there if search.lower() in name.lower()]
             rest = [name for name in names if name > after]
-            data = [one for name in rest[:limit] if (one := _listed(server.store, name, cards))]
+            data = [one for name in rest[:limit] if (one := _listed(server.store, name, cards, broken.get(name)))]
             return StoredPrompts(data=data, total=len(names), has_more=len(rest) > limit)
 
-        return await server.use_store(page)
+        return await server.look_up(page)
 
     @app.get("/v1/prompts/{name}", tags=["prompts"])
     async def prompt(
@@ -225,7 +247,7 @@ def _add_prompt_routes(app: FastAPI, server: Server) -> None:
             nearest = server.store.nearest(loaded, words)
             return _describe(loaded.entry, loaded.card).model_copy(update={"nearest": nearest})
 
-        return await server.use_store(show)
+        return await server.look_up(show)
 
 
 def _add_change_routes(app: FastAPI, server: Server) -> None:
@@ -245,12 +267,12 @@ def _add_change_routes(app: FastAPI, server: Server) -> None:
                 raise BadInput(str(error)) from None
             return _describe(entry, PromptCard.model_validate_json(card))
 
-        return await server.use_store(store)
+        return await server.change_store(store)
 
     @app.delete("/v1/prompts/{name}", tags=["prompts"], dependencies=[Depends(may_change)])
     async def remove(name: str) -> Removed:
         """Stop serving a prompt; requests in progress end with it."""
-        await server.use_store(lambda: server.store.remove(name))
+        await server.change_store(lambda: server.store.remove(name))
         return Removed(name=name)
 
 
@@ -262,15 +284,16 @@ def _add_health_routes(app: FastAPI, server: Server, metrics: Metrics) -> None:
 
     @app.get("/readyz", tags=["health"], response_model=Health)
     async def readyz() -> Health | Response:
-        """Check whether requests are taken."""
+        """Check whether a request would be answered."""
         if not server.engine.alive:
             return problem(503, "The server is ending, or its engine has stopped.", code="not_ready")
+        await server.look_up(server.store.names, READY_PATIENCE)
         return Health(status="ready")
 
     @app.get("/metrics", tags=["health"], response_class=Response)
     async def read_metrics() -> Response:
         """Write metrics in Prometheus' format."""
-        return Response(await server.use_store(metrics.text), media_type=CONTENT_TYPE_LATEST)
+        return Response(await server.change_store(metrics.text), media_type=CONTENT_TYPE_LATEST)
 
 
 async def _unless_gone(request: HTTPRequest, work: Awaitable[T]) -> T | Response:
@@ -314,10 +337,14 @@ def _describe(entry: StoreEntry, card: PromptCard | None = None, error: str | No
     return StoredPrompt(name=entry.name, version=entry.version, modified=entry.modified, card=fields, error=error)
 
 
-def _listed(store: PromptStore, name: str, with_card: bool) -> StoredPrompt | None:
+def _listed(store: PromptStore, name: str, with_card: bool, broken: str | None) -> StoredPrompt | None:
+    """Describe a prompt of the list, with what is wrong with it; None for one that has gone since."""
+    if broken is not None:
+        return StoredPrompt(name=name, version=0, modified=0, error=broken)
     try:
         entry = store.entry(name)
-        return _describe(*store.card(name)) if with_card else _describe(entry)
+        entry, card = store.card(name)
+        return _describe(entry, card if with_card else None, store.refusal(card))
     except BadArtefact as error:
         return _describe(entry, error=str(error))
     except BadInput:

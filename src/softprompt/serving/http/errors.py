@@ -24,7 +24,7 @@ from softprompt.errors import (
 )
 from softprompt.serving.engine.engine import Closing, QueueFull
 from softprompt.serving.http.schema import ClassifyBody, CompletionBody, ProblemBody, Unsupported
-from softprompt.serving.store_folder import UnknownPrompt
+from softprompt.serving.store_folder import FolderUnreadable, UnknownPrompt
 
 TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error", 503: "overloaded_error"}
 DOCUMENTED: dict[int | str, dict[str, Any]] = {  # the type that FastAPI wants
@@ -35,7 +35,7 @@ DOCUMENTED: dict[int | str, dict[str, Any]] = {  # the type that FastAPI wants
     409: {"model": ProblemBody, "description": "The prompt is damaged, or tuned for another backbone."},
     413: {"model": ProblemBody, "description": "The body is too large."},
     429: {"model": ProblemBody, "description": "Too much at once; Retry-After says when to ask again."},
-    503: {"model": ProblemBody, "description": "The server is ending."},
+    503: {"model": ProblemBody, "description": "The server is ending, or its folder of prompts cannot be read."},
 }
 
 
@@ -85,7 +85,7 @@ def of_error(error: Exception) -> tuple[int, ErrorBody, dict[str, str]]:
     headers: dict[str, str] = {}
     if isinstance(error, QueueFull):
         headers = {"Retry-After": str(error.retry_after)}
-    elif isinstance(error, Closing):
+    elif isinstance(error, Closing | FolderUnreadable):
         headers = {"Retry-After": "5"}
     param = error.param if isinstance(error, Unsupported) else None
     return status, problem_body(status, message, param=param, code=code), headers
@@ -108,6 +108,8 @@ def _status_of(error: Exception) -> tuple[int, str | None]:
             return 503, "closing"
         case CannotWrite():
             return 503, "cannot_write"
+        case FolderUnreadable():
+            return 503, "prompts_unreadable"
         case OutOfMemory():
             return 503, "out_of_memory"
     return 500, None
