@@ -119,13 +119,12 @@ class Ours:
     async def _one(self, kind: str, asked: Asked, tokens: int) -> Any:
         prompt, texts = self.preprocessor.load(name_of(asked.prompt)), [asked.text]
         if kind == "classify":
-            read = self.preprocessor.prepare_ranking(
-                prompt, texts, raw=False, choices=None if asked.prompt >= 0 else self.choices
-            )[0]
+            choices = None if asked.prompt >= 0 else self.choices
+            read = next(self.preprocessor.prepare_ranking(prompt, texts, raw=False, choices=choices))
             request = Rank(read.question, read.ranking)
             self.engine.submit(request)
             return await self.engine.rank(request)
-        read = self.preprocessor.prepare_generation(prompt, texts, raw=False, max_tokens=tokens, default=tokens)[0]
+        read = next(self.preprocessor.prepare_generation(prompt, texts, raw=False, max_tokens=tokens, default=tokens))
         made = Generate(read.question, tokens, strip=True)
         self.engine.submit(made)
         return "".join([piece.text async for piece in self.engine.generate(made)])

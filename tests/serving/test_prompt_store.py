@@ -211,7 +211,8 @@ def test_answers_under_load_are_of_one_version_and_of_the_newest(store: PromptSt
     versions = [made(seed, choices=TEAMS) for seed in range(20, 26)]
 
     async def ask() -> tuple[float, ...]:
-        prepared = preprocessor.prepare_ranking(preprocessor.load("first"), ["the parcel is late"], raw=False, choices=None)[0]
+        first = preprocessor.load("first")
+        prepared = next(preprocessor.prepare_ranking(first, ["the parcel is late"], raw=False, choices=None))
         request = Rank(prepared.question, prepared.ranking)
         engine.submit(request)
         return tuple(round(score, 4) for score in await engine.rank(request))

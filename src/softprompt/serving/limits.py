@@ -14,12 +14,16 @@ class Limits:
     """Bytes of a request body that uploads a prompt."""
     input_tokens: int = 4096
     """Tokens per text."""
+    token_characters: int = 16
+    """Characters per text for each of those tokens: longer ones are refused before they are tokenized."""
     output_tokens: int = 1024
     """Tokens per answer."""
     texts: int = 128
     """Texts per request."""
     choices: int = 256
     """Choices per request."""
+    stops: int = 8
+    """Stop strings per request."""
     concurrent: int = 64
     """Requests in progress per key."""
 

@@ -4,13 +4,14 @@ A text is prepared exactly as `softprompt predict` does it with that prompt. One
 are not made for several.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from softprompt.backbones.placement import tokens_before
 from softprompt.errors import BadInput
 from softprompt.serving.engine.engine import Engine
-from softprompt.serving.engine.sequence import Question, Ranking, plan_ranking
+from softprompt.serving.engine.ranking import Ranking, plan_ranking
+from softprompt.serving.engine.sequence import Question
 from softprompt.serving.limits import Limits
 from softprompt.serving.prompt_store import LoadedPrompt, PromptStore
 from softprompt.serving.store_folder import BASE
@@ -60,8 +61,8 @@ class Preprocessor:
         raw: bool,
         max_tokens: int | None,
         default: int,
-    ) -> list[PreparedInput]:
-        """Prepare texts to continue.
+    ) -> Iterator[PreparedInput]:
+        """Prepare texts to continue, one after another.
 
         A source is cut so that it and the answer fit the backbone's positions; `predict` would let an answer run past
         them.
@@ -77,7 +78,6 @@ class Preprocessor:
         if max_tokens is not None and max_tokens > self.limits.output_tokens:
             raise BadInput(f"max_tokens is {max_tokens}; this server gives at most {self.limits.output_tokens}.")
         most = max_tokens or min(default, self.limits.output_tokens)
-        prepared = []
         for text in texts:
             question, truncated = self._question(prompt, self._example(prompt, text, raw, ()), most)
             room = self.engine.batch.room(question)
@@ -86,30 +86,32 @@ class Preprocessor:
                     f"max_tokens is {most}, but only {room} tokens fit after this input: {self.backbone.name} has "
                     f"{self.backbone.context} positions. Lower max_tokens."
                 )
-            prepared.append(PreparedInput(question, truncated, most))
-        return prepared
+            yield PreparedInput(question, truncated, most)
 
     def prepare_ranking(
         self, prompt: LoadedPrompt | None, texts: Sequence[Input], *, raw: bool, choices: Sequence[str] | None
-    ) -> list[PreparedInput]:
-        """Prepare texts whose choices are ranked: those given, or the prompt's own."""
+    ) -> Iterator[PreparedInput]:
+        """Prepare texts whose choices are ranked, one after another: the choices given, or the prompt's own."""
         self._check_count(texts)
         names = tuple(choices or (prompt.card.choices if prompt else ()))
         if not names:
-            why = f"The prompt {prompt.entry.name!r} answers in free text" if prompt else "Without a prompt there are no choices"
+            why = (
+                f"The prompt {prompt.entry.name!r} answers in free text"
+                if prompt
+                else "Without a prompt there are no choices"
+            )
             raise BadInput(f'{why}; give the choices in the request: "choices": ["yes", "no"].')
         if len(names) > self.limits.choices:
             raise BadInput(f"{len(names)} choices; this server ranks at most {self.limits.choices}.")
+        self._check_characters("The choices have", sum(map(len, names)))
         cue = "" if prompt is None or raw else prompt.template.cue
         ids = self.backbone.tokens.choice_ids(names, cue)
         longest = max(map(len, ids))
         if longest > self.limits.input_tokens:
             raise BadInput(f"A choice has {longest} tokens; at most {self.limits.input_tokens} are read.")
-        prepared = []
         for text in texts:
             question, truncated = self._question(prompt, self._example(prompt, text, raw, names), longest)
-            prepared.append(PreparedInput(question, truncated, 0, names, tuple(map(tuple, ids))))
-        return prepared
+            yield PreparedInput(question, truncated, 0, names, tuple(map(tuple, ids)))
 
     def _check_count(self, texts: Sequence[Input]) -> None:
         if not texts:
@@ -117,7 +119,14 @@ class Preprocessor:
         if len(texts) > self.limits.texts:
             raise BadInput(f"{len(texts)} texts in one request; at most {self.limits.texts}. Send several requests.")
 
+    def _check_characters(self, what: str, characters: int) -> None:
+        most = self.limits.input_tokens * self.limits.token_characters
+        if characters > most:
+            raise BadInput(f"{what} {characters} characters; this server reads at most {most}. Shorten it.")
+
     def _example(self, prompt: LoadedPrompt | None, text: Input, raw: bool, choices: tuple[str, ...]) -> Example:
+        characters = len(text) if isinstance(text, str) else sum(len(str(value)) for value in text.values())
+        self._check_characters("The input has", characters)
         if raw or prompt is None:
             if not isinstance(text, str):
                 raise BadInput("Without a template an input is a text; got an object of columns.")
@@ -135,11 +144,11 @@ class Preprocessor:
     def _question(self, prompt: LoadedPrompt | None, example: Example, target: int) -> tuple[Question, bool]:
         """Tokenize a source that leaves room for `target` tokens; also return whether it was truncated."""
         limit = self.limits.input_tokens
-        tokens = len(self.backbone.tokens.encode(example.source + example.cue))
-        if tokens > limit:
-            raise BadInput(f"The input has {tokens} tokens; this server reads at most {limit}. Shorten it.")
         length = 0 if prompt is None else prompt.prompt.length
         most = limit if prompt is None else prompt.card.max_source
+        tokens = len(self.backbone.tokens.encode(example.source + example.cue))
+        if tokens > limit <= most:  # a prompt that reads fewer cuts a longer source, as `predict` does
+            raise BadInput(f"The input has {tokens} tokens; this server reads at most {limit}. Shorten it.")
         ids, truncated = self.backbone.tokens.source_ids(example, min(most, self._room(length, target, most)))
         if truncated and prompt is None:
             raise BadInput(

@@ -158,7 +158,7 @@ class StoreFolder:
         except OSError as error:
             self._modified = 0  # list it anew when it is back
             raise FolderUnreadable(
-                f"The folder of prompts cannot be read: {error.strerror or error}. Only {BASE!r} is served until it can."
+                f"The folder of prompts cannot be read: {error.strerror}. Until it can, {BASE!r} alone is served."
             ) from None
         for name, (version, folder) in list(self._pending.items()):
             self._enter(name, version, folder)

@@ -1,13 +1,14 @@
 """Pieces of text, put together, are the text of all tokens; tokens are sampled as configured."""
 
 import random
+from typing import Any
 
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from softprompt.serving.engine.detokenizer import TextStream
+from softprompt.serving.engine.detokenizer import StopMatcher, TextStream
 from softprompt.serving.engine.sampler import Sampler, Sampling, sample
 from tests import tiny
 
@@ -47,8 +48,8 @@ def test_pieces_are_the_whole_text(tokenizer: PreTrainedTokenizerFast, strip: bo
                 break
         found += stream.end()
         whole = tokenizer.decode(ids, skip_special_tokens=True)
-        places = [whole.find(stop) for stop in stops if stop in whole]
-        whole = whole[: min(places)] if places else whole
+        places = [(whole.find(stop) + len(stop), whole.find(stop)) for stop in stops if stop in whole]
+        whole = whole[: min(places)[1]] if places else whole  # before the one that is complete first
         assert found == (whole.strip() if strip else whole)
         assert stream.stopped == bool(places)
 
@@ -81,3 +82,37 @@ def test_reported_probabilities_are_the_models_own() -> None:
 def test_the_smallest_temperature_is_the_likeliest_token() -> None:
     logits = torch.tensor([-4.0, 3.0, 2.5])
     assert {Sampler(Sampling(temperature=1e-308, seed=seed))(logits).token for seed in range(20)} == {1}
+
+
+@pytest.mark.parametrize("pieces", [1, 2, 7, 1000])
+def test_stop_strings_are_found_wherever_the_text_is_cut(pieces: int) -> None:
+    draw = random.Random(pieces)
+    for _ in range(200):
+        text = "".join(draw.choices("aab", k=40))
+        stops = ["".join(draw.choices("aab", k=draw.randint(2, 9))) for _ in range(3)]
+        matcher, read, found = StopMatcher(stops), 0, None
+        while read < len(text) and found is None:
+            found = matcher.find(text[read : read + pieces])
+            if found is None:
+                read += pieces
+                tail = max((n for stop in stops for n in range(len(stop)) if text[:read].endswith(stop[:n])), default=0)
+                assert matcher.pending == tail
+        ends = [(text.find(stop) + len(stop), text.find(stop)) for stop in stops if stop in text]
+        assert (None if found is None else (read + found[1], read + found[0])) == (min(ends) if ends else None)
+
+
+def test_a_thousand_long_stop_strings_cost_no_more_than_the_text() -> None:
+    steps = 0
+
+    class Counted(str):
+        __slots__ = ()
+
+        def __getitem__(self, at: Any) -> str:
+            nonlocal steps
+            steps += 1
+            return super().__getitem__(at)
+
+    matcher = StopMatcher([Counted("a" * 500 + "b") for _ in range(10)])
+    steps = 0
+    assert matcher.find("a" * 5000) is None
+    assert steps <= 10 * 5000 * 3

@@ -11,16 +11,19 @@ import pytest
 import torch
 
 from softprompt.backbones import Backbone
-from softprompt.errors import BadInput
+from softprompt.errors import BadInput, NotFinite
+from softprompt.methods.prompts.free import Free
+from softprompt.methods.soft_prompt import SoftPrompt
 from softprompt.serving.engine.batching import Batching
 from softprompt.serving.engine.causal import CausalBatch
 from softprompt.serving.engine.engine import Closing, Engine, QueueFull
 from softprompt.serving.engine.prefix_cache import PromptCache
+from softprompt.serving.engine.ranking import finish, plan_ranking
 from softprompt.serving.engine.requests import Generate, Rank
 from softprompt.serving.engine.running_batch import make_running_batch
 from softprompt.serving.engine.sampler import Sampling
 from softprompt.serving.engine.seq2seq import Seq2SeqBatch, Seq2SeqCohorts
-from softprompt.serving.engine.sequence import Question, plan_ranking
+from softprompt.serving.engine.sequence import Question
 from softprompt.serving.engine.uncached import UncachedBatch
 from softprompt.serving.http.responses import rank_requests
 from softprompt.serving.limits import Limits
@@ -62,11 +65,13 @@ def test_any_mix_answers_as_predict_answers_each_alone(
         await asyncio.sleep(draw.random() / 20)
         if store.card(prompt)[1].choices:
             loaded = preprocessor.load(prompt)
-            requests = rank_requests(preprocessor.prepare_ranking(loaded, [text], raw=False, choices=None))
+            requests = rank_requests([*preprocessor.prepare_ranking(loaded, [text], raw=False, choices=None)])
             engine.submit(*requests)
             return await engine.rank(requests[0])
         loaded = preprocessor.load(prompt)
-        question = preprocessor.prepare_generation(loaded, [text], raw=False, max_tokens=None, default=20)[0].question
+        question = next(
+            preprocessor.prepare_generation(loaded, [text], raw=False, max_tokens=None, default=20)
+        ).question
         request = Generate(question, max_tokens=20)
         engine.submit(request)
         return (await generated(engine, request))[0]
@@ -74,7 +79,7 @@ def test_any_mix_answers_as_predict_answers_each_alone(
     async def other(text: str) -> None:
         """Sampled, without a prompt; half of them go away before the end."""
         await asyncio.sleep(draw.random() / 20)
-        question = preprocessor.prepare_generation(None, [text], raw=True, max_tokens=None, default=20)[0].question
+        question = next(preprocessor.prepare_generation(None, [text], raw=True, max_tokens=None, default=20)).question
         request = Generate(question, max_tokens=30, sampling=Sampling(temperature=1.0))
         engine.submit(request)
         left = draw.choice([2, 100])
@@ -184,8 +189,9 @@ def test_the_keys_and_values_of_a_prompt_serve_its_next_question(tmp_path: Path)
     before = engine.cache.misses
     with torch.no_grad():
         for _ in range(3):
-            inputs = preprocessor.prepare_ranking(preprocessor.load("teams"), ["good", "bad bad"], raw=False, choices=None)
-            engine.batch.score([one.question for one in inputs], [one.ranking for one in inputs])
+            teams = preprocessor.load("teams")
+            inputs = [*preprocessor.prepare_ranking(teams, ["good", "bad bad"], raw=False, choices=None)]
+            finish(engine.batch.score([one.question for one in inputs], [one.ranking for one in inputs]))
     assert (engine.cache.misses - before, engine.cache.hits) == (1, 2)
 
 
@@ -240,3 +246,108 @@ def test_a_request_that_fails_does_not_take_its_neighbours_with_it(monkeypatch: 
     first, failed, last = asyncio.run(ask())
     assert len(first) == len(last) == 2
     assert isinstance(failed, RuntimeError)
+
+
+def overgrown(backbone: Backbone) -> SoftPrompt:
+    prompt = SoftPrompt(Free(torch.full((20, backbone.d), 3e38) * torch.tensor([1.0, -1.0] * (backbone.d // 2))))
+    return prompt.requires_grad_(False)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "bart", "t5"])
+def test_a_prompt_past_all_measure_fails_alone_whatever_stands_where_it_stood(name: str) -> None:
+    """gpt2 and bart normalize by the mean, so such rows are no numbers; those of t5 survive, as zeros."""
+    backbone = tiny.backbone(name)
+    engine = Engine(backbone, Batching(rows=4, tokens=400, pass_tokens=200, wait=0.001))
+    huge = overgrown(backbone)
+    sources = [(5, 6, 7), (8, 9), tuple(range(5, 30))]
+
+    async def answers() -> list[Any]:
+        ranks = [Rank(Question(source), plan_ranking([[5], [6, 7]])) for source in sources]
+        made = [Generate(Question(source), 6) for source in sources]
+        engine.submit(*ranks, *made)
+        return [
+            *await asyncio.gather(*map(engine.rank, ranks)),
+            *await asyncio.gather(*(generated(engine, m) for m in made)),
+        ]
+
+    async def ask() -> None:
+        async with running(engine):
+            before = await answers()
+            bad: list[Any] = []
+            for _ in range(2):
+                ranks = [Rank(Question(source, huge, ("huge", 1)), plan_ranking([[5], [6, 7]])) for source in sources]
+                made = [Generate(Question(source, huge, ("huge", 1)), 6) for source in sources]
+                engine.submit(*ranks, *made)
+                bad += await asyncio.gather(*map(engine.rank, ranks), return_exceptions=True)
+                bad += await asyncio.gather(*(generated(engine, m) for m in made), return_exceptions=True)
+                mixed, after = await asyncio.gather(answers(), answers())
+                assert [mixed[3:], after[3:]] == [before[3:]] * 2
+                assert_close(torch.tensor([*mixed[:3], *after[:3]]), torch.tensor([*before[:3]] * 2), 1e-5)
+            assert {type(one) for one in bad} == ({NotFinite} if name != "t5" else {list, tuple})
+            assert len(engine.cache) == 0 or name == "t5"
+
+    asyncio.run(ask())
+
+
+def test_a_long_ranking_is_done_in_passes_beside_others_and_ends_when_nobody_waits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    backbone = tiny.backbone("llama")
+    engine = Engine(backbone, Batching(rows=4, tokens=2000, pass_tokens=64, wait=0))
+    draw, passes = random.Random(0), 0
+    choices = [[draw.randrange(5, 60) for _ in range(20)] for _ in range(40)]
+    run = CausalBatch._run
+
+    def counted(*arguments: Any) -> Any:
+        nonlocal passes
+        passes += 1
+        return run(*arguments)
+
+    monkeypatch.setattr(CausalBatch, "_run", counted)
+
+    async def ask() -> None:
+        nonlocal passes
+        async with running(engine):
+            question = Question((5, 6, 7))
+            alone = UncachedBatch(backbone, engine.batching)
+            with torch.no_grad():
+                expected = finish(alone.score([question], [plan_ranking(choices)]))
+            long, short = Rank(question, plan_ranking(choices)), Rank(question, plan_ranking([[5], [6]]))
+            made, order, passes = Generate(question, 3), [], 0
+            engine.submit(long, short, made)
+
+            async def note(name: str, waited: Any) -> Any:
+                found = await waited
+                order.append(name)
+                return found
+
+            found, *_ = await asyncio.gather(
+                note("long", engine.rank(long)),
+                note("short", engine.rank(short)),
+                note("made", generated(engine, made)),
+            )
+            assert order[-1] == "long"
+            assert passes > 40 * 20 / 64
+            assert_close(torch.tensor(found), torch.tensor(expected[0]), 1e-5)
+            passes = 0
+            left = Rank(question, plan_ranking(choices))
+            engine.submit(left)
+            while not passes:
+                await asyncio.sleep(0)
+            left.cancelled = True
+            last = Rank(question, plan_ranking([[5], [6]]))
+            engine.submit(last)
+            await engine.rank(last)
+
+    asyncio.run(ask())
+    assert passes < 10
+
+
+def test_choices_that_never_fit_are_refused() -> None:
+    engine = Engine(tiny.backbone("llama"), SMALL)
+
+    async def ask() -> None:
+        with pytest.raises(BadInput, match="all its choices come to 403 tokens; at most 300 are ranked at once"):
+            engine.check(Rank(Question((5, 6, 7)), plan_ranking([[5] * 200, [6] * 200])))
+
+    asyncio.run(ask())

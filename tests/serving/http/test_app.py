@@ -178,6 +178,8 @@ def test_templates_of_several_columns_and_raw_texts(tmp_path: Path) -> None:
         ({"temperature": float("nan")}, "temperature"),
         ({"top_p": 0}, "top_p"),
         ({"stop": [""]}, "stop"),
+        ({"stop": ["a"] * 9}, "9 stop strings; this server takes at most 8"),
+        ({"prompt": "good" * 20_000}, "80000 characters; this server reads at most 65536"),
         ({"n": 2}, "n=2 is not supported"),
         ({"best_of": 3}, "best_of=3 is not supported"),
         ({"logit_bias": {"5": 1.0}}, "logit_bias"),

@@ -6,7 +6,7 @@ computed once and kept (softprompt.serving.engine.prefix_cache). The rows of oth
 with the source.
 """
 
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Generator, Hashable, Iterator, Sequence
 from itertools import accumulate
 from typing import Any, NamedTuple
 
@@ -14,12 +14,21 @@ import torch
 from torch import Tensor, nn
 
 from softprompt.backbones import Causal
+from softprompt.backbones.ops.exact_head import exact_head
 from softprompt.backbones.ops.length_groups import group_lengths
+from softprompt.errors import NotFinite
 from softprompt.methods.embedding import Layout
 from softprompt.runtime.logging import quiet_loading
+from softprompt.serving.engine.batching import Batching
 from softprompt.serving.engine.kv_slots import NAME, Slots
 from softprompt.serving.engine.prefix_cache import PromptCache
-from softprompt.serving.engine.sequence import Question, Ranking, bank_of, read_picks, sum_picks
+from softprompt.serving.engine.ranking import LOGITS, Pick, Ranking, Scores, Scoring
+from softprompt.serving.engine.sequence import Question, bank_of
+
+OVERGROWN = (
+    "The values of this prompt are too large for the backbone: its states are no longer numbers. Train it again with "
+    "lower rates."
+)
 
 
 class _Row(NamedTuple):
@@ -48,11 +57,19 @@ class _Row(NamedTuple):
         return prompt is not None and (prompt.offset is not None or (self.front is None and prompt.length > 0))
 
 
+class _Ranked(NamedTuple):
+    """A row of a question whose choices are ranked, and what is read of its last states, one after another."""
+
+    owner: int
+    row: _Row
+    picks: list[list[Pick]]
+
+
 class CausalBatch:
     """Run sequences in slots 0, 1, ... of a decoder-only backbone."""
 
-    def __init__(self, backbone: Causal, cache: PromptCache) -> None:
-        self.backbone, self.cache = backbone, cache
+    def __init__(self, backbone: Causal, cache: PromptCache, batching: Batching) -> None:
+        self.backbone, self.cache, self.batching = backbone, cache, batching
         self.slots, self._scratch = Slots(_layers(backbone)), Slots(_layers(backbone), lasting=False)
         self._lengths: list[int] = []  # of each sequence, its prompt included
         with quiet_loading():  # transformers notes every change of the attention
@@ -98,6 +115,7 @@ class CausalBatch:
         if index != last:
             self.slots.move(last, index)
             self._lengths[index] = self._lengths[last]
+        self.slots.blank(last)  # a masked column still counts as 0 times what stands there, and that may be NaN
         self._lengths.pop()
         if not self._lengths:
             self.slots.clear()
@@ -108,39 +126,71 @@ class CausalBatch:
         self.slots.clear()
         self._scratch.clear()
 
-    def score(self, questions: Sequence[Question], rankings: Sequence[Ranking]) -> list[list[float]]:
-        """Compute the log-probability of each choice of each question, in nats."""
-        fronts = self._fronts(questions)
-        rows, owners = [], []
-        for i, (question, front, ranking) in enumerate(zip(questions, fronts, rankings, strict=True)):
-            for j, target in enumerate(ranking.targets):
-                rows.append(_Row(question, target[:-1], front))
-                owners.append((i, j))
-        places = {owner: at for at, owner in enumerate(owners)}
-        states = self._sorted_runs(rows)
-        begins = list(accumulate((len(row.tail) + 1 for row in rows), initial=0))
-        scores = torch.log_softmax(self.backbone.logits(states).float(), -1)
-        picks = [
-            (begins[places[i, pick.row]] + pick.column, pick.id) for i, one in enumerate(rankings) for pick in one.picks
-        ]
-        return sum_picks(rankings, read_picks(scores, [at for at, _ in picks], [token for _, token in picks]))
+    def score(self, questions: Sequence[Question], rankings: Sequence[Ranking]) -> Scoring:
+        """Compute the log-probability of each choice of each question.
 
-    def _sorted_runs(self, rows: Sequence[_Row]) -> Tensor:
-        """Compute the states (m, d) that predict: for each row, in order, those at its source's end and its tail."""
-        order = sorted(range(len(rows)), key=lambda i: rows[i].tokens)
-        found: dict[int, Tensor] = {}
-        for begin, end in self._groups([rows[i] for i in order]):
-            group = [rows[i] for i in order[begin:end]]
-            states = self._run(self._scratch, 0, group)
-            ends = list(accumulate(row.tokens for row in group))
-            for i, row, stop in zip(order[begin:end], group, ends, strict=True):
-                found[i] = states[stop - len(row.tail) - 1 : stop]
-        return torch.cat([found[i] for i in range(len(rows))])
+        A source is read once: where its choices take several targets, those follow its keys and values.
+        """
+        scores = Scores(rankings)
+        once, several = list[_Ranked](), list[int]()
+        for i, (question, front, ranking) in enumerate(zip(questions, self._fronts(questions), rankings, strict=True)):
+            if len(ranking.targets) == 1:
+                (target,) = ranking.targets
+                picks = [scores.picks(i, 0, column) for column in range(len(target))]
+                once.append(_Ranked(i, _Row(question, target[:-1], front), picks))
+            else:
+                begins = [pick for row in range(len(ranking.targets)) for pick in scores.picks(i, row, 0)]
+                once.append(_Ranked(i, _Row(question, (), front), [begins]))
+                several.append(i)
+        sources: dict[int, Tensor] = dict.fromkeys(several, torch.empty(0))
+        yield from self._read_picks(once, scores, sources)
+        rest = [
+            _Ranked(i, _Row(questions[i], target[:-1], sources[i]), [
+                scores.picks(i, row, column) for column in range(1, len(target))
+            ])
+            for i in several
+            for row, target in enumerate(rankings[i].targets)
+            if len(target) > 1
+        ]  # fmt: skip
+        if rest:
+            yield
+            yield from self._read_picks(rest, scores, {})
+        return scores.found
+
+    def _read_picks(
+        self, ranked: Sequence[_Ranked], scores: Scores, sources: dict[int, Tensor]
+    ) -> Generator[None, None, None]:
+        """Read rows, add to `scores` what is picked of their last states, and keep the keys and values of `sources`."""
+        ranked = sorted(ranked, key=lambda one: one.row.tokens)
+        for begin, end in self._groups([one.row for one in ranked]):
+            if begin:
+                yield
+            group = ranked[begin:end]
+            states = self._run(self._scratch, 0, [one.row for one in group])
+            ends = list(accumulate(one.row.tokens for one in group))
+            for slot, one in enumerate(group):
+                if one.owner in sources:
+                    sources[one.owner] = self._scratch.take(slot, one.row.start + one.row.tokens)
+            places = [
+                (at, (one.owner, picks))
+                for one, stop in zip(group, ends, strict=True)
+                for at, picks in zip(range(stop - len(one.picks), stop), one.picks, strict=True)
+            ]
+            piece = max(LOGITS // self.backbone.v, 1)
+            for some in (places[at : at + piece] for at in range(0, len(places), piece)):
+                with exact_head(self.backbone.model):
+                    logits = self.backbone.logits(states[[at for at, _ in some]])
+                scores.add([owner for _, owner in some], torch.log_softmax(logits.float(), -1))
 
     def _groups(self, rows: Sequence[_Row]) -> Iterator[tuple[int, int]]:
         """Find the runs of neighbors (begin, end) that go through the network together."""
         pass_cost = 32 if self.backbone.device.type == "cpu" else 512  # tokens that one more pass costs
-        return group_lengths([row.tokens for row in rows], lambda g, s: g * s + pass_cost)
+        start = max(row.start for row in rows)
+        return group_lengths(
+            [row.tokens for row in rows],
+            lambda g, s: g * s + pass_cost,
+            lambda g, s: g * s <= self.batching.pass_tokens and g * (start + s) <= self.batching.tokens,
+        )
 
     def _run(self, slots: Slots, first: int, rows: Sequence[_Row]) -> Tensor:
         """Read rows into slots from `first` on; return the states of all their tokens (sum of tokens, d)."""
@@ -150,6 +200,7 @@ class CausalBatch:
         for slot, row in enumerate(rows, first):
             if row.front is not None:
                 slots.put(slot, row.front)
+            slots.blank(slot, row.start + t)  # what other rows left there
         starts = torch.tensor([row.start for row in rows]).unsqueeze(1)
         sizes = torch.tensor([row.tokens for row in rows]).unsqueeze(1)
         own = torch.arange(t).expand(len(rows), -1)
@@ -207,6 +258,8 @@ class CausalBatch:
             self._run(self._scratch, 0, [_Row(head) for head in missing.values()])
             for slot, (key, head) in enumerate(missing.items()):
                 found[key] = self._scratch.take(slot, self.tokens(head, 0))
+                if not found[key].isfinite().all():
+                    raise NotFinite(OVERGROWN)
                 self.cache.put(key, found[key])
         return [None if head is None else found[head.key] for head in heads]
 

@@ -19,6 +19,45 @@ class Decoder(Protocol):
         """Turn ids into text."""
 
 
+class StopMatcher:
+    """Look for strings in a text that comes in pieces, in time linear in the text (Knuth, Morris & Pratt 1977)."""
+
+    def __init__(self, stops: Sequence[str]) -> None:
+        self._stops = [(stop, _borders(stop)) for stop in stops]
+        self._matched = [0] * len(stops)  # of each, characters that end the text so far
+
+    @property
+    def pending(self) -> int:
+        """Characters at the end of the text that may begin one of the strings."""
+        return max(self._matched, default=0)
+
+    def find(self, text: str) -> tuple[int, int] | None:
+        """Read on; return where the first string to be complete begins and ends, counted from the start of `text`."""
+        for at, character in enumerate(text if self._stops else "", 1):
+            complete = 0
+            for i, (stop, borders) in enumerate(self._stops):
+                n = self._matched[i]
+                while n and stop[n] != character:
+                    n = borders[n - 1]
+                self._matched[i] = n = n + (stop[n] == character)
+                complete = max(complete, n if n == len(stop) else 0)
+            if complete:
+                return at - complete, at
+        return None
+
+
+def _borders(word: str) -> list[int]:
+    """For each beginning of `word`, count the characters of its longest proper beginning that is also its end."""
+    found = [0] * len(word)
+    n = 0
+    for i in range(1, len(word)):
+        while n and word[i] != word[n]:
+            n = found[n - 1]
+        n += word[i] == word[n]
+        found[i] = n
+    return found
+
+
 class TextStream:
     """Decode one sequence piece by piece.
 
@@ -29,12 +68,14 @@ class TextStream:
     """
 
     def __init__(self, tokenizer: Decoder, stops: Sequence[str] = (), *, strip: bool = True) -> None:
-        self.tokenizer, self.stops, self.strip = tokenizer, [stop for stop in stops if stop], strip
+        self.tokenizer, self.strip = tokenizer, strip
+        self._matcher = StopMatcher([stop for stop in stops if stop])
         self.ids: list[int] = []
         self.stopped = False
         """Whether a stop string was met: the text ends before it."""
         self._settled = self._read = 0  # tokens before the last piece; tokens whose text is known
         self._text = ""  # all of it so far, blanks at its beginning included
+        self._matched = 0  # characters of it in which stop strings were looked for
         self._given = 0  # characters of it that were given out, or stripped from the front
 
     def add(self, token: int) -> str:
@@ -65,12 +106,11 @@ class TextStream:
     def _give(self, *, ended: bool) -> str:
         if self.stopped:
             return ""
-        begin = max(0, self._given - max(map(len, self.stops), default=0))
-        found = [at for at in (self._text.find(stop, begin) for stop in self.stops) if at >= 0]
-        if found:
+        if found := self._matcher.find(self._text[self._matched :]):
             self.stopped = ended = True
-            self._text = self._text[: min(found)]
-        end = len(self._text) if ended else len(self._text) - self._possible_stop()
+            self._text = self._text[: self._matched + found[0]]
+        self._matched = len(self._text)
+        end = len(self._text) if ended else len(self._text) - self._matcher.pending
         if self.strip:
             if not self._text[: self._given].strip():
                 self._given = len(self._text) - len(self._text.lstrip())
@@ -78,11 +118,3 @@ class TextStream:
         piece = self._text[self._given : end]
         self._given = max(self._given, end)
         return piece
-
-    def _possible_stop(self) -> int:
-        """Count the characters at the end that may begin a stop string."""
-        most = max((len(stop) - 1 for stop in self.stops), default=0)
-        for size in range(min(most, len(self._text)), 0, -1):
-            if any(stop.startswith(self._text[-size:]) for stop in self.stops):
-                return size
-        return 0

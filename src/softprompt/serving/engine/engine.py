@@ -10,24 +10,27 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import torch
 
 from softprompt.backbones import Backbone
-from softprompt.backbones.ops.exact_head import exact_head
-from softprompt.errors import BadInput, RunFailed
+from softprompt.errors import BadInput, NotFinite, RunFailed
 from softprompt.serving.engine.batching import Batching
+from softprompt.serving.engine.causal import OVERGROWN
 from softprompt.serving.engine.detokenizer import TextStream
 from softprompt.serving.engine.prefix_cache import PromptCache
+from softprompt.serving.engine.ranking import Scoring
 from softprompt.serving.engine.requests import AnyRequest, Finish, Generate, Piece, Rank
 from softprompt.serving.engine.running_batch import make_running_batch
 from softprompt.serving.engine.sampler import SampledToken, Sampler, sample
 from softprompt.serving.memory import out_of_memory
 
 R = TypeVar("R", Rank, Generate)
+TOGETHER = 8
+"""Groups of rankings that take turns, a pass each, so that a long one delays no short one."""
 
 
 class QueueFull(RunFailed):
@@ -87,6 +90,18 @@ class _Running:
             self.request.deliver(Piece(text, reported, self.finish, self.tokens))
 
 
+class _Ranking(NamedTuple):
+    """Requests whose choices are being ranked together."""
+
+    requests: Sequence[Rank]
+    work: Scoring
+
+    @property
+    def wanted(self) -> bool:
+        """Whether somebody still waits for it."""
+        return not all(request.cancelled for request in self.requests)
+
+
 class Engine:
     """Compute requests: `start` it, `submit` to it, `close` it."""
 
@@ -95,12 +110,13 @@ class Engine:
         self.batching = batching or Batching.on(backbone.device)
         self.watch = watch or Watch()
         self.cache = PromptCache(self.batching.cache)
-        self.batch = make_running_batch(backbone, self.cache)
+        self.batch = make_running_batch(backbone, self.cache, self.batching)
         self.ends = end_tokens(backbone)
         self._tokenizer = copy.deepcopy(backbone.tokenizer)  # the other one tokenizes in another thread
         self._ranks: deque[Rank] = deque()
         self._joins: deque[Generate] = deque()
         self._running: list[_Running] = []
+        self._rankings: deque[_Ranking] = deque()
         self._news = threading.Condition()
         self._closing = self._aborted = False
         self._thread = threading.Thread(target=self._work, name="softprompt-engine", daemon=True)
@@ -137,6 +153,11 @@ class Engine:
                     f"The prompt, the input and max_tokens come to {columns} tokens; at most {self.batching.tokens} "
                     "fit. Ask for fewer."
                 )
+        elif request.size > self.batching.tokens:
+            raise BadInput(
+                f"The prompt, the input and all its choices come to {request.size} tokens; at most "
+                f"{self.batching.tokens} are ranked at once. Give fewer or shorter choices."
+            )
 
     def submit(self, *requests: AnyRequest) -> None:
         """Queue requests, all or none. Raises BadInput, QueueFull or Closing."""
@@ -200,7 +221,9 @@ class Engine:
             while (turn := self._next_turn()) is not None:
                 ranks, joins = turn
                 if ranks:
-                    self._rank(ranks)
+                    self._begin_ranking(ranks)
+                if self._rankings:
+                    self._rank(self._rankings.popleft())
                 if joins:
                     self._join(joins)
                 if self._running:
@@ -209,10 +232,12 @@ class Engine:
             error = Closing("The server ended before this was answered.")
             with self._news:
                 self._closing = True
-                left: list[AnyRequest] = [*self._ranks, *self._joins, *(one.request for one in self._running)]
+                begun = [request for one in self._rankings for request in one.requests]
+                left: list[AnyRequest] = [*begun, *self._ranks, *self._joins, *(one.request for one in self._running)]
                 self._ranks.clear()
                 self._joins.clear()
                 self._running.clear()
+                self._rankings.clear()
             for request in left:
                 request.deliver(error)
 
@@ -221,14 +246,19 @@ class Engine:
         with self._news:
             while True:
                 self._remove_cancelled_requests()
-                if self._aborted or (self._closing and not self.waiting and not self._running):
+                busy = bool(self._running or self._rankings)
+                if self._aborted or (self._closing and not self.waiting and not busy):
                     return None
-                if self._running or (self.waiting and (self._closing or self._has_waited())):
+                if busy or (self.waiting and (self._closing or self._has_waited())):
                     break
                 self._news.wait(self._patience())
             ranks: list[Rank] = []
             size = 0
-            while self._ranks and (not ranks or size + self._ranks[0].size <= self.batching.pass_tokens):
+            while (
+                self._ranks
+                and len(self._rankings) < TOGETHER
+                and (not ranks or size + self._ranks[0].size <= self.batching.pass_tokens)
+            ):
                 size += self._ranks[0].size
                 ranks.append(self._ranks.popleft())
             joins = self._take_joins()
@@ -274,24 +304,43 @@ class Engine:
     def _patience(self) -> float | None:
         return max(self._oldest() + self.batching.wait - time.monotonic(), 0) if self.waiting else None
 
-    def _rank(self, requests: Sequence[Rank]) -> None:
+    def _begin_ranking(self, requests: Sequence[Rank]) -> None:
         try:
-            with exact_head(self.backbone.model):
-                scores = self.batch.score([one.question for one in requests], [one.ranking for one in requests])
-        except Exception as error:  # noqa: BLE001  # one bad request, or too little memory, must not fail the others
-            self._try_halves(requests, error, self._rank)
+            work = self.batch.score([one.question for one in requests], [one.ranking for one in requests])
+        except Exception as error:  # noqa: BLE001
+            self._begin_halves(requests, error)
+        else:
+            self._rankings.append(_Ranking(requests, work))
+
+    def _begin_halves(self, requests: Sequence[Rank], error: Exception) -> None:
+        for half in self._halves(requests, error):
+            self._begin_ranking(half)
+
+    def _rank(self, ranking: _Ranking) -> None:
+        """Take a ranking a pass further; it goes on after the others, if somebody still waits for it."""
+        requests, work = ranking
+        if not ranking.wanted:
+            work.close()
             return
-        self.watch.on_rank(len(requests))
-        for request, own in zip(requests, scores, strict=True):
-            request.deliver(own)
-        self._update_rate(len(requests))
+        try:
+            next(work)
+        except StopIteration as end:
+            self.watch.on_rank(len(requests))
+            for request, own in zip(requests, end.value, strict=True):
+                request.deliver(own if all(map(math.isfinite, own)) else NotFinite(OVERGROWN))
+            self._update_rate(len(requests))
+        except Exception as error:  # noqa: BLE001  # one bad request, or too little memory, must not fail the others
+            self._begin_halves(requests, error)
+        else:
+            self._rankings.append(ranking)
 
     def _join(self, requests: Sequence[Generate]) -> None:
         requests = sorted(requests, key=lambda one: len(one.question.source))  # similar lengths are read together
         try:
             logits = self.batch.join([one.question for one in requests])
         except Exception as error:  # noqa: BLE001
-            self._try_halves(requests, error, self._join)
+            for half in self._halves(requests, error):
+                self._join(half)
             return
         self.watch.on_join(len(requests))
         new = [
@@ -301,15 +350,14 @@ class Engine:
         self._running += new
         self._sample(new, logits)
 
-    def _try_halves(self, requests: Sequence[R], error: Exception, work: Callable[[Sequence[R]], None]) -> None:
-        """Try the halves of what failed; a request that fails alone gets the error."""
+    def _halves(self, requests: Sequence[R], error: Exception) -> list[Sequence[R]]:
+        """Halve what failed, to try each half; a request that fails alone gets the error."""
         if isinstance(error, torch.OutOfMemoryError):
             torch.cuda.empty_cache()
         if len(requests) == 1:
             requests[0].deliver(_public(error))
-            return
-        work(requests[: len(requests) // 2])
-        work(requests[len(requests) // 2 :])
+            return []
+        return [requests[: len(requests) // 2], requests[len(requests) // 2 :]]
 
     def _step(self) -> None:
         try:
@@ -324,10 +372,16 @@ class Engine:
         self._sample(self._running, logits)
 
     def _sample(self, ones: Sequence[_Running], logits: torch.Tensor) -> None:
-        """Sample the next token of `ones`, and remove from the batch those that are finished."""
-        for one, sampled in zip(ones, sample(logits, [one.sampler for one in ones]), strict=True):
-            if not one.request.cancelled:
-                one.take(sampled, self.ends)
+        """Sample the next token of `ones`, and remove from the batch those that are finished, or have no logits."""
+        numbers = logits.amax(-1).isfinite().tolist()
+        for one, number in zip(ones, numbers, strict=True):
+            if not number:
+                one.request.deliver(NotFinite(OVERGROWN))
+                one.request.cancelled = True
+        good = [i for i, one in enumerate(ones) if not one.request.cancelled]
+        sampled = sample(logits if len(good) == len(ones) else logits[good], [ones[i].sampler for i in good])
+        for i, token in zip(good, sampled, strict=True):
+            ones[i].take(token, self.ends)
         gone = [i for i, one in enumerate(self._running) if one.finish is not None or one.request.cancelled]
         for i in reversed(gone):
             self.batch.leave(i)

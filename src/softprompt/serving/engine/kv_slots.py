@@ -116,6 +116,11 @@ class Slots:
         assert self.data is not None
         self.data[:, :, target] = self.data[:, :, source]
 
+    def blank(self, slot: int, column: int = 0) -> None:
+        """Zero a slot, from a column on."""
+        if self.data is not None:
+            self.data[:, :, slot, :, column:] = 0
+
     def shift(self, columns: int) -> None:
         """Drop the first columns of all slots."""
         assert self.data is not None

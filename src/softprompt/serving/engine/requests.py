@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Generic, Literal, NamedTuple, TypeVar
 
+from softprompt.serving.engine.ranking import Ranking
 from softprompt.serving.engine.sampler import SampledToken, Sampling
-from softprompt.serving.engine.sequence import Question, Ranking
+from softprompt.serving.engine.sequence import Question
 
 T = TypeVar("T")
 Finish = Literal["stop", "length"]
@@ -64,8 +65,7 @@ class Rank(Request[list[float]]):
     @property
     def size(self) -> int:
         """Tokens that go through the network at once."""
-        source = self.question.length + len(self.question.source)
-        return sum(source + len(target) for target in self.ranking.targets)
+        return self.question.length + len(self.question.source) + sum(map(len, self.ranking.targets))
 
 
 @dataclass(eq=False)

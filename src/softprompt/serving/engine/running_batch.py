@@ -16,10 +16,12 @@ from softprompt.errors import BadInput
 from softprompt.methods.prompts.free import Free
 from softprompt.methods.soft_prompt import SoftPrompt
 from softprompt.runtime.logging import quiet_loading
+from softprompt.serving.engine.batching import Batching
 from softprompt.serving.engine.causal import CausalBatch
 from softprompt.serving.engine.prefix_cache import PromptCache
+from softprompt.serving.engine.ranking import Ranking, Scoring, finish, plan_ranking
 from softprompt.serving.engine.seq2seq import Seq2SeqBatch, Seq2SeqCohorts
-from softprompt.serving.engine.sequence import Question, Ranking, plan_ranking
+from softprompt.serving.engine.sequence import Question
 from softprompt.serving.engine.uncached import UncachedBatch
 
 # Largest difference of scores, as a share of their spread; what a wrong batch gets wrong is of the order of 1.
@@ -49,23 +51,24 @@ class RunningBatch(Protocol):
     def clear(self) -> None:
         """Remove all sequences and give their memory back."""
 
-    def score(self, questions: Sequence[Question], rankings: Sequence[Ranking]) -> list[list[float]]:
-        """Compute the log-probability of each choice of each question, in nats."""
+    def score(self, questions: Sequence[Question], rankings: Sequence[Ranking]) -> Scoring:
+        """Compute the log-probability of each choice of each question, in nats; it pauses between passes."""
 
 
 @torch.no_grad()
-def make_running_batch(backbone: Backbone, cache: PromptCache) -> RunningBatch:
+def make_running_batch(backbone: Backbone, cache: PromptCache, batching: Batching | None = None) -> RunningBatch:
     """Make the fastest exact kind of batch for `backbone`. Raises BadInput for one that cannot continue texts."""
+    batching = batching or Batching.on(backbone.device)
     kinds: list[Callable[[], RunningBatch]] = []
     if isinstance(backbone, Causal) and attention_of(backbone) == "sdpa":
-        kinds = [lambda: CausalBatch(backbone, cache)]
+        kinds = [lambda: CausalBatch(backbone, cache, batching)]
     elif isinstance(backbone, Seq2Seq):
-        kinds = [lambda: Seq2SeqBatch(backbone), lambda: Seq2SeqCohorts(backbone)]
+        kinds = [lambda: Seq2SeqBatch(backbone, batching), lambda: Seq2SeqCohorts(backbone, batching)]
     elif not backbone.family.generates:
         raise BadInput(f"{backbone.name} is {backbone.family.title}: it generates nothing, so it cannot be served.")
     if isinstance(backbone, Causal):
         backbone.share = False  # packed rows are for batches that no sequence joins
-    before, slow = attention_of(backbone), UncachedBatch(backbone)
+    before, slow = attention_of(backbone), UncachedBatch(backbone, batching)
     expected = _try(backbone, slow)
     for kind in kinds:
         try:
@@ -124,5 +127,5 @@ def _try(backbone: Backbone, batch: RunningBatch) -> list[Tensor]:
     found += [batch.step([next(tokens) for _ in range(3)]) for _ in range(2)]
     batch.clear()
     choices = [[list(draw_ids(2)), list(draw_ids(1))] for _ in questions]
-    scores = batch.score(questions, [plan_ranking(one) for one in choices])
+    scores = finish(batch.score(questions, [plan_ranking(one) for one in choices]))
     return [*(torch.log_softmax(logits, -1).cpu() for logits in found), torch.tensor(scores).reshape(1, -1)]

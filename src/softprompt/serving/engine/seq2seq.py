@@ -7,7 +7,6 @@ distances between tokens are what they would be alone, which is all that a decod
 """
 
 from collections.abc import Sequence
-from itertools import accumulate
 from typing import Any
 
 import torch
@@ -16,16 +15,19 @@ from transformers import DynamicCache, EncoderDecoderCache
 
 from softprompt.backbones import Seq2Seq
 from softprompt.backbones.batch import Batch
+from softprompt.backbones.ops.exact_head import exact_head
 from softprompt.backbones.outputs import States
+from softprompt.serving.engine.batching import Batching
 from softprompt.serving.engine.kv_slots import Slots
-from softprompt.serving.engine.sequence import Question, Ranking, lay, read_picks, sum_picks
+from softprompt.serving.engine.ranking import LOGITS, Ranking, Scores, Scoring, in_runs
+from softprompt.serving.engine.sequence import Question, lay
 
 
 class Seq2SeqBatch:
     """Run sequences of an encoder-decoder whose positions are relative."""
 
-    def __init__(self, backbone: Seq2Seq) -> None:
-        self.backbone = backbone
+    def __init__(self, backbone: Seq2Seq, batching: Batching) -> None:
+        self.backbone, self.batching = backbone, batching
         config: Any = backbone.model.config  # of transformers, which is not typed
         layers = getattr(config, "num_decoder_layers", None) or config.decoder_layers
         self.own, self.cross = Slots(layers), Slots(layers)
@@ -95,6 +97,8 @@ class Seq2SeqBatch:
             self.own.move(last, index)
             self.cross.move(last, index)
             self._begins[index], self._sources[index] = self._begins[last], self._sources[last]
+        self.own.blank(last)  # a masked column still counts as 0 times what stands there, and that may be NaN
+        self.cross.blank(last)
         self._begins.pop()
         self._sources.pop()
         if not self._begins:
@@ -110,33 +114,34 @@ class Seq2SeqBatch:
         self.own.clear()
         self.cross.clear()
 
-    def score(self, questions: Sequence[Question], rankings: Sequence[Ranking]) -> list[list[float]]:
-        """Compute the log-probability of each choice of each question, in nats. The encoder runs once a question."""
-        backbone = self.backbone
+    def score(self, questions: Sequence[Question], rankings: Sequence[Ranking]) -> Scoring:
+        """Compute the log-probability of each choice of each question. The encoder runs once a question."""
+        backbone, scores = self.backbone, Scores(rankings)
         bank, batch = lay(backbone, questions)
         with backbone.using(bank):
             states = backbone.encoder_states(batch)
-        owners = torch.tensor([i for i, one in enumerate(rankings) for _ in one.targets], device=backbone.device)
-        targets = [target for one in rankings for target in one.targets]
-        labels = backbone.pad_rows(targets, backbone.pad, left=False)
-        rows = Batch(batch.ids[owners], batch.mask[owners], batch.layout, labels, (), ())
-        scores = backbone.target_scores(states[owners], rows)  # (rows, t, v)
-        begins = accumulate((len(one.targets) for one in rankings), initial=0)
-        t = labels.shape[1]
-        picks = [
-            ((begin + pick.row) * t + pick.column, pick.id)
-            for begin, one in zip(begins, rankings, strict=False)
-            for pick in one.picks
-        ]
-        flat = scores.flatten(0, 1)
-        return sum_picks(rankings, read_picks(flat, [at for at, _ in picks], [token for _, token in picks]))
+        rows = [(i, row, target) for i, one in enumerate(rankings) for row, target in enumerate(one.targets)]
+        rows.sort(key=lambda row: len(row[2]))
+        sizes = [(states.shape[1] + len(target), len(target)) for _, _, target in rows]
+        for run in in_runs(sizes, (self.batching.pass_tokens, LOGITS / backbone.v)):
+            if run.start:
+                yield
+            group = rows[run]
+            owners = torch.tensor([i for i, _, _ in group], device=backbone.device)
+            labels = backbone.pad_rows([target for _, _, target in group], backbone.pad, left=False)
+            posed = Batch(batch.ids[owners], batch.mask[owners], batch.layout, labels, (), ())
+            with exact_head(backbone.model):
+                found = backbone.target_scores(states[owners], posed)  # (rows, t, v)
+            picks = [(i, scores.picks(i, row, column)) for i, row, _ in group for column in range(labels.shape[1])]
+            scores.add(picks, found.flatten(0, 1))
+        return scores.found
 
 
 class Seq2SeqCohorts:
     """Run sequences of a decoder with absolute positions (BART): those that joined together share a batch."""
 
-    def __init__(self, backbone: Seq2Seq) -> None:
-        self.backbone = backbone
+    def __init__(self, backbone: Seq2Seq, batching: Batching) -> None:
+        self.backbone, self.batching = backbone, batching
         self._cohorts: list[Seq2SeqBatch] = []
         self._places: list[tuple[Seq2SeqBatch, int]] = []  # each sequence's cohort, and its index there
 
@@ -150,7 +155,7 @@ class Seq2SeqCohorts:
         return None if self.backbone.context is None else self.backbone.context - 1
 
     def join(self, questions: Sequence[Question]) -> Tensor:
-        cohort = Seq2SeqBatch(self.backbone)
+        cohort = Seq2SeqBatch(self.backbone, self.batching)
         logits = cohort.join(questions)
         self._cohorts.append(cohort)
         self._places += [(cohort, i) for i in range(len(questions))]
@@ -176,8 +181,8 @@ class Seq2SeqCohorts:
     def clear(self) -> None:
         self._cohorts, self._places = [], []
 
-    def score(self, questions: Sequence[Question], rankings: Sequence[Ranking]) -> list[list[float]]:
-        return Seq2SeqBatch(self.backbone).score(questions, rankings)
+    def score(self, questions: Sequence[Question], rankings: Sequence[Ranking]) -> Scoring:
+        return Seq2SeqBatch(self.backbone, self.batching).score(questions, rankings)
 
 
 def _store(slots: Slots, cache: DynamicCache, first: int, column: int, columns: int) -> None:

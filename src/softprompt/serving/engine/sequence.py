@@ -1,11 +1,9 @@
-"""Sources with their soft prompts, as token ids; and which log-probabilities rank choices."""
+"""Sources with their soft prompts, as token ids."""
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
-from torch import Tensor
 
 from softprompt.backbones import Backbone
 from softprompt.backbones.batch import Batch
@@ -70,49 +68,3 @@ def lay(
     layout = Layout(torch.tensor(named, device=backbone.device), ranks)
     padded = backbone.pad_rows(ids, backbone.pad, left=left)
     return bank, Batch(padded, real, layout, labels, tuple(named), (False,) * len(ids))
-
-
-class Pick(NamedTuple):
-    """A term of the score of `choice`: that of token `id` after the first `column` tokens of target `row`."""
-
-    row: int
-    column: int
-    id: int
-    choice: int
-
-
-class Ranking(NamedTuple):
-    """The targets that are computed to rank choices, and what is read of each."""
-
-    targets: list[list[int]]
-    picks: list[Pick]
-    choices: int
-
-
-def plan_ranking(choices: Sequence[Sequence[int]]) -> Ranking:
-    """Plan how to score choices: one target where they differ in their last token only, else one for each."""
-    first = list(choices[0])
-    if all(len(ids) == len(first) and list(ids[:-1]) == first[:-1] for ids in choices):
-        picks = [Pick(0, j, token, i) for i, ids in enumerate(choices) for j, token in enumerate(ids)]
-        return Ranking([first], picks, len(choices))
-    picks = [Pick(i, j, token, i) for i, ids in enumerate(choices) for j, token in enumerate(ids)]
-    return Ranking([list(ids) for ids in choices], picks, len(choices))
-
-
-def read_picks(scores: Tensor, places: Sequence[int], ids: Sequence[int]) -> list[float]:
-    """Read entries (place, id) of log-probabilities (m, v), in one transfer."""
-    at = torch.tensor(places, device=scores.device)
-    found: list[float] = scores[at, torch.tensor(ids, device=scores.device)].double().cpu().tolist()
-    return found
-
-
-def sum_picks(rankings: Sequence[Ranking], picked: Sequence[float]) -> list[list[float]]:
-    """Add up the log-probability of each choice, of each ranking, from those of its picks, in order."""
-    found, at = [], 0
-    for ranking in rankings:
-        scores = [0.0] * ranking.choices
-        for pick in ranking.picks:
-            scores[pick.choice] += picked[at]
-            at += 1
-        found.append(scores)
-    return found

@@ -10,14 +10,17 @@ import torch
 from torch import Tensor
 
 from softprompt.backbones import Backbone
-from softprompt.serving.engine.sequence import Question, Ranking, lay, read_picks, sum_picks
+from softprompt.backbones.ops.exact_head import exact_head
+from softprompt.serving.engine.batching import Batching
+from softprompt.serving.engine.ranking import LOGITS, Ranking, Scores, Scoring, in_runs
+from softprompt.serving.engine.sequence import Question, lay
 
 
 class UncachedBatch:
     """Run sequences of any backbone that continues texts."""
 
-    def __init__(self, backbone: Backbone) -> None:
-        self.backbone = backbone
+    def __init__(self, backbone: Backbone, batching: Batching) -> None:
+        self.backbone, self.batching = backbone, batching
         self._rows: list[tuple[Question, list[int]]] = []
 
     def __len__(self) -> int:
@@ -48,17 +51,19 @@ class UncachedBatch:
     def clear(self) -> None:
         self._rows = []
 
-    def score(self, questions: Sequence[Question], rankings: Sequence[Ranking]) -> list[list[float]]:
-        rows = [(question, target) for question, one in zip(questions, rankings, strict=True) for target in one.targets]
-        own = self._scores(rows)
-        found, at = [], 0
-        for one in rankings:
-            scores = torch.cat(own[at : at + len(one.targets)])
-            begins = [sum(map(len, one.targets[:row])) for row in range(len(one.targets))]
-            places = [begins[pick.row] + pick.column for pick in one.picks]
-            found += sum_picks([one], read_picks(scores, places, [pick.id for pick in one.picks]))
-            at += len(one.targets)
-        return found
+    def score(self, questions: Sequence[Question], rankings: Sequence[Ranking]) -> Scoring:
+        scores = Scores(rankings)
+        rows = [(i, row, target) for i, one in enumerate(rankings) for row, target in enumerate(one.targets)]
+        sizes = [(self.tokens(questions[i], len(target)), len(target)) for i, _, target in rows]
+        for run in in_runs(sizes, (self.batching.pass_tokens, LOGITS / self.backbone.v)):
+            if run.start:
+                yield
+            group = rows[run]
+            with exact_head(self.backbone.model):
+                own = self._scores([(questions[i], target) for i, _, target in group])
+            picks = [(i, scores.picks(i, row, column)) for i, row, target in group for column in range(len(target))]
+            scores.add(picks, torch.cat(own))
+        return scores.found
 
     def _next(self, rows: Sequence[tuple[Question, list[int]]]) -> Tensor:
         # The last target token stands for the one that is wanted: which it is does not matter.

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from importlib.metadata import version
@@ -51,6 +51,8 @@ from softprompt.serving.store_folder import BASE, FolderUnreadable, StoreEntry, 
 T = TypeVar("T")
 DEFAULT_TOKENS = 20
 """Most tokens of an answer when a request does not say: as `softprompt predict`."""
+READER_TURN = 0.005
+"""Seconds after which the texts of another request are tokenized, before the rest of one."""
 DISK_PATIENCE, READY_PATIENCE = 10.0, 2.0
 """Seconds that a request, and a question whether the server is ready, wait for the folder of prompts."""
 PROMPT_CONTENT = {
@@ -86,9 +88,12 @@ class Server:
         self._finder = ThreadPoolExecutor(1, "softprompt-finder")  # waits for the disk, so that no tokenizing does
         self._keeper = ThreadPoolExecutor(1, "softprompt-keeper")  # stores prompts, so that no request waits for it
 
-    async def preprocess(self, work: Callable[[], T]) -> T:
-        """Run `work` in the one thread that tokenizes."""
-        return await _run_in(self._reader, work)
+    async def preprocess(self, texts: Iterator[T]) -> list[T]:
+        """Take what is made of texts in the one thread that tokenizes; requests take turns there."""
+        found: list[T] = []
+        while some := await _run_in(self._reader, lambda: _take(texts, READER_TURN)):
+            found += some
+        return found
 
     async def look_up(self, work: Callable[[], T], patience: float | None = None) -> T:
         """Run `work` in the thread that lists and loads prompts. Raises FolderUnreadable after `patience` seconds."""
@@ -119,6 +124,16 @@ class Server:
             self._reader.shutdown(cancel_futures=True)
             self._finder.shutdown(wait=False, cancel_futures=True)  # a disk that does not answer keeps nobody here
             self._keeper.shutdown()
+
+
+def _take(texts: Iterator[T], seconds: float) -> list[T]:
+    """Take from `texts` for about so long, one at least; nothing at its end."""
+    ends, found = time.monotonic() + seconds, []
+    for text in texts:
+        found.append(text)
+        if time.monotonic() >= ends:
+            break
+    return found
 
 
 async def _run_in(threads: ThreadPoolExecutor, work: Callable[[], T]) -> T:
@@ -173,9 +188,11 @@ def _add_inference_routes(app: FastAPI, server: Server) -> None:
     async def completions(body: CompletionBody, request: HTTPRequest) -> Completion | Response:
         """Continue texts, each with the prompt that `model` names; with `stream`, as server-sent events."""
         body.refuse_unsupported_fields()
+        if body.stop and len(body.stop) > server.limits.stops:
+            raise BadInput(f"{len(body.stop)} stop strings; this server takes at most {server.limits.stops}.")
         prompt = await server.load(body.model)
         inputs = await server.preprocess(
-            lambda: server.preprocessor.prepare_generation(
+            server.preprocessor.prepare_generation(
                 prompt, body.prompt, raw=body.raw, max_tokens=body.max_tokens, default=DEFAULT_TOKENS
             )
         )
@@ -191,7 +208,7 @@ def _add_inference_routes(app: FastAPI, server: Server) -> None:
         """Choose among answers, with the probability of each."""
         prompt = await server.load(body.model)
         inputs = await server.preprocess(
-            lambda: server.preprocessor.prepare_ranking(prompt, body.input, raw=body.raw, choices=body.choices)
+            server.preprocessor.prepare_ranking(prompt, body.input, raw=body.raw, choices=body.choices)
         )
         requests = rank_requests(inputs)
         server.engine.submit(*requests)

@@ -17,6 +17,7 @@ from softprompt.errors import (
     BadArtefact,
     BadInput,
     CannotWrite,
+    NotFinite,
     OutOfMemory,
     PromptMismatch,
     SoftPromptError,
@@ -110,6 +111,8 @@ def _status_of(error: Exception) -> tuple[int, str | None]:
             return 503, "cannot_write"
         case FolderUnreadable():
             return 503, "prompts_unreadable"
+        case NotFinite():
+            return 409, "not_finite"
         case OutOfMemory():
             return 503, "out_of_memory"
     return 500, None
