@@ -38,7 +38,12 @@ def serve(
     max_output_tokens: Annotated[int, typer.Option(min=1, help="Maximum tokens per answer.")] = 1024,
     max_body_kb: Annotated[int, typer.Option(min=1, help="Maximum request body in kB.")] = 1000,
     max_prompt_mb: Annotated[int, typer.Option(min=1, help="Maximum uploaded prompt in MB.")] = 64,
-    max_concurrent: Annotated[int, typer.Option(min=1, help="Maximum requests in progress per key.")] = 64,
+    max_concurrent: Annotated[
+        int, typer.Option(min=1, help="Requests in progress per key or, without keys, per address; more wait.")
+    ] = 64,
+    read_timeout: Annotated[
+        float, typer.Option(min=0.1, help="Seconds within which headers, and then the body, must arrive.")
+    ] = 30.0,
     queue: Annotated[int, typer.Option(min=1, help="Maximum texts that wait; more are refused (429).")] = 1024,
     batch_rows: Annotated[
         int | None, typer.Option(min=1, help="Maximum generations in a batch: 32 on a CPU, else 128.")
@@ -78,7 +83,7 @@ def serve(
     keys = Keys.of(api_key or [], admin_key or [])
     limits = Limits(
         body=max_body_kb * 1000, prompt_body=max_prompt_mb * 1_000_000, input_tokens=max_input_tokens,
-        output_tokens=max_output_tokens, concurrent=max_concurrent,
+        output_tokens=max_output_tokens, concurrent=max_concurrent, waiting=queue, arrival=read_timeout,
     )  # fmt: skip
     settings = ServerSettings(
         backbone, prompts, dtype=dtype, device=device, keys=keys, limits=limits, memory=memory_mb * 1_000_000,
@@ -99,7 +104,7 @@ def serve(
         err.print(line, soft_wrap=True)
 
     if ray is None:
-        run_server(build(settings), host, port, grace=grace, ready=ready)
+        run_server(build(settings), host, port, grace=grace, arrival=read_timeout, ready=ready)
     else:
         from softprompt.serving.replicas import serve_replicas
 

@@ -1,6 +1,9 @@
 """Request limits: body size, tokens, texts, concurrency per key."""
 
+import asyncio
 from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 
@@ -25,25 +28,42 @@ class Limits:
     stops: int = 8
     """Stop strings per request."""
     concurrent: int = 64
-    """Requests in progress per key."""
+    """Requests in progress per key or, without keys, per address; more wait for their turn."""
+    waiting: int = 1024
+    """Requests that wait for their turn, of all keys."""
+    arrival: float = 30.0
+    """Seconds within which a request's headers, and then its body, must arrive; ten times that for an upload."""
 
 
-class Concurrency:
-    """Count the requests in progress per key. One event loop uses it."""
+class Places:
+    """Places of requests in progress: so many a caller, for whom more wait. One event loop uses it."""
 
-    def __init__(self, most: int) -> None:
-        self.most = most
-        self._in_progress: Counter[str] = Counter()
+    def __init__(self, limits: Limits) -> None:
+        self.each, self.most = limits.concurrent, limits.waiting
+        self.waiting = 0
+        self._of: dict[str, asyncio.Semaphore] = {}
+        self._users: Counter[str] = Counter()
 
-    def enter(self, key: str) -> bool:
-        """Count a request; return False, and count nothing, when the key has as many as it may."""
-        if self._in_progress[key] >= self.most:
-            return False
-        self._in_progress[key] += 1
-        return True
+    def full(self, caller: str) -> bool:
+        """Return whether a request of `caller` would have to wait, and may not."""
+        return self.waiting >= self.most and caller in self._of and self._of[caller].locked()
 
-    def leave(self, key: str) -> None:
-        """Count a request as ended."""
-        self._in_progress[key] -= 1
-        if not self._in_progress[key]:
-            del self._in_progress[key]
+    @asynccontextmanager
+    async def place(self, caller: str) -> AsyncIterator[None]:
+        """Hold a place of `caller`, when one is free, for a block."""
+        self._users[caller] += 1
+        places = self._of.setdefault(caller, asyncio.Semaphore(self.each))
+        try:
+            self.waiting += 1
+            try:
+                await places.acquire()
+            finally:
+                self.waiting -= 1
+            try:
+                yield
+            finally:
+                places.release()
+        finally:
+            self._users[caller] -= 1
+            if not self._users[caller]:
+                del self._users[caller], self._of[caller]

@@ -1,10 +1,8 @@
 """Load a backbone, open a folder of prompts, and serve until a signal ends it."""
 
 import asyncio
-import contextlib
 import signal
-import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -17,13 +15,10 @@ from softprompt.serving.engine.batching import Batching, BatchingSettings
 from softprompt.serving.engine.engine import Engine
 from softprompt.serving.http.app import make_app
 from softprompt.serving.http.auth import Keys
+from softprompt.serving.http.connections import PatientServer
 from softprompt.serving.http.metrics import Metrics
 from softprompt.serving.limits import Limits
 from softprompt.serving.prompt_store import PromptStore
-
-KEEP_ALIVE = 75
-"""Seconds that an idle connection stays open: longer than clients and proxies keep theirs (5 to 60), so that none is
-closed here just as a request comes."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +53,15 @@ def build(settings: ServerSettings, metrics: Metrics | None = None) -> FastAPI:
     return make_app(engine, store, keys=settings.keys, limits=settings.limits, metrics=metrics, grace=settings.grace)
 
 
-def serve(app: FastAPI, host: str, port: int, *, grace: float = 30.0, ready: Callable[[str], None] = print) -> None:
+def serve(
+    app: FastAPI,
+    host: str,
+    port: int,
+    *,
+    grace: float = 30.0,
+    arrival: float = Limits.arrival,
+    ready: Callable[[str], None] = print,
+) -> None:
     """Serve `app` until SIGINT or SIGTERM, then finish what runs within `grace` seconds; a second one ends at once.
 
     Args:
@@ -66,35 +69,16 @@ def serve(app: FastAPI, host: str, port: int, *, grace: float = 30.0, ready: Cal
         host: Address to listen at.
         port: 0: any free one.
         grace: Seconds to finish what runs.
+        arrival: Seconds within which the headers of a request must arrive.
         ready: Called with the address when requests are taken.
 
     Raises:
         RunFailed: The address cannot be used.
     """
-    import uvicorn
-
-    class Server(uvicorn.Server):
-        """uvicorn's server without its own signal handling, and with a call when it is ready."""
-
-        # uvicorn (read in 0.54) sends the signal to the process again after all is done: it would not exit with 0.
-        @contextlib.contextmanager
-        def capture_signals(self) -> Iterator[None]:
-            yield
-
-        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-            await super().startup(sockets)
-            for server in self.servers if self.started else ():
-                ready("http://{}:{}".format(*server.sockets[0].getsockname()[:2]))
-
-    config = uvicorn.Config(
-        app, host=host, port=port, log_level="warning", access_log=False, server_header=False,
-        timeout_graceful_shutdown=max(int(grace), 1), timeout_keep_alive=KEEP_ALIVE,
-    )  # fmt: skip
-    server = Server(config)
+    server = PatientServer(app, host, port, grace=grace, arrival=arrival, ready=ready)
 
     def end(number: int, frame: FrameType | None) -> None:
-        server.force_exit = server.should_exit
-        server.should_exit = True
+        server.end()
 
     before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -351,3 +351,26 @@ def test_choices_that_never_fit_are_refused() -> None:
             engine.check(Rank(Question((5, 6, 7)), plan_ranking([[5] * 200, [6] * 200])))
 
     asyncio.run(ask())
+
+
+def test_owners_take_turns_and_one_alone_does_not_fill_the_queue() -> None:
+    engine = Engine(tiny.backbone("llama"), Batching(rows=1, tokens=100, pass_tokens=64, queue=16, wait=0))
+
+    async def ask() -> list[str]:
+        greedy = [Generate(Question((5, i)), 4, owner="greedy") for i in range(14)]
+        modest = Generate(Question((7, 8)), 4, owner="modest")
+        order: list[str] = []
+
+        async def note(name: str, request: Generate) -> None:
+            await generated(engine, request)
+            order.append(name)
+
+        async with running(engine):
+            engine.submit(*greedy)
+            with pytest.raises(QueueFull):
+                engine.submit(*(Generate(Question((5,)), 4, owner="greedy") for _ in range(14)))
+            engine.submit(modest)
+            await asyncio.gather(*(note("greedy", one) for one in greedy), note("modest", modest))
+        return order
+
+    assert asyncio.run(ask()).index("modest") <= 2

@@ -4,6 +4,7 @@ import asyncio
 import json
 import socket
 import threading
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import cache
@@ -14,7 +15,6 @@ import httpx2
 import openai
 import pytest
 import torch
-import uvicorn
 from safetensors.torch import load_file, save
 from typer.testing import CliRunner
 
@@ -23,6 +23,7 @@ from softprompt.evaluation.nearest_words import nearest_words
 from softprompt.runs.prompt import load_prompt
 from softprompt.serving.engine.batching import Batching
 from softprompt.serving.http.auth import Keys
+from softprompt.serving.http.connections import PatientServer
 from softprompt.serving.limits import Limits
 from tests import tiny
 from tests.served import TEAMS, client_of, predicting, tiny_app, write_all_kinds, write_prompt
@@ -392,13 +393,22 @@ def test_limits_on_bodies_and_on_requests_at_once(tmp_path: Path) -> None:
         )
         assert "more than 2000" in error(undeclared, 413)
         body = {"model": "base", "prompt": TEXT, "max_tokens": 60}
-        answers = await asyncio.gather(*(client.post("/v1/completions", json=body) for _ in range(6)))
-        refused = [answer for answer in answers if answer.status_code == 429]
-        assert 0 < len(refused) < 6
-        assert all(int(answer.headers["Retry-After"]) >= 1 for answer in refused)
-        assert (await client.post("/v1/completions", json=body)).status_code == 200
+        many = [client.post("/v1/completions", json=body) for _ in range(100)]  # of one stock client: all are answered
+        assert {answer.status_code for answer in await asyncio.gather(*many)} == {200}
 
     with_client(tmp_path, ask, limits=Limits(body=2000, concurrent=2))
+
+
+def test_more_than_may_wait_is_429_and_says_when_to_come_back(tmp_path: Path) -> None:
+    async def ask(client: httpx2.AsyncClient) -> None:
+        body = {"model": "base", "prompt": TEXT, "max_tokens": 60}
+        answers = await asyncio.gather(*(client.post("/v1/completions", json=body) for _ in range(8)))
+        refused = [answer for answer in answers if answer.status_code == 429]
+        assert len(refused) == 2
+        assert all("5 requests wait" in error(one, 429) and int(one.headers["Retry-After"]) >= 1 for one in refused)
+        assert (await client.post("/v1/completions", json=body)).status_code == 200
+
+    with_client(tmp_path, ask, limits=Limits(concurrent=1, waiting=5))
 
 
 def test_a_full_queue_is_429_and_an_ending_server_503(tmp_path: Path) -> None:
@@ -450,7 +460,10 @@ def test_too_little_memory_is_503_and_the_next_request_is_answered(
 
 
 @asynccontextmanager
-async def live(app: Any, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[str]:
+async def live(
+    app: Any, monkeypatch: pytest.MonkeyPatch, *, grace: float = 20.0, arrival: float = 20.0,
+    servers: list[PatientServer] | None = None,
+) -> AsyncIterator[str]:  # fmt: skip
     """A real server at an address of this machine, the only one that may be reached."""
     monkeypatch.undo()
     connect = socket.socket.connect
@@ -460,15 +473,78 @@ async def live(app: Any, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[str]:
         connect(self, address)
 
     monkeypatch.setattr(socket.socket, "connect", local)
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", timeout_graceful_shutdown=20))
-    serving = asyncio.ensure_future(server._serve())
-    while not server.started:
-        await asyncio.sleep(0.01)
+    address = asyncio.get_running_loop().create_future()
+    server = PatientServer(app, "127.0.0.1", 0, grace=grace, arrival=arrival, ready=address.set_result)
+    serving = asyncio.ensure_future(server.serve())
+    if servers is not None:
+        servers.append(server)
     try:
-        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+        yield await address
     finally:
-        server.should_exit = True
+        server.end()
         await serving
+
+
+def test_what_never_arrives_takes_no_place_and_is_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    app = tiny_app(tmp_path, limits=Limits(concurrent=2, arrival=0.4))
+    head = b"POST /v1/classify HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 9\r\n"
+
+    async def ask() -> None:
+        async with live(app, monkeypatch, arrival=0.4) as address, httpx2.AsyncClient(base_url=address) as client:
+            host, port = address.removeprefix("http://").split(":")
+
+            async def held(beginning: bytes) -> bytes:
+                reader, writer = await asyncio.open_connection(host, int(port))
+                writer.write(beginning)
+                answer = await asyncio.wait_for(reader.read(), 10)  # until the server closes
+                writer.close()
+                return answer
+
+            slow = [asyncio.ensure_future(held(sent)) for sent in [head + b"\r\n{"] * 5 + [head, b"", b"GE"]]
+            await asyncio.sleep(0.1)
+            body = {"model": "teams", "input": TEXT}
+            assert (await client.post("/v1/classify", json=body)).status_code == 200
+            answers = await asyncio.gather(*slow)
+            assert all(b" 408 " in one and b"did not arrive within 0.4 s; 1 bytes came" in one for one in answers[:5])
+            assert answers[5:] == [b"", b"", b""]
+            await asyncio.sleep(0.5)  # an idle connection is none that is slow
+            assert (await client.post("/v1/classify", json=body)).status_code == 200
+
+    asyncio.run(ask())
+
+
+def test_what_is_not_finished_at_the_end_is_told_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = tiny_app(tmp_path)
+    step = app.state.engine.batch.step
+
+    def slowly(tokens: Any) -> Any:
+        time.sleep(0.1)
+        return step(tokens)
+
+    async def ask() -> None:
+        servers: list[PatientServer] = []
+        async with live(app, monkeypatch, grace=0.5, servers=servers) as address:
+            app.state.engine.batch.step = slowly
+            body = {"model": "base", "prompt": TEXT, "max_tokens": 80, "temperature": 2.0, "seed": 1}
+
+            async def streamed() -> list[str]:
+                async with client.stream("POST", "/v1/completions", json=body | {"stream": True}) as stream:
+                    return [line async for line in stream.aiter_lines() if line]
+
+            async with httpx2.AsyncClient(base_url=address, timeout=30) as client:
+                whole = asyncio.ensure_future(client.post("/v1/completions", json=body))
+                stream = asyncio.ensure_future(streamed())
+                await asyncio.sleep(0.3)
+                servers[0].end()
+                assert "ended before this was answered" in error(await whole, 503)
+                *_, last, done = await stream
+                assert json.loads(last.removeprefix("data: "))["error"]["code"] == "closing"
+                assert done == "data: [DONE]"
+
+    asyncio.run(ask())
+    assert not caplog.records
 
 
 def test_clients_that_go_away_free_their_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,6 +21,7 @@ from softprompt.errors import BadInput, NotFinite, RunFailed
 from softprompt.serving.engine.batching import Batching
 from softprompt.serving.engine.causal import OVERGROWN
 from softprompt.serving.engine.detokenizer import TextStream
+from softprompt.serving.engine.fair_queue import FairQueue
 from softprompt.serving.engine.prefix_cache import PromptCache
 from softprompt.serving.engine.ranking import Scoring
 from softprompt.serving.engine.requests import AnyRequest, Finish, Generate, Piece, Rank
@@ -29,6 +30,8 @@ from softprompt.serving.engine.sampler import SampledToken, Sampler, sample
 from softprompt.serving.memory import out_of_memory
 
 R = TypeVar("R", Rank, Generate)
+FOR_OTHERS = 8
+"""One place in so many of the queue is kept for other owners."""
 TOGETHER = 8
 """Groups of rankings that take turns, a pass each, so that a long one delays no short one."""
 
@@ -113,8 +116,8 @@ class Engine:
         self.batch = make_running_batch(backbone, self.cache, self.batching)
         self.ends = end_tokens(backbone)
         self._tokenizer = copy.deepcopy(backbone.tokenizer)  # the other one tokenizes in another thread
-        self._ranks: deque[Rank] = deque()
-        self._joins: deque[Generate] = deque()
+        self._ranks: FairQueue[Rank] = FairQueue()
+        self._joins: FairQueue[Generate] = FairQueue()
         self._running: list[_Running] = []
         self._rankings: deque[_Ranking] = deque()
         self._news = threading.Condition()
@@ -166,7 +169,9 @@ class Engine:
         with self._news:
             if self._closing or not self._thread.is_alive():
                 raise Closing("The server is ending and takes no more requests.")
-            if self.waiting + len(requests) > self.batching.queue:
+            most = self.batching.queue
+            own = max(self._ranks.count(one.owner) + self._joins.count(one.owner) for one in requests)
+            if self.waiting + len(requests) > most or own + len(requests) > most - most // FOR_OTHERS:
                 raise QueueFull(self.waiting, self.retry_after())
             for request in requests:
                 if isinstance(request, Rank):
@@ -180,9 +185,9 @@ class Engine:
         text: str = self._tokenizer.decode([token])
         return text
 
-    def retry_after(self) -> int:
-        """Estimate in how many seconds the queue is short again, 1 to 60."""
-        return min(max(math.ceil(self.waiting / 2 / max(self._rate, 1e-3)), 1), 60)
+    def retry_after(self, more: int = 0) -> int:
+        """Estimate in how many seconds half of what waits, and `more` beside it, is done: 1 to 60."""
+        return min(max(math.ceil((self.waiting + more) / 2 / max(self._rate, 1e-3)), 1), 60)
 
     async def rank(self, request: Rank) -> list[float]:
         """Wait for the log-probabilities of a submitted request's choices. Cancels it when its caller leaves."""
@@ -254,12 +259,10 @@ class Engine:
                 self._news.wait(self._patience())
             ranks: list[Rank] = []
             size = 0
-            while (
-                self._ranks
-                and len(self._rankings) < TOGETHER
-                and (not ranks or size + self._ranks[0].size <= self.batching.pass_tokens)
-            ):
-                size += self._ranks[0].size
+            while self._ranks and len(self._rankings) < TOGETHER:
+                size += self._ranks.first().size
+                if ranks and size > self.batching.pass_tokens:
+                    break
                 ranks.append(self._ranks.popleft())
             joins = self._take_joins()
         now = time.monotonic()
@@ -275,7 +278,7 @@ class Engine:
         together = [one.request for one in self._running]
         widest = max(map(self._columns, together), default=0)
         while self._joins and len(together) < self.batching.rows:
-            request = self._joins[0]
+            request = self._joins.first()
             widest = max(widest, self._columns(request))
             size += request.size
             too_many = (len(together) + 1) * widest > self.batching.tokens
@@ -290,11 +293,11 @@ class Engine:
         return self.batch.tokens(request.question, request.max_tokens)
 
     def _remove_cancelled_requests(self) -> None:
-        _prune(self._ranks)
-        _prune(self._joins)
+        self._ranks.prune()
+        self._joins.prune()
 
     def _oldest(self) -> float:
-        return min(waiting[0].born for waiting in (self._ranks, self._joins) if waiting)
+        return min(waiting.oldest() for waiting in (self._ranks, self._joins) if waiting)
 
     def _has_waited(self) -> bool:
         """Check whether the first of a batch has waited long enough for others, or there are enough of them."""
@@ -395,14 +398,6 @@ class Engine:
             share = min((now - self._ended_at) / 10, 1.0)  # the mean of about the last ten seconds
             self._rate += share * (ended / max(now - self._ended_at, 1e-3) - self._rate)
             self._ended_at = now
-
-
-def _prune(waiting: deque[R]) -> None:
-    """Remove cancelled requests from a queue."""
-    if any(request.cancelled for request in waiting):
-        wanted = [request for request in waiting if not request.cancelled]
-        waiting.clear()
-        waiting.extend(wanted)
 
 
 def _public(error: Exception) -> Exception:

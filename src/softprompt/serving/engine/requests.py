@@ -32,6 +32,8 @@ class Request(Generic[T]):
     """Work for the engine, and the queue that its results of type T go to. Made inside a running event loop."""
 
     question: Question
+    owner: str = field(default="", kw_only=True)
+    """Who sent it: owners take turns."""
     born: float = field(default_factory=time.monotonic, init=False)
     cancelled: bool = field(default=False, init=False)
     """Set by whoever no longer wants the results."""

@@ -21,7 +21,7 @@ from softprompt.serving.engine.engine import Closing, Engine
 from softprompt.serving.http.auth import Keys
 from softprompt.serving.http.errors import DOCUMENTED, handle_errors, problem
 from softprompt.serving.http.metrics import Metrics, Timing
-from softprompt.serving.http.middleware import Guard, may_change
+from softprompt.serving.http.middleware import Guard, caller_of, may_change
 from softprompt.serving.http.page import add_page
 from softprompt.serving.http.responses import (
     ClientGone,
@@ -177,7 +177,7 @@ def make_app(
     _add_change_routes(app, server)
     _add_health_routes(app, server, metrics)
     add_page(app)
-    app.add_middleware(Guard, keys=keys, limits=limits)
+    app.add_middleware(Guard, keys=keys, limits=limits, retry_after=engine.retry_after)
     app.add_middleware(Timing, metrics=metrics)
     _correct_openapi(app)
     return app
@@ -196,7 +196,7 @@ def _add_inference_routes(app: FastAPI, server: Server) -> None:
                 prompt, body.prompt, raw=body.raw, max_tokens=body.max_tokens, default=DEFAULT_TOKENS
             )
         )
-        requests = completion_requests(body, inputs)
+        requests = completion_requests(body, inputs, caller_of(request).id)
         server.engine.submit(*requests)
         writer = Writer(server.engine, body, inputs, requests)
         if body.stream:
@@ -210,7 +210,7 @@ def _add_inference_routes(app: FastAPI, server: Server) -> None:
         inputs = await server.preprocess(
             server.preprocessor.prepare_ranking(prompt, body.input, raw=body.raw, choices=body.choices)
         )
-        requests = rank_requests(inputs)
+        requests = rank_requests(inputs, caller_of(request).id)
         server.engine.submit(*requests)
         return await _unless_gone(request, classify_inputs(server.engine, body.model, inputs, requests))
 

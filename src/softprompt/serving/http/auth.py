@@ -17,6 +17,7 @@ class Caller(NamedTuple):
     may_change: bool
 
 
+ANYBODY = "anybody"
 NOBODY = Caller("", may_ask=False, may_change=False)
 
 
@@ -44,7 +45,7 @@ class Keys:
         change = [hmac.compare_digest(digest, _digest(key)) for key in self.change]
         if any(use) or any(change):
             return Caller(digest.hex()[:16], may_ask=True, may_change=any(change))
-        return NOBODY if self.use else Caller("anybody", may_ask=True, may_change=False)
+        return NOBODY if self.use else Caller(ANYBODY, may_ask=True, may_change=False)
 
 
 def _digest(key: str) -> bytes:

@@ -33,6 +33,7 @@ DOCUMENTED: dict[int | str, dict[str, Any]] = {  # the type that FastAPI wants
     401: {"model": ProblemBody, "description": "No key, or a wrong one."},
     403: {"model": ProblemBody, "description": "This key may not change prompts."},
     404: {"model": ProblemBody, "description": "No such prompt."},
+    408: {"model": ProblemBody, "description": "The body did not arrive in time."},
     409: {"model": ProblemBody, "description": "The prompt is damaged, or tuned for another backbone."},
     413: {"model": ProblemBody, "description": "The body is too large."},
     429: {"model": ProblemBody, "description": "Too much at once; Retry-After says when to ask again."},

@@ -1,23 +1,32 @@
-"""Checks before the routes: keys, body sizes, and how many requests one key has in progress."""
+"""Checks before the routes: keys, bodies, and how many requests one caller has in progress."""
+
+import asyncio
+from collections.abc import Callable, Mapping
 
 from fastapi import HTTPException
 from fastapi import Request as HTTPRequest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from softprompt.serving.http.auth import Caller, Keys
+from softprompt.serving.http.auth import ANYBODY, Caller, Keys
 from softprompt.serving.http.errors import problem
-from softprompt.serving.limits import Concurrency, Limits
+from softprompt.serving.limits import Limits, Places
 
 OPEN = frozenset({"/", "/healthz", "/readyz", "/metrics", "/docs", "/redoc", "/openapi.json"})
 """Paths that need no key; every other path does."""
 
 
-class Guard:
-    """Refuse requests before their body is read; routes that change prompts also check `may_change`."""
+WITHOUT_BODY = frozenset({"GET", "HEAD", "OPTIONS", "DELETE"})
 
-    def __init__(self, app: ASGIApp, keys: Keys, limits: Limits) -> None:
-        self.app, self.keys, self.limits = app, keys, limits
-        self.concurrency = Concurrency(limits.concurrent)
+
+class Guard:
+    """Check keys and sizes, read the whole body in the time it has, and wait for a place; only then ask the routes.
+
+    So what arrives slowly, or never, takes nobody's place. Routes that change prompts also check `may_change`.
+    """
+
+    def __init__(self, app: ASGIApp, keys: Keys, limits: Limits, retry_after: Callable[[int], int]) -> None:
+        self.app, self.keys, self.limits, self.retry_after = app, keys, limits, retry_after
+        self.places = Places(limits)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"] in OPEN:
@@ -25,52 +34,96 @@ class Guard:
             return
         headers = {name.lower(): value for name, value in scope["headers"]}
         caller = self.keys.caller(_text(headers.get(b"authorization")))
-        most = self.limits.prompt_body if scope["method"] == "PUT" and caller.may_change else self.limits.body
+        if caller.id == ANYBODY:
+            caller = caller._replace(id=f"{ANYBODY} at {(scope.get('client') or ('', 0))[0]}")
+        try:
+            if not caller.may_ask:
+                raise Refused(
+                    401, "Give a key: the header 'Authorization: Bearer KEY'.", "invalid_api_key",
+                    {"WWW-Authenticate": "Bearer"},
+                )  # fmt: skip
+            body = await self._read(scope, receive, headers, caller)
+            if self.places.full(caller.id):
+                raise Refused(
+                    429, f"{self.places.waiting} requests wait for their turn, as many as may. Ask again later.",
+                    "too_many_requests", {"Retry-After": str(self.retry_after(self.places.waiting))},
+                )  # fmt: skip
+        except Refused as error:
+            await problem(error.status, str(error), code=error.code, headers=error.headers)(scope, receive, send)
+            return
+        scope.setdefault("state", {})["caller"] = caller
+        async with self.places.place(caller.id):
+            await self.app(scope, receive if body is None else _replayed(body, receive), send)
+
+    async def _read(
+        self, scope: Scope, receive: Receive, headers: Mapping[bytes, bytes], caller: Caller
+    ) -> bytes | None:
+        """Read a request's body; None where it has none to be read. Raises Refused."""
+        upload = scope["method"] == "PUT" and caller.may_change
+        most, seconds = self.limits.body, self.limits.arrival
+        if upload:
+            most, seconds = self.limits.prompt_body, 10 * seconds
         declared = headers.get(b"content-length", b"0")
-        if not caller.may_ask:
-            await problem(
-                401, "Give a key: the header 'Authorization: Bearer KEY'.", code="invalid_api_key",
-                headers={"WWW-Authenticate": "Bearer"},
-            )(scope, receive, send)  # fmt: skip
-        elif not declared.isdigit() or int(declared) > most:
-            await problem(413, f"The body has {declared[:20].decode('latin-1')} bytes; at most {most} are read.")(
-                scope, receive, send
-            )
-        elif not self.concurrency.enter(caller.id):
-            await problem(
-                429, f"This key has {self.limits.concurrent} requests in progress, as many as it may. Wait for one.",
-                code="too_many_requests", headers={"Retry-After": "1"},
-            )(scope, receive, send)  # fmt: skip
-        else:
-            scope.setdefault("state", {})["caller"] = caller
-            try:
-                await self.app(scope, _limited(receive, most), send)
-            finally:
-                self.concurrency.leave(caller.id)
+        if not declared.isdigit() or int(declared) > most:
+            raise Refused(413, f"The body has {declared[:20].decode('latin-1')} bytes; at most {most} are read.")
+        if scope["method"] in WITHOUT_BODY:
+            return None
+        parts, size = [], 0
+        try:
+            async with asyncio.timeout(seconds):
+                while True:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        raise Refused(400, "The client went away before its request was whole.")
+                    parts.append(message.get("body", b""))
+                    size += len(parts[-1])
+                    if size > most:
+                        raise Refused(413, f"The body has more than {most} bytes; no more are read.")
+                    if not message.get("more_body", False):
+                        return b"".join(parts)
+        except TimeoutError:
+            raise Refused(
+                408, f"The body did not arrive within {seconds:g} s; {size} bytes came.", "slow_body",
+                {"Connection": "close"},
+            ) from None  # fmt: skip
+
+
+class Refused(Exception):
+    """A request that is answered before the routes see it."""
+
+    def __init__(
+        self, status: int, message: str, code: str | None = None, headers: Mapping[str, str] | None = None
+    ) -> None:
+        self.status, self.code, self.headers = status, code, headers
+        super().__init__(message)
+
+
+def caller_of(request: HTTPRequest) -> Caller:
+    """Return who sent a request."""
+    caller: Caller = request.scope["state"]["caller"]
+    return caller
 
 
 def may_change(request: HTTPRequest) -> None:
     """Refuse a request whose key may not change prompts; a dependency of the routes that do."""
-    caller: Caller = request.scope["state"]["caller"]
-    if not caller.may_change:
+    if not caller_of(request).may_change:
         raise HTTPException(
             403, "This key may not change prompts; start the server with --admin-key and give that one."
         )
 
 
-def _limited(receive: Receive, most: int) -> Receive:
-    """Make a `receive` that refuses a body longer than `most` bytes, whatever it declared."""
-    read = 0
+def _replayed(body: bytes, receive: Receive) -> Receive:
+    """Make a `receive` that gives a body that was read, and then what the connection says."""
+    given = False
 
-    async def receive_and_count() -> Message:
-        nonlocal read
-        message = await receive()
-        read += len(message.get("body", b""))
-        if read > most:
-            raise HTTPException(413, f"The body has more than {most} bytes; no more are read.")
-        return message
+    async def receive_again() -> Message:
+        nonlocal given
+        if given:
+            return await receive()
+        given = True
+        return {"type": "http.request", "body": body, "more_body": False}
 
-    return receive_and_count
+    return receive_again
 
 
 def _text(value: bytes | None) -> str | None:

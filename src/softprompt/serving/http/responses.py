@@ -56,16 +56,17 @@ async def _wait_until_disconnect(request: HTTPRequest) -> None:
         pass
 
 
-def completion_requests(body: CompletionBody, inputs: Sequence[PreparedInput]) -> list[Generate]:
+def completion_requests(body: CompletionBody, inputs: Sequence[PreparedInput], owner: str = "") -> list[Generate]:
     """Make a request for each text; with a seed, each text gets the tokens that it would get alone."""
     sampling = Sampling(body.temperature or 0.0, 1.0 if body.top_p is None else body.top_p, body.seed, body.logprobs)
     strip = not (body.raw or all(one.question.prompt is None for one in inputs))
-    return [Generate(one.question, one.max_tokens, sampling, tuple(body.stop or ()), strip) for one in inputs]
+    stops = tuple(body.stop or ())
+    return [Generate(one.question, one.max_tokens, sampling, stops, strip, owner=owner) for one in inputs]
 
 
-def rank_requests(inputs: Sequence[PreparedInput]) -> list[Rank]:
+def rank_requests(inputs: Sequence[PreparedInput], owner: str = "") -> list[Rank]:
     """Make a request for each text whose choices are ranked."""
-    return [Rank(one.question, one.ranking) for one in inputs]
+    return [Rank(one.question, one.ranking, owner=owner) for one in inputs]
 
 
 def cancel(requests: Sequence[AnyRequest]) -> None:
