@@ -1,5 +1,6 @@
 """`softprompt serve`: answer with the prompts of a folder over HTTP."""
 
+from collections.abc import Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated
@@ -10,13 +11,17 @@ from softprompt.cli.app import app, err
 from softprompt.cli.flags import BackboneName, Device, Dtype, Ray, Spread
 from softprompt.errors import BadInput, MissingPackage
 
+SURVEYED, SHOWN = 1000, 10
+"""Cards that are read before the server starts; prompts that cannot be served and are named there."""
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 @app.command(cls=Spread)
 def serve(
     backbone: BackboneName,
-    prompts: Annotated[Path, typer.Option(help="Folder of run folders; each folder's name is its prompt's.")],
+    prompts: Annotated[
+        Path, typer.Option(help="Folder of run folders, or of one run; a run folder's name is its prompt's.")
+    ],
     host: Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0: all of this machine's.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen at; 0: any free one.")] = 8000,
     api_key: Annotated[
@@ -30,6 +35,13 @@ def serve(
         typer.Option(
             envvar="SOFTPROMPT_ADMIN_KEY",
             help="Key that may also upload and delete prompts; without one, no client may.",
+        ),
+    ] = None,
+    trusted_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Name or address that requests may be for (the Host header), repeatable; default: any, but this "
+            "machine's own where it listens at those alone."
         ),
     ] = None,
     dtype: Dtype = "auto",
@@ -87,7 +99,7 @@ def serve(
     )  # fmt: skip
     settings = ServerSettings(
         backbone, prompts, dtype=dtype, device=device, keys=keys, limits=limits, memory=memory_mb * 1_000_000,
-        grace=grace,
+        grace=grace, hosts=tuple(trusted_host or (LOOPBACK if host in LOOPBACK else ())),
         batching={
             "rows": batch_rows, "tokens": batch_tokens, "pass_tokens": pass_tokens, "wait": wait_ms / 1000,
             "queue": queue, "cache": cache_mb * 1_000_000,
@@ -104,11 +116,23 @@ def serve(
         err.print(line, soft_wrap=True)
 
     if ray is None:
-        run_server(build(settings), host, port, grace=grace, arrival=read_timeout, ready=ready)
+        built = build(settings)
+        for line in _describe(*built.state.store.survey(SURVEYED)):
+            err.print(line, soft_wrap=True, markup=False)
+        run_server(built, host, port, grace=grace, arrival=read_timeout, ready=ready)
     else:
         from softprompt.serving.replicas import serve_replicas
 
         serve_replicas(ray, replicas, settings, host, port, ready=ready)
+
+
+def _describe(served: int, wrong: Mapping[str, str]) -> Iterator[str]:
+    """Say how many prompts are served, and of the others why they are not."""
+    yield f"{served} prompt{'s' * (served != 1)}" + (f", {len(wrong)} cannot be served:" if wrong else "")
+    for name, reason in list(wrong.items())[:SHOWN]:
+        yield f"  {name}: {reason}"
+    if len(wrong) > SHOWN:
+        yield f"  and {len(wrong) - SHOWN} more (GET /v1/prompts)"
 
 
 def _check_packages(*, ray: bool) -> None:

@@ -4,6 +4,7 @@ Names are known from the folder's listing (softprompt.serving.store_folder): car
 before their first use.
 """
 
+import copy
 import json
 import shutil
 import threading
@@ -71,6 +72,7 @@ class PromptStore:
         self._loaded: OrderedDict[Hashable, LoadedPrompt] = OrderedDict()
         self._bytes = 0
         self._lock = threading.RLock()
+        self._tokens = copy.deepcopy(backbone.tokens)  # the backbone's own tokenize in another thread
         self.folder = StoreFolder(Path(folder), self._forget)
         self.fingerprint = fingerprint(backbone)
 
@@ -177,13 +179,20 @@ class PromptStore:
             entry = self.entry(name)
             try:
                 found = read(entry)
-            except (BadInput, RuntimeError):  # the latter from safetensors, for a file that goes while it is opened
+            except (BadInput, RuntimeError) as error:  # from safetensors, for a file that goes while it is opened
                 if stamp_of(entry.folder) == entry.stamp:
-                    raise
+                    raise self._without_paths(error, entry) from None
             else:
                 if stamp_of(entry.folder) == entry.stamp:
                     return entry, found
         raise FolderUnreadable(f"The prompt {name!r} changes faster than it can be read. Ask again.")
+
+    def _without_paths(self, error: Exception, entry: StoreEntry) -> Exception:
+        """Name a prompt in an error's message, not where it is on this machine."""
+        message = str(error)
+        for path in (entry.folder, entry.folder.resolve()):
+            message = message.replace(f"{path}/", f"{entry.name}: ").replace(str(path), entry.name)
+        return error if message == str(error) else BadArtefact(message)
 
     def _load(self, entry: StoreEntry) -> LoadedPrompt:
         stored = load_prompt(entry.folder)
@@ -194,6 +203,18 @@ class PromptStore:
     def _check(self, prompt: Prompt) -> None:
         """Raise BadArtefact or PromptMismatch for a prompt that this backbone cannot be served with."""
         self._check_card(prompt.card)
+
+    def survey(self, most: int) -> tuple[int, dict[str, str]]:
+        """Count the prompts, and say of those that cannot be served why; of cards the first `most` are read."""
+        names, wrong = self.names(), self.broken()
+        for name in names[:most]:
+            try:
+                reason = self.refusal(self.card(name)[1])
+            except BadInput as error:
+                reason = str(error)
+            if reason:
+                wrong[name] = reason
+        return len(names) - sum(name in wrong for name in names), dict(sorted(wrong.items()))
 
     def refusal(self, card: PromptCard) -> str | None:
         """Say why a prompt with this card cannot be served; None where nothing in the card forbids it."""
@@ -214,8 +235,14 @@ class PromptStore:
                 f"The prompt {card.name!r} was tuned for {card.backbone} ({card.fingerprint.short()}), not for the "
                 f"backbone served here, {self.backbone.name} ({self.fingerprint.short()}). Serve it with that one."
             )
-        self.backbone.room(card.length, 0)
-        Template(card.template)
+        template = Template(card.template)
+        if not 1 <= card.max_source <= MOST_ROWS:
+            raise BadArtefact(
+                f"{card.name!r} says that it reads {card.max_source} source tokens; 1 to {MOST_ROWS} can be."
+            )
+        # What would fail at its first use: choices that cannot be told apart, no room beside rows and answer.
+        ids = self._tokens.choice_ids(card.choices, template.cue) if card.choices else [[0]]
+        self.backbone.room(card.length, max(map(len, ids)))
 
     def _forget(self, entry: StoreEntry) -> None:
         self._cards.pop(entry.key, None)

@@ -38,19 +38,24 @@ class ServerSettings:
     """Bytes of prompts that are kept in memory."""
     grace: float = 30.0
     """Seconds to finish what runs at the end."""
+    hosts: tuple[str, ...] = ()
+    """Names and addresses by which it may be asked for; none: any."""
 
 
 def build(settings: ServerSettings, metrics: Metrics | None = None) -> FastAPI:
     """Load the model and make the application that serves the prompts of a folder."""
     if not Path(settings.prompts).is_dir():
         raise BadInput(
-            f"{settings.prompts} is not a folder; expected a folder of run folders, like runs/ after training."
+            f"{settings.prompts} is not a folder; expected a run's, or one of run folders, like runs/ after training."
         )
     backbone = load_backbone(settings.backbone, dtype=settings.dtype, device=settings.device)
     metrics = metrics or Metrics()
     engine = Engine(backbone, Batching.on(backbone.device, **settings.batching), metrics)
     store = PromptStore(settings.prompts, backbone, settings.memory)
-    return make_app(engine, store, keys=settings.keys, limits=settings.limits, metrics=metrics, grace=settings.grace)
+    return make_app(
+        engine, store, keys=settings.keys, limits=settings.limits, metrics=metrics, grace=settings.grace,
+        hosts=settings.hosts,
+    )  # fmt: skip
 
 
 def serve(

@@ -84,14 +84,18 @@ class StoreFolder:
     """List, add and remove the prompts of a folder. Calls must not overlap: `PromptStore` holds a lock around each.
 
     Args:
-        path: An existing folder. What killed processes left there is removed.
+        path: An existing folder of run folders, or a run's own, which is then the only one and takes no uploads. What
+            killed processes left there is removed.
         on_forget: Called with each entry that is no longer current.
     """
 
     def __init__(self, path: Path, on_forget: Callable[[StoreEntry], None]) -> None:
         if not path.is_dir():
-            raise BadInput(f"{path} is not a folder; expected a folder of run folders, like runs/ after training.")
+            raise BadInput(
+                f"{path} is not a folder; expected a run's, or a folder of run folders, like runs/ after training."
+            )
         self.path, self._on_forget = path, on_forget
+        self._alone_name = None if not (path / CARD).is_file() else path.resolve().name
         self._entries: dict[str, StoreEntry] = {}
         self._pending: dict[str, tuple[int, Path]] = {}  # by name, folders without a card that can be read
         self._broken: dict[str, str] = {}  # what is wrong with those of them that are no unfinished runs
@@ -129,7 +133,8 @@ class StoreFolder:
         return found
 
     def incoming(self) -> Path:
-        """Name a new folder for an upload; `add` takes it in."""
+        """Name a new folder for an upload; `add` takes it in. Raises BadInput where the folder is itself a run's."""
+        self._check_many()
         return self.path / f"{INCOMING}{_process_tag()}"
 
     def add(self, incoming: Path, name: str) -> StoreEntry:
@@ -142,9 +147,16 @@ class StoreFolder:
         return StoreEntry(name, version, self.path / f"{name}@{version}", stamp, next(self._serial))
 
     def remove(self, name: str) -> None:
-        """Discard all versions of a name."""
+        """Discard all versions of a name. Raises BadInput where the folder is itself a run's."""
+        self._check_many()
         self._discard(name, keep_newest=False)
         self._refresh(force=True)
+
+    def _check_many(self) -> None:
+        if self._alone_name is not None:
+            raise BadInput(
+                "This server serves one run, whose folder was given, and changes nothing. Start it with one of runs."
+            )
 
     # Listing
 
@@ -169,11 +181,14 @@ class StoreFolder:
         self._modified, self._listed_at = modified, time.time_ns()
         newest: dict[str, tuple[int, str]] = {}
         self._pending, self._broken = {}, {}
-        with os.scandir(self.path) as listing:
-            for item in listing:
-                name, version = parse_folder_name(item.name)
-                if version and version > newest.get(name, (0, ""))[0]:
-                    newest[name] = version, item.name
+        if self._alone_name is not None:
+            newest[self._alone_name] = 1, ""
+        else:
+            with os.scandir(self.path) as listing:
+                for item in listing:
+                    name, version = parse_folder_name(item.name)
+                    if version and version > newest.get(name, (0, ""))[0]:
+                        newest[name] = version, item.name
         for name in [name for name in self._entries if name not in newest]:
             self._forget(name)
         there = True

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import socket
 import threading
 import time
@@ -29,6 +30,7 @@ from tests import tiny
 from tests.served import TEAMS, client_of, predicting, tiny_app, write_all_kinds, write_prompt
 
 TEXT = "the parcel is late"
+FILES = {"card": "prompt.json", "tensors": "prompt.safetensors"}
 Ask = Callable[[httpx2.AsyncClient], Awaitable[None]]
 
 
@@ -379,6 +381,115 @@ def test_a_folder_that_does_not_answer_is_a_503_and_holds_up_nobody(
     with_client(tmp_path, ask)
 
 
+def test_what_would_fail_at_its_first_use_is_refused_when_it_is_put(tmp_path: Path) -> None:
+    backbone = tiny.backbone("llama")
+    new = write_prompt(tmp_path / "new", backbone, choices=TEAMS)
+    write_prompt(tmp_path / "served" / "teams", backbone, choices=TEAMS)
+    card = json.loads((new / "prompt.json").read_text())
+    tensors = (new / "prompt.safetensors").read_bytes()
+    print_of = card["fingerprint"]
+
+    async def ask(client: httpx2.AsyncClient) -> None:
+        for change, status, message in [
+            ({"choices": ["red", "red "]}, 400, "are the same tokens"),
+            ({"choices": ["red", ""]}, 400, "has no tokens"),
+            ({"choices": ["red", "blue " * 200]}, 400, "leave none for the source"),
+            ({"max_source": 0}, 400, "reads 0 source tokens; 1 to 65536"),
+            ({"fingerprint": {**print_of, "dtype": "float16", "sample": []}}, 409, "was tuned for"),
+            ({"fingerprint": {**print_of, "dtype": "float16", "sample": print_of["sample"][:9]}}, 409, "was tuned for"),
+            ({"template": "no column"}, 400, "template"),
+            ({"length": 5}, 400, "prompt.json says"),
+        ]:
+            answer = await client.put(
+                "/v1/prompts/x", files={"card": json.dumps(card | change).encode(), "tensors": tensors}
+            )
+            assert message in error(answer, status), change
+            assert str(tmp_path) not in answer.text
+        assert (await client.get("/v1/prompts")).json()["total"] == 1
+
+    with_client(tmp_path / "served", ask, key="admin", keys=Keys.of([], ["admin"]))
+
+
+def test_a_long_text_is_cut_as_predict_cuts_it_whatever_the_limit_of_the_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_prompt(tmp_path / "short", tiny.backbone("llama"), max_source=8, choices=TEAMS)
+    text = "the parcel is late " * 20
+
+    async def ask(client: httpx2.AsyncClient) -> None:
+        found = (await client.post("/v1/classify", json={"model": "short", "input": text})).json()["data"][0]
+        with predicting(cache(lambda **given: tiny.backbone("llama", **given)), monkeypatch) as predict:
+            alone = predict(tmp_path / "short", text)
+        assert found["truncated"] is True
+        assert found["probabilities"] == pytest.approx(alone["probabilities"], abs=1e-5)
+        assert "at most 16" in error(await client.post("/v1/completions", json={"model": "base", "prompt": text}), 400)
+
+    with_client(tmp_path, ask, limits=Limits(input_tokens=16, token_characters=100))
+
+
+def test_a_run_folder_is_served_as_that_run(tmp_path: Path) -> None:
+    write_prompt(tmp_path / "teams", tiny.backbone("llama"), choices=TEAMS)
+
+    async def ask(client: httpx2.AsyncClient) -> None:
+        assert (await client.get("/v1/prompts/teams")).json()["card"]["choices"] == TEAMS
+        assert (await client.post("/v1/classify", json={"model": "teams", "input": TEXT})).status_code == 200
+        assert "serves one run" in error(await client.delete("/v1/prompts/teams"), 400)
+        files = {name: (tmp_path / "teams" / file).read_bytes() for name, file in FILES.items()}
+        assert "serves one run" in error(await client.put("/v1/prompts/x", files=files), 400)
+
+    with_client(tmp_path / "teams", ask, key="admin", keys=Keys.of([], ["admin"]))
+    assert {path.name for path in (tmp_path / "teams").iterdir()} == {"prompt.json", "prompt.safetensors"}
+
+
+def test_no_error_says_where_on_the_machine_a_file_is(tmp_path: Path) -> None:
+    path = write_prompt(tmp_path / "torn", tiny.backbone("llama"))
+    (path / "prompt.safetensors").write_bytes(b"torn")
+    (write_prompt(tmp_path / "odd", tiny.backbone("llama")) / "prompt.json").write_text("{}")
+
+    async def ask(client: httpx2.AsyncClient) -> None:
+        for name in ("torn", "odd"):
+            answer = await client.post("/v1/completions", json={"model": name, "prompt": TEXT})
+            assert name in error(answer, 409)
+            assert str(tmp_path) not in answer.text
+        assert str(tmp_path) not in (await client.get("/v1/prompts?cards=true")).text
+
+    with_client(tmp_path, ask)
+
+
+def test_docs_need_nothing_from_elsewhere(tmp_path: Path) -> None:
+    async def ask(client: httpx2.AsyncClient) -> None:
+        page = await client.get("/docs")
+        assert "http://" not in page.text.replace("http://server", "")
+        assert "https://" not in page.text
+        assert "'unsafe-inline'" not in page.headers["Content-Security-Policy"].split("style-src")[0]
+        for asset in re.findall(r'(?:src|href)="([^"]+)"', page.text):
+            assert (await client.get(asset)).status_code == 200, asset
+        error(await client.get("/docs/assets/%2e%2e/__init__.py"), 404)
+        schema = (await client.get("/openapi.json")).json()["paths"]
+        assert [path for path, one in schema.items() if "security" not in next(iter(one.values()))] == [
+            "/healthz", "/readyz", "/metrics"
+        ]  # fmt: skip
+
+    with_client(tmp_path, ask, keys=Keys.of(["user"], []))
+
+
+def test_methods_and_hosts(tmp_path: Path) -> None:
+    async def ask(client: httpx2.AsyncClient) -> None:
+        for path in ("/", "/healthz", "/v1/models", "/docs"):
+            head, get = await client.head(path), await client.get(path)
+            assert (head.status_code, head.headers["content-type"]) == (200, get.headers["content-type"])
+        assert (await client.post("/v1/prompts/teams")).headers["Allow"] == "DELETE, GET, HEAD, PUT"
+        assert (await client.get("/v1/classify")).headers["Allow"] == "POST"
+        for host in ("server", "SERVER:8000", "[::1]:8000"):
+            assert (await client.get("/healthz", headers={"Host": host})).status_code == 200
+        for host in ("evil.example", "server.evil.example", "", "[::2]"):
+            assert "this server answers for ::1, server" in error(
+                await client.get("/healthz", headers={"Host": host}), 400
+            )
+
+    with_client(tmp_path, ask, hosts=("server", "::1"))
+
+
 def test_limits_on_bodies_and_on_requests_at_once(tmp_path: Path) -> None:
     async def ask(client: httpx2.AsyncClient) -> None:
         long = {"model": "base", "prompt": "good " * 1000}
@@ -406,6 +517,8 @@ def test_more_than_may_wait_is_429_and_says_when_to_come_back(tmp_path: Path) ->
         refused = [answer for answer in answers if answer.status_code == 429]
         assert len(refused) == 2
         assert all("5 requests wait" in error(one, 429) and int(one.headers["Retry-After"]) >= 1 for one in refused)
+        metrics = (await client.get("/metrics")).text
+        assert 'softprompt_requests_total{method="POST",route="/v1/completions",status="429"} 2.0' in metrics
         assert (await client.post("/v1/completions", json=body)).status_code == 200
 
     with_client(tmp_path, ask, limits=Limits(concurrent=1, waiting=5))

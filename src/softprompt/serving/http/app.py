@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from importlib.metadata import version
@@ -21,8 +21,8 @@ from softprompt.serving.engine.engine import Closing, Engine
 from softprompt.serving.http.auth import Keys
 from softprompt.serving.http.errors import DOCUMENTED, handle_errors, problem
 from softprompt.serving.http.metrics import Metrics, Timing
-from softprompt.serving.http.middleware import Guard, caller_of, may_change
-from softprompt.serving.http.page import add_page
+from softprompt.serving.http.middleware import OPEN, Guard, Heads, Hosts, caller_of, may_change
+from softprompt.serving.http.page import add_docs, add_page
 from softprompt.serving.http.responses import (
     ClientGone,
     Writer,
@@ -51,6 +51,8 @@ from softprompt.serving.store_folder import BASE, FolderUnreadable, StoreEntry, 
 T = TypeVar("T")
 DEFAULT_TOKENS = 20
 """Most tokens of an answer when a request does not say: as `softprompt predict`."""
+READER_TURN = 0.005
+"""Seconds after which the texts of another request are tokenized, before the rest of one."""
 READER_TURN = 0.005
 """Seconds after which the texts of another request are tokenized, before the rest of one."""
 DISK_PATIENCE, READY_PATIENCE = 10.0, 2.0
@@ -136,6 +138,16 @@ def _take(texts: Iterator[T], seconds: float) -> list[T]:
     return found
 
 
+def _take(texts: Iterator[T], seconds: float) -> list[T]:
+    """Take from `texts` for about so long, one at least; nothing at its end."""
+    ends, found = time.monotonic() + seconds, []
+    for text in texts:
+        found.append(text)
+        if time.monotonic() >= ends:
+            break
+    return found
+
+
 async def _run_in(threads: ThreadPoolExecutor, work: Callable[[], T]) -> T:
     try:
         doing = asyncio.get_running_loop().run_in_executor(threads, work)
@@ -146,7 +158,7 @@ async def _run_in(threads: ThreadPoolExecutor, work: Callable[[], T]) -> T:
 
 def make_app(
     engine: Engine, store: PromptStore, *, keys: Keys | None = None, limits: Limits | None = None,
-    metrics: Metrics | None = None, grace: float = 30.0,
+    metrics: Metrics | None = None, grace: float = 30.0, hosts: Collection[str] = (),
 ) -> FastAPI:  # fmt: skip
     """Make the application, which starts the engine when it starts and ends it when it ends.
 
@@ -157,6 +169,7 @@ def make_app(
         limits: Bounds of each request.
         metrics: What the engine watches already; None: only the routes are counted.
         grace: Seconds to finish what runs when it ends.
+        hosts: Names and addresses by which it may be asked for (the Host header); none: any.
     """
     limits, keys, metrics = limits or Limits(), keys or Keys(), metrics or Metrics()
     server = Server(engine, store, limits, grace)
@@ -165,10 +178,12 @@ def make_app(
         version=version("softprompt"),
         summary="Named soft prompts on one frozen language model.",
         lifespan=server.lifespan,
+        docs_url=None,
+        redoc_url=None,
         responses=DOCUMENTED,
         dependencies=[Depends(HTTPBearer(auto_error=False, description="The key given to softprompt serve."))],
     )
-    app.state.engine = engine
+    app.state.engine, app.state.store = engine, store
     handle_errors(app)
     metrics.register(engine, store)
     _add_inference_routes(app, server)
@@ -177,8 +192,11 @@ def make_app(
     _add_change_routes(app, server)
     _add_health_routes(app, server, metrics)
     add_page(app)
+    add_docs(app)
     app.add_middleware(Guard, keys=keys, limits=limits, retry_after=engine.retry_after)
     app.add_middleware(Timing, metrics=metrics)
+    app.add_middleware(Hosts, hosts=hosts)
+    app.add_middleware(Heads)
     _correct_openapi(app)
     return app
 
@@ -188,6 +206,8 @@ def _add_inference_routes(app: FastAPI, server: Server) -> None:
     async def completions(body: CompletionBody, request: HTTPRequest) -> Completion | Response:
         """Continue texts, each with the prompt that `model` names; with `stream`, as server-sent events."""
         body.refuse_unsupported_fields()
+        if body.stop and len(body.stop) > server.limits.stops:
+            raise BadInput(f"{len(body.stop)} stop strings; this server takes at most {server.limits.stops}.")
         if body.stop and len(body.stop) > server.limits.stops:
             raise BadInput(f"{len(body.stop)} stop strings; this server takes at most {server.limits.stops}.")
         prompt = await server.load(body.model)
@@ -369,15 +389,17 @@ def _listed(store: PromptStore, name: str, with_card: bool, broken: str | None) 
 
 
 def _correct_openapi(app: FastAPI) -> None:
-    """Correct FastAPI's schema: malformed requests are 400 here, not 422."""
+    """Correct FastAPI's schema: malformed requests are 400 here, not 422, and some paths need no key."""
     generate = app.openapi
 
     def openapi() -> dict[str, Any]:  # FastAPI's own type
         if app.openapi_schema is None:
             schema = generate()
-            for path in schema["paths"].values():
-                for operation in path.values():
+            for path, operations in schema["paths"].items():
+                for operation in operations.values():
                     operation["responses"].pop("422", None)
+                    if path in OPEN:
+                        operation.pop("security", None)
             for name in ("HTTPValidationError", "ValidationError"):
                 schema["components"]["schemas"].pop(name, None)
         return app.openapi_schema or {}

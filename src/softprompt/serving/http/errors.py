@@ -12,6 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic_core import ErrorDetails
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import Match
 
 from softprompt.errors import (
     BadArtefact,
@@ -142,7 +143,19 @@ async def _answer_http(request: HTTPRequest, error: Exception) -> Response:
     message = str(error.detail)
     if message == HTTPStatus.NOT_FOUND.phrase:  # no route
         message = f"There is nothing at {request.url.path[:200]!r}. The page is at /, all routes are at /docs."
-    return problem(error.status_code, message, headers=error.headers)
+    headers = dict(error.headers or {})
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:  # starlette names those of the first route of the path alone
+        headers["Allow"] = ", ".join(_allowed(request))
+    return problem(error.status_code, message, headers=headers)
+
+
+def _allowed(request: HTTPRequest) -> list[str]:
+    """List the methods that the path of a request has."""
+    found: set[str] = set()
+    for route in request.app.routes:
+        if route.matches(request.scope)[0] is not Match.NONE:
+            found |= getattr(route, "methods", None) or set()
+    return sorted(found | ({"HEAD"} if "GET" in found else set()))
 
 
 def _respond(status: int, body: ErrorBody, headers: Mapping[str, str] | None = None) -> Response:

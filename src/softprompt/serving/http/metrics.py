@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
+from starlette.routing import Match, Mount
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from softprompt.serving.engine.engine import Engine, Watch
@@ -116,7 +117,17 @@ class Timing:
         try:
             await self.app(scope, receive, note_status)
         finally:
-            route = getattr(scope.get("route"), "path", "other")
+            route = getattr(scope.get("route"), "path", None) or _route_of(scope)
             method = scope["method"] if route != "other" else "other"  # a client may invent methods
             self.metrics.latency.labels(route, method).observe(time.perf_counter() - began)
             self.metrics.requests.labels(route, method, str(status)).inc()
+
+
+def _route_of(scope: Scope) -> str:
+    """Find the path of the route that would have answered a request that was refused before."""
+    app = scope.get("app")
+    for route in app.routes if app is not None else ():
+        match, _ = route.matches(scope)
+        if match is not Match.NONE and (path := getattr(route, "path", None)) and not isinstance(route, Mount):
+            return str(path)
+    return "other"

@@ -1,7 +1,7 @@
 """Checks before the routes: keys, bodies, and how many requests one caller has in progress."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from fastapi import HTTPException
 from fastapi import Request as HTTPRequest
@@ -11,8 +11,9 @@ from softprompt.serving.http.auth import ANYBODY, Caller, Keys
 from softprompt.serving.http.errors import problem
 from softprompt.serving.limits import Limits, Places
 
-OPEN = frozenset({"/", "/healthz", "/readyz", "/metrics", "/docs", "/redoc", "/openapi.json"})
-"""Paths that need no key; every other path does."""
+OPEN = frozenset({"/", "/healthz", "/readyz", "/metrics", "/docs", "/openapi.json"})
+"""Paths that need no key; every other path does, but those of the assets of /docs."""
+ASSETS = "/docs/assets/"
 
 
 WITHOUT_BODY = frozenset({"GET", "HEAD", "OPTIONS", "DELETE"})
@@ -29,7 +30,7 @@ class Guard:
         self.places = Places(limits)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in OPEN:
+        if scope["type"] != "http" or scope["path"] in OPEN or scope["path"].startswith(ASSETS):
             await self.app(scope, receive, send)
             return
         headers = {name.lower(): value for name, value in scope["headers"]}
@@ -86,6 +87,39 @@ class Guard:
                 408, f"The body did not arrive within {seconds:g} s; {size} bytes came.", "slow_body",
                 {"Connection": "close"},
             ) from None  # fmt: skip
+
+
+class Hosts:
+    """Refuse requests for another host: a page elsewhere whose name leads here must not ask this server."""
+
+    def __init__(self, app: ASGIApp, hosts: Collection[str]) -> None:
+        self.app, self.hosts = app, {host.lower() for host in hosts}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or not self.hosts or self._given(scope) in self.hosts:
+            await self.app(scope, receive, send)
+            return
+        await problem(
+            400, f"The Host header names {self._given(scope)!r}; this server answers for "
+            f"{', '.join(sorted(self.hosts))}. Start it with --trusted-host for another name.", code="untrusted_host",
+        )(scope, receive, send)  # fmt: skip
+
+    def _given(self, scope: Scope) -> str:
+        """Return the host that a request names, without port and brackets."""
+        given = next((value.decode("latin-1") for name, value in scope["headers"] if name.lower() == b"host"), "")
+        bracketed = given.startswith("[") and "]" in given
+        return (given[1 : given.index("]")] if bracketed else given.partition(":")[0]).lower()
+
+
+class Heads:
+    """Answer HEAD as GET without its body, which the server below leaves out."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        head = scope["type"] == "http" and scope["method"] == "HEAD"
+        await self.app({**scope, "method": "GET"} if head else scope, receive, send)
 
 
 class Refused(Exception):
