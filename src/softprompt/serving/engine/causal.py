@@ -22,7 +22,7 @@ from softprompt.runtime.logging import quiet_loading
 from softprompt.serving.engine.batching import Batching
 from softprompt.serving.engine.kv_slots import NAME, Slots
 from softprompt.serving.engine.prefix_cache import PromptCache
-from softprompt.serving.engine.ranking import LOGITS, Pick, Ranking, Scores, Scoring
+from softprompt.serving.engine.ranking import LOGITS, Pick, Ranking, ChoiceScores, Scoring
 from softprompt.serving.engine.sequence import Question, bank_of
 
 OVERGROWN = (
@@ -131,7 +131,7 @@ class CausalBatch:
 
         A source is read once: where its choices take several targets, those follow its keys and values.
         """
-        scores = Scores(rankings)
+        scores = ChoiceScores(rankings)
         once, several = list[_Ranked](), list[int]()
         for i, (question, front, ranking) in enumerate(zip(questions, self._fronts(questions), rankings, strict=True)):
             if len(ranking.targets) == 1:
@@ -158,7 +158,7 @@ class CausalBatch:
         return scores.found
 
     def _read_picks(
-        self, ranked: Sequence[_Ranked], scores: Scores, sources: dict[int, Tensor]
+        self, ranked: Sequence[_Ranked], scores: ChoiceScores, sources: dict[int, Tensor]
     ) -> Generator[None, None, None]:
         """Read rows, add to `scores` what is picked of their last states, and keep the keys and values of `sources`."""
         ranked = sorted(ranked, key=lambda one: one.row.tokens)

@@ -47,7 +47,7 @@ class StopMatcher:
 
 
 def _borders(word: str) -> list[int]:
-    """For each beginning of `word`, count the characters of its longest proper beginning that is also its end."""
+    """Count, for each beginning of `word`, the characters of its longest proper beginning that is also its end."""
     found = [0] * len(word)
     n = 0
     for i in range(1, len(word)):

@@ -11,7 +11,7 @@ LOGITS = 1 << 24
 """Most logits that are in memory at a time: 64 MiB in float32."""
 
 Scoring = Generator[None, None, list[list[float]]]
-"""Scores the choices of questions: it pauses between two passes of the network, and returns the log-probability of each
+"""ChoiceScores the choices of questions: it pauses between two passes of the network, and returns the log-probability of each
 choice of each question, in nats."""
 
 
@@ -42,7 +42,7 @@ def plan_ranking(choices: Sequence[Sequence[int]]) -> Ranking:
     return Ranking([list(ids) for ids in choices], picks, len(choices))
 
 
-class Scores:
+class ChoiceScores:
     """Add up the scores of choices, as the log-probabilities of their tokens come in."""
 
     def __init__(self, rankings: Sequence[Ranking]) -> None:

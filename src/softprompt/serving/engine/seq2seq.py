@@ -19,7 +19,7 @@ from softprompt.backbones.ops.exact_head import exact_head
 from softprompt.backbones.outputs import States
 from softprompt.serving.engine.batching import Batching
 from softprompt.serving.engine.kv_slots import Slots
-from softprompt.serving.engine.ranking import LOGITS, Ranking, Scores, Scoring, in_runs
+from softprompt.serving.engine.ranking import LOGITS, Ranking, ChoiceScores, Scoring, in_runs
 from softprompt.serving.engine.sequence import Question, lay
 
 
@@ -116,7 +116,7 @@ class Seq2SeqBatch:
 
     def score(self, questions: Sequence[Question], rankings: Sequence[Ranking]) -> Scoring:
         """Compute the log-probability of each choice of each question. The encoder runs once a question."""
-        backbone, scores = self.backbone, Scores(rankings)
+        backbone, scores = self.backbone, ChoiceScores(rankings)
         bank, batch = lay(backbone, questions)
         with backbone.using(bank):
             states = backbone.encoder_states(batch)

@@ -12,7 +12,7 @@ from torch import Tensor
 from softprompt.backbones import Backbone
 from softprompt.backbones.ops.exact_head import exact_head
 from softprompt.serving.engine.batching import Batching
-from softprompt.serving.engine.ranking import LOGITS, Ranking, Scores, Scoring, in_runs
+from softprompt.serving.engine.ranking import LOGITS, Ranking, ChoiceScores, Scoring, in_runs
 from softprompt.serving.engine.sequence import Question, lay
 
 
@@ -52,7 +52,7 @@ class UncachedBatch:
         self._rows = []
 
     def score(self, questions: Sequence[Question], rankings: Sequence[Ranking]) -> Scoring:
-        scores = Scores(rankings)
+        scores = ChoiceScores(rankings)
         rows = [(i, row, target) for i, one in enumerate(rankings) for row, target in enumerate(one.targets)]
         sizes = [(self.tokens(questions[i], len(target)), len(target)) for i, _, target in rows]
         for run in in_runs(sizes, (self.batching.pass_tokens, LOGITS / self.backbone.v)):

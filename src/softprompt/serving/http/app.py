@@ -53,8 +53,6 @@ DEFAULT_TOKENS = 20
 """Most tokens of an answer when a request does not say: as `softprompt predict`."""
 READER_TURN = 0.005
 """Seconds after which the texts of another request are tokenized, before the rest of one."""
-READER_TURN = 0.005
-"""Seconds after which the texts of another request are tokenized, before the rest of one."""
 DISK_PATIENCE, READY_PATIENCE = 10.0, 2.0
 """Seconds that a request, and a question whether the server is ready, wait for the folder of prompts."""
 PROMPT_CONTENT = {
@@ -138,16 +136,6 @@ def _take(texts: Iterator[T], seconds: float) -> list[T]:
     return found
 
 
-def _take(texts: Iterator[T], seconds: float) -> list[T]:
-    """Take from `texts` for about so long, one at least; nothing at its end."""
-    ends, found = time.monotonic() + seconds, []
-    for text in texts:
-        found.append(text)
-        if time.monotonic() >= ends:
-            break
-    return found
-
-
 async def _run_in(threads: ThreadPoolExecutor, work: Callable[[], T]) -> T:
     try:
         doing = asyncio.get_running_loop().run_in_executor(threads, work)
@@ -206,8 +194,6 @@ def _add_inference_routes(app: FastAPI, server: Server) -> None:
     async def completions(body: CompletionBody, request: HTTPRequest) -> Completion | Response:
         """Continue texts, each with the prompt that `model` names; with `stream`, as server-sent events."""
         body.refuse_unsupported_fields()
-        if body.stop and len(body.stop) > server.limits.stops:
-            raise BadInput(f"{len(body.stop)} stop strings; this server takes at most {server.limits.stops}.")
         if body.stop and len(body.stop) > server.limits.stops:
             raise BadInput(f"{len(body.stop)} stop strings; this server takes at most {server.limits.stops}.")
         prompt = await server.load(body.model)
