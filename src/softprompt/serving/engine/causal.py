@@ -22,7 +22,7 @@ from softprompt.runtime.logging import quiet_loading
 from softprompt.serving.engine.batching import Batching
 from softprompt.serving.engine.kv_slots import NAME, Slots
 from softprompt.serving.engine.prefix_cache import PromptCache
-from softprompt.serving.engine.ranking import LOGITS, Pick, Ranking, ChoiceScores, Scoring
+from softprompt.serving.engine.ranking import LOGITS, ChoiceScores, Pick, Ranking, Scoring
 from softprompt.serving.engine.sequence import Question, bank_of
 
 OVERGROWN = (

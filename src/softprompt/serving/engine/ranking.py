@@ -11,7 +11,7 @@ LOGITS = 1 << 24
 """Most logits that are in memory at a time: 64 MiB in float32."""
 
 Scoring = Generator[None, None, list[list[float]]]
-"""ChoiceScores the choices of questions: it pauses between two passes of the network, and returns the log-probability of each
+"""Scores the choices of questions: it pauses between two passes of the network, and returns the log-probability of each
 choice of each question, in nats."""
 
 

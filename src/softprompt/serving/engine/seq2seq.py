@@ -19,7 +19,7 @@ from softprompt.backbones.ops.exact_head import exact_head
 from softprompt.backbones.outputs import States
 from softprompt.serving.engine.batching import Batching
 from softprompt.serving.engine.kv_slots import Slots
-from softprompt.serving.engine.ranking import LOGITS, Ranking, ChoiceScores, Scoring, in_runs
+from softprompt.serving.engine.ranking import LOGITS, ChoiceScores, Ranking, Scoring, in_runs
 from softprompt.serving.engine.sequence import Question, lay
 
 

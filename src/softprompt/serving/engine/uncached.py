@@ -12,7 +12,7 @@ from torch import Tensor
 from softprompt.backbones import Backbone
 from softprompt.backbones.ops.exact_head import exact_head
 from softprompt.serving.engine.batching import Batching
-from softprompt.serving.engine.ranking import LOGITS, Ranking, ChoiceScores, Scoring, in_runs
+from softprompt.serving.engine.ranking import LOGITS, ChoiceScores, Ranking, Scoring, in_runs
 from softprompt.serving.engine.sequence import Question, lay
 
 
