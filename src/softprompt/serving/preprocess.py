@@ -4,9 +4,11 @@ A text is prepared exactly as `softprompt predict` does it with that prompt. One
 are not made for several.
 """
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+from softprompt.backbones.chat import read_chat
 from softprompt.backbones.placement import tokens_before
 from softprompt.errors import BadInput
 from softprompt.serving.engine.engine import Engine
@@ -16,7 +18,8 @@ from softprompt.serving.limits import Limits
 from softprompt.serving.prompt_store import LoadedPrompt, PromptStore
 from softprompt.serving.store_folder import BASE
 from softprompt.tasks import Example
-from softprompt.tasks.known_shapes import read_text
+from softprompt.tasks.chat import Chat, Turn
+from softprompt.tasks.known_shapes import CONVERSATION, read_text
 
 TEXT_MEMORY = 16_000_000
 """Bytes of texts and their ids that are kept, in case they come again."""
@@ -24,6 +27,8 @@ TEXT_MEMORY = 16_000_000
 Columns = Mapping[str, str | int | float | bool]
 """A value for each column of a template."""
 Input = str | Columns
+Source = Input | Sequence[int]
+"""A text, columns, or token ids, which are taken as they are."""
 
 
 class PreparedInput(NamedTuple):
@@ -56,7 +61,7 @@ class Preprocessor:
     def prepare_generation(
         self,
         prompt: LoadedPrompt | None,
-        texts: Sequence[Input],
+        texts: Sequence[Source],
         *,
         raw: bool,
         max_tokens: int | None,
@@ -70,16 +75,19 @@ class Preprocessor:
         Args:
             prompt: That of `load`.
             texts: Texts, or columns of the prompt's template.
-            raw: Take texts as they are, without the template.
+            raw: Take texts as they are, without the template; token ids always are.
             max_tokens: Most tokens of each answer; None: `default`, or fewer where the server's limit is lower.
             default: See `max_tokens`.
         """
         self._check_count(texts)
         if max_tokens is not None and max_tokens > self.limits.output_tokens:
             raise BadInput(f"max_tokens is {max_tokens}; this server gives at most {self.limits.output_tokens}.")
-        most = max_tokens or min(default, self.limits.output_tokens)
+        most = min(default, self.limits.output_tokens) if max_tokens is None else max_tokens
         for text in texts:
-            question, truncated = self._question(prompt, self._example(prompt, text, raw, ()), most)
+            if isinstance(text, str | Mapping):
+                question, truncated = self._question(prompt, self._example(prompt, text, raw, ()), most)
+            else:
+                question, truncated = self._token_question(prompt, text, most), False
             room = self.engine.batch.room(question)
             if room is not None and most > room:
                 raise BadInput(
@@ -113,7 +121,60 @@ class Preprocessor:
             question, truncated = self._question(prompt, self._example(prompt, text, raw, names), longest)
             yield PreparedInput(question, truncated, 0, names, tuple(map(tuple, ids)))
 
-    def _check_count(self, texts: Sequence[Input]) -> None:
+    def conversation(self, prompt: LoadedPrompt | None, turns: Sequence[Turn]) -> tuple[str, bool]:
+        """Write turns as a text; also return whether it is taken as it is, without a template.
+
+        The backbone's own chat template writes them where there is no prompt. A prompt that shows conversations reads
+        all turns, any other what the user said last.
+        """
+        if prompt is None:
+            chat = self._chat()
+            return chat.write(turns) + chat.answer, True
+        if prompt.template.fields == [CONVERSATION]:
+            return json.dumps([{"role": role, "content": text} for role, text in turns]), False
+        said = [text for role, text in turns if role == "user"]
+        if not said:
+            raise BadInput("The messages have none of a user, which is what this prompt reads; add one.")
+        return said[-1], False
+
+    def tokenize(self, text: str, *, special: bool) -> list[int]:
+        """Turn a text into token ids, with the special tokens around it or without."""
+        self._check_characters("The text has", len(text))
+        return list(self.backbone.tokens.encode(text) if special else self.backbone.tokens(text))
+
+    def detokenize(self, ids: Sequence[int]) -> str:
+        """Turn token ids into a text."""
+        self._check_ids(ids)
+        return self.engine.decode(ids)
+
+    def _check_ids(self, ids: Sequence[int]) -> None:
+        if (largest := max(ids)) >= self.backbone.v:
+            raise BadInput(f"There is no token {largest}; {self.backbone.name} has {self.backbone.v}.")
+
+    def _chat(self) -> Chat:
+        try:
+            return read_chat(self.backbone.tokenizer, self.backbone.name)
+        except BadInput as error:
+            why = str(error).removeprefix("--chat: ").partition(". ")[0]
+            raise BadInput(f"{why}, so {BASE!r} reads no messages. Ask /v1/completions, or a prompt.") from None
+
+    def _token_question(self, prompt: LoadedPrompt | None, ids: Sequence[int], target: int) -> Question:
+        """Make a question of token ids that leave room for `target` tokens."""
+        length = 0 if prompt is None else prompt.prompt.length
+        most = self.limits.input_tokens if prompt is None else min(self.limits.input_tokens, prompt.card.max_source)
+        most = min(most, self._room(length, target, most))
+        if len(ids) > most:
+            raise BadInput(f"The input has {len(ids)} tokens; beside the answer there is room for {most}. Shorten it.")
+        self._check_ids(ids)
+        if prompt is None:
+            return Question(tuple(ids))
+        return Question(tuple(ids), prompt.prompt, prompt.entry.key, self._before(prompt, ids))
+
+    def _before(self, prompt: LoadedPrompt, ids: Sequence[int]) -> int:
+        placement = prompt.card.placement
+        return tokens_before(ids, self.backbone.tokens.opening if placement == "after_bos" else [], placement)
+
+    def _check_count(self, texts: Sequence[object]) -> None:
         if not texts:
             raise BadInput("The request has no text; give at least one.")
         if len(texts) > self.limits.texts:
@@ -159,9 +220,7 @@ class Preprocessor:
             raise BadInput("The input has no tokens; give some text.")
         if prompt is None:
             return Question(tuple(ids)), truncated
-        placement = prompt.card.placement
-        before = tokens_before(ids, self.backbone.tokens.opening if placement == "after_bos" else [], placement)
-        return Question(tuple(ids), prompt.prompt, prompt.entry.key, before), truncated
+        return Question(tuple(ids), prompt.prompt, prompt.entry.key, self._before(prompt, ids)), truncated
 
     def _room(self, length: int, target: int, most: int) -> int:
         return most if self.backbone.context is None else self.backbone.room(length, target)

@@ -49,6 +49,7 @@ def build(settings: ServerSettings, metrics: Metrics | None = None) -> FastAPI:
             f"{settings.prompts} is not a folder; expected a run's, or one of run folders, like runs/ after training."
         )
     backbone = load_backbone(settings.backbone, dtype=settings.dtype, device=settings.device)
+    backbone.name = Path(settings.backbone).name  # clients need not know where it is
     metrics = metrics or Metrics()
     engine = Engine(backbone, Batching.on(backbone.device, **settings.batching), metrics)
     store = PromptStore(settings.prompts, backbone, settings.memory)

@@ -116,3 +116,17 @@ def test_a_thousand_long_stop_strings_cost_no_more_than_the_text() -> None:
     steps = 0
     assert matcher.find("a" * 5000) is None
     assert steps <= 10 * 5000 * 3
+
+
+def test_penalties_biases_and_the_least_number_of_tokens() -> None:
+    logits = torch.tensor([3.0, 2.5, 2.0, -9.0])
+
+    def greedy(steps: int, ends: frozenset[int] = frozenset(), **settings: Any) -> list[int]:
+        sampler = Sampler(Sampling(**settings), ends)
+        return [sampler(logits).token for _ in range(steps)]
+
+    assert greedy(4, presence_penalty=0.8) == [0, 1, 0, 0]  # once for each token, however often it came
+    assert greedy(6, frequency_penalty=0.6) == [0, 1, 0, 2, 1, 0]
+    assert greedy(3, bias={3: 100}) == [3, 3, 3]
+    assert greedy(4, frozenset([0]), min_tokens=2) == [1, 1, 0, 0]
+    assert greedy(2) == [0, 0]

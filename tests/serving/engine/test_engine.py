@@ -347,7 +347,7 @@ def test_choices_that_never_fit_are_refused() -> None:
     engine = Engine(tiny.backbone("llama"), SMALL)
 
     async def ask() -> None:
-        with pytest.raises(BadInput, match="all its choices come to 403 tokens; at most 300 are ranked at once"):
+        with pytest.raises(BadInput, match="its choices come to 403 tokens; at most 300 are ranked at once"):
             engine.check(Rank(Question((5, 6, 7)), plan_ranking([[5] * 200, [6] * 200])))
 
     asyncio.run(ask())

@@ -87,8 +87,8 @@ def test_the_openai_client_completes_streams_and_lists(tmp_path: Path, monkeypat
         assert usage == made.usage
         with pytest.raises(openai.NotFoundError, match="There is no prompt 'nobody' here"):
             await ai.completions.create(model="nobody", prompt=TEXT)
-        with pytest.raises(openai.BadRequestError, match="echo=True is not supported"):
-            await ai.completions.create(model="free", prompt=TEXT, echo=True)
+        with pytest.raises(openai.BadRequestError, match="suffix='x' is not supported"):
+            await ai.completions.create(model="free", prompt=TEXT, suffix="x")
 
     with_client(tmp_path, ask)
 
@@ -166,12 +166,15 @@ def test_templates_of_several_columns_and_raw_texts(tmp_path: Path) -> None:
     ("change", "message"),
     [
         ({"prompt": []}, "at least 1 item"),
-        ({"prompt": [1, 2]}, "prompt"),
+        ({"prompt": [1, 200]}, "There is no token 200; tiny-llama has 64"),
+        ({"prompt": [1] * 200}, "The input has 200 tokens; beside the answer there is room for 76"),
+        ({"prompt": [1, True]}, "prompt"),
+        ({"prompt": [-1]}, "prompt"),
         ({"prompt": None}, "prompt"),
         ({"prompt": ""}, "no tokens"),
         ({"prompt": "\ud800"}, "prompt"),
         ({"promt": TEXT}, "Unknown parameter 'promt'. Did you mean 'prompt'?"),
-        ({"max_tokens": 0}, "max_tokens: Input should be greater than or equal to 1."),
+        ({"max_tokens": -1}, "max_tokens: Input should be greater than or equal to 0."),
         ({"max_tokens": "5"}, "max_tokens"),
         ({"max_tokens": 5000}, "at most 1024"),
         ({"max_tokens": 93}, "has room for 3. Shorten it or lower max_tokens"),
@@ -183,9 +186,21 @@ def test_templates_of_several_columns_and_raw_texts(tmp_path: Path) -> None:
         ({"stop": [""]}, "stop"),
         ({"stop": ["a"] * 9}, "9 stop strings; this server takes at most 8"),
         ({"prompt": "good" * 20_000}, "80000 characters; this server reads at most 65536"),
-        ({"n": 2}, "n=2 is not supported"),
+        ({"n": 0}, "n: Input should be greater than or equal to 1."),
+        ({"n": 100, "prompt": [TEXT, TEXT]}, "200 answers in one request; at most 128"),
         ({"best_of": 3}, "best_of=3 is not supported"),
-        ({"logit_bias": {"5": 1.0}}, "logit_bias"),
+        ({"logit_bias": {"5": 101}}, "logit_bias"),
+        ({"logit_bias": {"good": 1}}, "'good' is no token id"),
+        ({"logit_bias": {"64": 1}}, "There is no token 64; the vocabulary has 64"),
+        ({"stop_token_ids": [-1]}, "There is no token -1"),
+        ({"response_format": {"type": "json_schema"}}, "needs json_schema"),
+        ({"response_format": {"type": "choice"}}, "has no choices"),
+        ({"response_format": {"type": "yaml"}}, "response_format"),
+        ({"structured_outputs": {"regex": "a", "choice": ["a"]}}, "takes one of json, regex, choice and grammar"),
+        (
+            {"structured_outputs": {"choice": ["a"]}},
+            "cannot be held to a format: what it needs of a tokenizer is missing",
+        ),
         ({"seed": 2**70}, "seed"),
         ({"model": ""}, "model"),
         ({"prompt": ["good"] * 200}, "at most 128"),
@@ -365,7 +380,7 @@ def test_a_folder_that_does_not_answer_is_a_503_and_holds_up_nobody(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_prompt(tmp_path / "good", tiny.backbone("llama"), choices=TEAMS)
-    monkeypatch.setattr("softprompt.serving.http.app.DISK_PATIENCE", 0.05)
+    monkeypatch.setattr("softprompt.serving.http.context.DISK_PATIENCE", 0.05)
     monkeypatch.setattr("softprompt.serving.http.app.READY_PATIENCE", 0.05)
     answers = threading.Event()
 

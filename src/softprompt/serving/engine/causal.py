@@ -23,6 +23,7 @@ from softprompt.serving.engine.batching import Batching
 from softprompt.serving.engine.kv_slots import NAME, Slots
 from softprompt.serving.engine.prefix_cache import PromptCache
 from softprompt.serving.engine.ranking import LOGITS, ChoiceScores, Pick, Ranking, Scoring
+from softprompt.serving.engine.sampler import SampledToken, Sampler, Sampling
 from softprompt.serving.engine.sequence import Question, bank_of
 
 OVERGROWN = (
@@ -156,6 +157,36 @@ class CausalBatch:
             yield
             yield from self._read_picks(rest, scores, {})
         return scores.found
+
+    def echo(self, questions: Sequence[Question], top: int) -> Generator[None, None, list[list[SampledToken]]]:
+        """Report each source's tokens with the `top` likeliest ones beside each, then the likeliest one to follow."""
+        found: list[list[SampledToken]] = [[] for _ in questions]
+        order = sorted(range(len(questions)), key=lambda i: self.tokens(questions[i], 0))
+        rows = [_Row(questions[i]) for i in order]
+        for begin, end in self._groups(rows):
+            if begin:
+                yield
+            states = self._run(self._scratch, 0, rows[begin:end])
+            stops = accumulate((row.tokens for row in rows[begin:end]), initial=0)
+            for i, row, first in zip(order[begin:end], rows[begin:end], stops, strict=False):
+                found[i] = self._echo(row.question, states[first : first + row.tokens], top)
+        return found
+
+    def _echo(self, question: Question, states: Tensor, top: int) -> list[SampledToken]:
+        """Report a source from the states (tokens, d) of its row."""
+        source, before = question.source, question.before
+        places = [i if i < before else i + question.length for i in range(len(source))]
+        known = [(place - 1, token) for place, token in zip(places, source, strict=True) if place]
+        found = [SampledToken(source[0])] if len(known) < len(source) else []
+        piece = max(LOGITS // self.backbone.v, 1)
+        for at in range(0, len(known) + 1, piece):
+            some: list[tuple[int, int | None]] = [*known, (len(states) - 1, None)][at : at + piece]
+            with exact_head(self.backbone.model):
+                logits = self.backbone.logits(states[[place for place, _ in some]]).float().cpu()
+            reporter = Sampler(Sampling(logprobs=top))
+            for (_, token), row in zip(some, logits, strict=True):
+                found.append(reporter.report(int(row.argmax()) if token is None else token, row))
+        return found
 
     def _read_picks(
         self, ranked: Sequence[_Ranked], scores: ChoiceScores, sources: dict[int, Tensor]

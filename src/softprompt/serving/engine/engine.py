@@ -10,8 +10,9 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple, TypeVar
 
 import torch
@@ -19,17 +20,19 @@ import torch
 from softprompt.backbones import Backbone
 from softprompt.errors import BadInput, NotFinite, RunFailed
 from softprompt.serving.engine.batching import Batching
-from softprompt.serving.engine.causal import OVERGROWN
+from softprompt.serving.engine.causal import OVERGROWN, CausalBatch
+from softprompt.serving.engine.constraint import Constraints
 from softprompt.serving.engine.detokenizer import TextStream
 from softprompt.serving.engine.fair_queue import FairQueue
 from softprompt.serving.engine.prefix_cache import PromptCache
-from softprompt.serving.engine.ranking import Scoring
-from softprompt.serving.engine.requests import AnyRequest, Finish, Generate, Piece, Rank
+from softprompt.serving.engine.requests import AnyRequest, Echo, Finish, Generate, Piece, Rank, Request
 from softprompt.serving.engine.running_batch import make_running_batch
-from softprompt.serving.engine.sampler import SampledToken, Sampler, sample
+from softprompt.serving.engine.sampler import SampledToken, Sampler, Sampling, sample
 from softprompt.serving.memory import out_of_memory
 
-R = TypeVar("R", Rank, Generate)
+R = TypeVar("R", Rank | Echo, Generate)
+T = TypeVar("T")
+Work = Generator[None, None, Sequence[list[float] | list[SampledToken]]]
 FOR_OTHERS = 8
 """One place in so many of the queue is kept for other owners."""
 TOGETHER = 8
@@ -80,11 +83,14 @@ class _Running:
         self.tokens, self.last = self.tokens + 1, sampled.token
         text = ""
         reported: tuple[SampledToken, ...] = () if sampled.logprob is None else (sampled,)
+        constraint = self.sampler.constraint
         if sampled.token in ends:
             self.finish, reported = "stop", ()
         else:
             text = self.stream.add(sampled.token)
             self.finish = "length" if self.tokens >= self.request.max_tokens else None
+            if constraint is not None and constraint.ended:
+                self.finish = "stop"
         if self.finish:
             text += self.stream.end()
         if self.stream.stopped:
@@ -94,10 +100,10 @@ class _Running:
 
 
 class _Ranking(NamedTuple):
-    """Requests whose choices are being ranked together."""
+    """Requests whose choices are being ranked together, or whose sources are reported."""
 
-    requests: Sequence[Rank]
-    work: Scoring
+    requests: Sequence[Rank | Echo]
+    work: Work
 
     @property
     def wanted(self) -> bool:
@@ -115,8 +121,9 @@ class Engine:
         self.cache = PromptCache(self.batching.cache)
         self.batch = make_running_batch(backbone, self.cache, self.batching)
         self.ends = end_tokens(backbone)
+        self.constraints = Constraints(backbone, sorted(self.ends))
         self._tokenizer = copy.deepcopy(backbone.tokenizer)  # the other one tokenizes in another thread
-        self._ranks: FairQueue[Rank] = FairQueue()
+        self._ranks: FairQueue[Rank | Echo] = FairQueue()
         self._joins: FairQueue[Generate] = FairQueue()
         self._running: list[_Running] = []
         self._rankings: deque[_Ranking] = deque()
@@ -156,9 +163,14 @@ class Engine:
                     f"The prompt, the input and max_tokens come to {columns} tokens; at most {self.batching.tokens} "
                     "fit. Ask for fewer."
                 )
+        elif isinstance(request, Echo) and not isinstance(self.batch, CausalBatch):
+            raise BadInput(
+                f"echo reports what {self.backbone.name} says of the input's own tokens, which only a decoder-only "
+                "backbone that keeps keys and values does here. Leave it out."
+            )
         elif request.size > self.batching.tokens:
             raise BadInput(
-                f"The prompt, the input and all its choices come to {request.size} tokens; at most "
+                f"The prompt, the input and its choices come to {request.size} tokens; at most "
                 f"{self.batching.tokens} are ranked at once. Give fewer or shorter choices."
             )
 
@@ -174,10 +186,10 @@ class Engine:
             if self.waiting + len(requests) > most or own + len(requests) > most - most // FOR_OTHERS:
                 raise QueueFull(self.waiting, self.retry_after())
             for request in requests:
-                if isinstance(request, Rank):
-                    self._ranks.append(request)
-                else:
+                if isinstance(request, Generate):
                     self._joins.append(request)
+                else:
+                    self._ranks.append(request)
             self._news.notify()
 
     def spell(self, token: int) -> str:
@@ -185,12 +197,17 @@ class Engine:
         text: str = self._tokenizer.decode([token])
         return text
 
+    def decode(self, tokens: Sequence[int]) -> str:
+        """Decode tokens, special ones too."""
+        text: str = self._tokenizer.decode(list(tokens))
+        return text
+
     def retry_after(self, more: int = 0) -> int:
         """Estimate in how many seconds half of what waits, and `more` beside it, is done: 1 to 60."""
         return min(max(math.ceil((self.waiting + more) / 2 / max(self._rate, 1e-3)), 1), 60)
 
-    async def rank(self, request: Rank) -> list[float]:
-        """Wait for the log-probabilities of a submitted request's choices. Cancels it when its caller leaves."""
+    async def rank(self, request: Request[T]) -> T:
+        """Wait for the one result of a submitted Rank or Echo. Cancels it when its caller leaves."""
         try:
             return await request.take()
         finally:
@@ -246,7 +263,7 @@ class Engine:
             for request in left:
                 request.deliver(error)
 
-    def _next_turn(self) -> tuple[list[Rank], list[Generate]] | None:
+    def _next_turn(self) -> tuple[list[Rank | Echo], list[Generate]] | None:
         """Wait for work, and take what fits into a turn; None at the end."""
         with self._news:
             while True:
@@ -257,7 +274,7 @@ class Engine:
                 if busy or (self.waiting and (self._closing or self._has_waited())):
                     break
                 self._news.wait(self._patience())
-            ranks: list[Rank] = []
+            ranks: list[Rank | Echo] = []
             size = 0
             while self._ranks and len(self._rankings) < TOGETHER:
                 size += self._ranks.first().size
@@ -307,15 +324,24 @@ class Engine:
     def _patience(self) -> float | None:
         return max(self._oldest() + self.batching.wait - time.monotonic(), 0) if self.waiting else None
 
-    def _begin_ranking(self, requests: Sequence[Rank]) -> None:
+    def _begin_ranking(self, requests: Sequence[Rank | Echo]) -> None:
+        ranks = [request for request in requests if isinstance(request, Rank)]
+        if ranks:
+            self._begin(
+                ranks, lambda: self.batch.score([one.question for one in ranks], [one.ranking for one in ranks])
+            )
+        for top in dict.fromkeys(request.top for request in requests if isinstance(request, Echo)):
+            echoes = [request for request in requests if isinstance(request, Echo) and request.top == top]
+            assert isinstance(self.batch, CausalBatch)
+            self._begin(echoes, partial(self.batch.echo, [one.question for one in echoes], top))
+
+    def _begin(self, requests: Sequence[Rank | Echo], work: Callable[[], Work]) -> None:
         try:
-            work = self.batch.score([one.question for one in requests], [one.ranking for one in requests])
+            self._rankings.append(_Ranking(requests, work()))
         except Exception as error:  # noqa: BLE001
             self._begin_halves(requests, error)
-        else:
-            self._rankings.append(_Ranking(requests, work))
 
-    def _begin_halves(self, requests: Sequence[Rank], error: Exception) -> None:
+    def _begin_halves(self, requests: Sequence[Rank | Echo], error: Exception) -> None:
         for half in self._halves(requests, error):
             self._begin_ranking(half)
 
@@ -330,7 +356,7 @@ class Engine:
         except StopIteration as end:
             self.watch.on_rank(len(requests))
             for request, own in zip(requests, end.value, strict=True):
-                request.deliver(own if all(map(math.isfinite, own)) else NotFinite(OVERGROWN))
+                request.deliver(own if _are_numbers(own) else NotFinite(OVERGROWN))
             self._update_rate(len(requests))
         except Exception as error:  # noqa: BLE001  # one bad request, or too little memory, must not fail the others
             self._begin_halves(requests, error)
@@ -347,11 +373,15 @@ class Engine:
             return
         self.watch.on_join(len(requests))
         new = [
-            _Running(one, Sampler(one.sampling), TextStream(self._tokenizer, one.stops, strip=one.strip))
+            _Running(one, self._sampler(one.sampling), TextStream(self._tokenizer, one.stops, strip=one.strip))
             for one in requests
         ]
         self._running += new
         self._sample(new, logits)
+
+    def _sampler(self, sampling: Sampling) -> Sampler:
+        constraint = None if sampling.grammar is None else self.constraints.make(sampling.grammar)
+        return Sampler(sampling, self.ends | sampling.stop_tokens, constraint)
 
     def _halves(self, requests: Sequence[R], error: Exception) -> list[Sequence[R]]:
         """Halve what failed, to try each half; a request that fails alone gets the error."""
@@ -384,7 +414,7 @@ class Engine:
         good = [i for i, one in enumerate(ones) if not one.request.cancelled]
         sampled = sample(logits if len(good) == len(ones) else logits[good], [ones[i].sampler for i in good])
         for i, token in zip(good, sampled, strict=True):
-            ones[i].take(token, self.ends)
+            ones[i].take(token, ones[i].sampler.ends)
         gone = [i for i, one in enumerate(self._running) if one.finish is not None or one.request.cancelled]
         for i in reversed(gone):
             self.batch.leave(i)
@@ -398,6 +428,11 @@ class Engine:
             share = min((now - self._ended_at) / 10, 1.0)  # the mean of about the last ten seconds
             self._rate += share * (ended / max(now - self._ended_at, 1e-3) - self._rate)
             self._ended_at = now
+
+
+def _are_numbers(found: Sequence[float | SampledToken]) -> bool:
+    values = [one if isinstance(one, float) else one.logprob for one in found]
+    return all(math.isfinite(value) for value in values if value is not None)
 
 
 def _public(error: Exception) -> Exception:

@@ -2,11 +2,11 @@
 
 from collections import OrderedDict, deque
 from collections.abc import Iterator
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
-from softprompt.serving.engine.requests import Generate, Rank
+from softprompt.serving.engine.requests import Request
 
-R = TypeVar("R", Rank, Generate)
+R = TypeVar("R", bound=Request[Any])
 
 
 class FairQueue(Generic[R]):

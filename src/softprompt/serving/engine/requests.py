@@ -81,4 +81,15 @@ class Generate(Request[Piece]):
     """Without blanks at the ends of the text, as `softprompt predict` gives it."""
 
 
-AnyRequest = Rank | Generate
+@dataclass(eq=False)
+class Echo(Request[list[SampledToken]]):
+    """Report the tokens of the source themselves, then the likeliest one to follow.
+
+    The first token of a source with nothing before it has no log-probability.
+    """
+
+    top: int = 0
+    """How many likeliest tokens to report beside each."""
+
+
+AnyRequest = Rank | Generate | Echo

@@ -4,12 +4,15 @@ Nucleus sampling: Holtzman et al. 2020, https://arxiv.org/abs/1904.09751. A sequ
 number a token, so what it draws depends on its seed and its own probabilities alone.
 """
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from softprompt.serving.engine.constraint import Constraint
 
 
 @dataclass(frozen=True)
@@ -21,6 +24,24 @@ class Sampling:
     seed: int | None = None
     logprobs: int | None = None
     """How many likeliest tokens to report beside each sampled one; None: nothing is reported."""
+    presence_penalty: float = 0.0
+    """Taken from the logit of each token that was sampled before."""
+    frequency_penalty: float = 0.0
+    """Taken from it for each time that it was sampled before."""
+    bias: Mapping[int, float] = field(default_factory=dict)
+    """Added to the logits of these tokens."""
+    stop_tokens: frozenset[int] = frozenset()
+    """Tokens that end the text, beside the model's own."""
+    min_tokens: int = 0
+    """Tokens before the text may end."""
+    grammar: str | None = None
+    """What the text must be (softprompt.serving.engine.constraint)."""
+
+    @property
+    def changes(self) -> bool:
+        """Whether the model's logits are changed before a token is chosen."""
+        penalties = self.presence_penalty or self.frequency_penalty
+        return bool(penalties or self.bias or self.min_tokens or self.grammar is not None)
 
 
 class SampledToken(NamedTuple):
@@ -37,6 +58,11 @@ class Sampler:
     """Sample the tokens of one sequence."""
 
     sampling: Sampling
+    ends: frozenset[int] = frozenset()
+    """Tokens that end the text."""
+    constraint: Constraint | None = None
+    counts: Counter[int] = field(default_factory=Counter)
+    """How often each token was sampled."""
     generator: torch.Generator = field(default_factory=torch.Generator)
 
     def __post_init__(self) -> None:
@@ -48,17 +74,39 @@ class Sampler:
     @property
     def plain(self) -> bool:
         """Whether the likeliest token's id is all that is needed."""
-        return self.sampling.temperature == 0 and self.sampling.logprobs is None
+        return self.sampling.temperature == 0 and self.sampling.logprobs is None and not self.sampling.changes
 
     def __call__(self, logits: Tensor) -> SampledToken:
         """Sample from logits (v,), float32 on the CPU."""
-        token = int(logits.argmax()) if self.sampling.temperature == 0 else self._draw(logits)
+        changed = self._change(logits) if self.sampling.changes else logits
+        token = int(changed.argmax()) if self.sampling.temperature == 0 else self._draw(changed)
+        if self.sampling.changes:
+            self.counts[token] += 1
+            if self.constraint is not None:
+                self.constraint.accept(token)
+        return self.report(token, logits)
+
+    def report(self, token: int, logits: Tensor) -> SampledToken:
+        """Report a token under the logits (v,) that the model gave."""
         if self.sampling.logprobs is None:
             return SampledToken(token)
         scores = torch.log_softmax(logits, -1)
         best = scores.topk(min(self.sampling.logprobs, len(scores)))
         top = tuple(zip(best.indices.tolist(), best.values.tolist(), strict=True))
         return SampledToken(token, float(scores[token]), top)
+
+    def _change(self, logits: Tensor) -> Tensor:
+        """Apply penalties, biases, the least number of tokens and the grammar to logits (v,)."""
+        sampling, logits = self.sampling, logits.clone()
+        for token, count in self.counts.items():
+            logits[token] -= sampling.presence_penalty + sampling.frequency_penalty * count
+        for token, bias in sampling.bias.items():
+            logits[token] += bias
+        if self.counts.total() < sampling.min_tokens:
+            logits[list(self.ends)] = -torch.inf
+        if self.constraint is not None:
+            logits[~self.constraint.allowed()] = -torch.inf
+        return logits
 
     def _draw(self, logits: Tensor) -> int:
         below = logits.double() - logits.max()  # 0 at the likeliest, so that no temperature divides it into infinity

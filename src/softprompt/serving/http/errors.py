@@ -25,7 +25,7 @@ from softprompt.errors import (
     UnknownName,
 )
 from softprompt.serving.engine.engine import Closing, QueueFull
-from softprompt.serving.http.schema import ClassifyBody, CompletionBody, ProblemBody, Unsupported
+from softprompt.serving.http.schema import ChatBody, ClassifyBody, CompletionBody, ProblemBody, Unsupported
 from softprompt.serving.store_folder import FolderUnreadable, UnknownPrompt
 
 TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error", 503: "overloaded_error"}
@@ -169,7 +169,7 @@ def _describe_first(errors: Sequence[ErrorDetails]) -> tuple[str, str | None]:
     place = [str(part) for part in first["loc"] if part not in ("body", "query", "path", "header")]
     param = place[0] if place and first["type"] != "json_invalid" else None
     if first["type"] == "extra_forbidden" and param:
-        known = {*CompletionBody.model_fields, *ClassifyBody.model_fields}
+        known = {*CompletionBody.model_fields, *ChatBody.model_fields, *ClassifyBody.model_fields}
         close = difflib.get_close_matches(param, known - {param}, n=1)
         return f"Unknown parameter {param!r}." + (f" Did you mean {close[0]!r}?" if close else " Leave it out."), param
     if first["type"] == "json_invalid":

@@ -7,21 +7,34 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import aclosing, suppress
-from typing import TypeVar
+from dataclasses import replace
+from typing import Generic, TypedDict, TypeVar
 
 from starlette.requests import Request as HTTPRequest
 
+from softprompt.errors import BadInput
+from softprompt.serving.engine.constraint import JSON_OBJECT, choice_grammar, json_grammar, regex_grammar
 from softprompt.serving.engine.engine import Engine
-from softprompt.serving.engine.requests import AnyRequest, Generate, Piece, Rank
+from softprompt.serving.engine.requests import AnyRequest, Echo, Finish, Generate, Piece, Rank
 from softprompt.serving.engine.sampler import SampledToken, Sampling
 from softprompt.serving.http.errors import ErrorBody, of_error
 from softprompt.serving.http.schema import (
+    ChatBody,
+    ChatChoice,
+    ChatChunk,
+    ChatCompletion,
+    ChatLogprobs,
+    ChatPart,
+    ChatText,
     Classification,
     Classified,
     Completion,
     CompletionBody,
     CompletionChoice,
     Logprobs,
+    SamplingBody,
+    TokenLogprob,
+    TopToken,
     Usage,
     count_usage,
 )
@@ -56,12 +69,71 @@ async def _wait_until_disconnect(request: HTTPRequest) -> None:
         pass
 
 
-def completion_requests(body: CompletionBody, inputs: Sequence[PreparedInput], owner: str = "") -> list[Generate]:
-    """Make a request for each text; with a seed, each text gets the tokens that it would get alone."""
-    sampling = Sampling(body.temperature or 0.0, 1.0 if body.top_p is None else body.top_p, body.seed, body.logprobs)
-    strip = not (body.raw or all(one.question.prompt is None for one in inputs))
-    stops = tuple(body.stop or ())
-    return [Generate(one.question, one.max_tokens, sampling, stops, strip, owner=owner) for one in inputs]
+def completion_requests(
+    body: SamplingBody, inputs: Sequence[PreparedInput], sampling: Sampling, owner: str = "", *, strip: bool = True
+) -> list[Generate]:
+    """Make `n` requests for each text; with a seed, each text gets the tokens that it would get alone."""
+    stops, requests = tuple(body.stop or ()), []
+    for one in inputs:
+        for k in range(body.n or 1):
+            own = sampling if sampling.seed is None else replace(sampling, seed=sampling.seed + k)
+            requests.append(Generate(one.question, one.max_tokens, own, stops, strip, owner=owner))
+    return requests
+
+
+def sampling_of(body: SamplingBody, v: int, grammar: str | None) -> Sampling:
+    """Read how tokens are chosen. Raises BadInput for a token that a vocabulary of `v` does not have."""
+    bias: dict[int, float] = {}
+    for token, value in (body.logit_bias or {}).items():
+        if not token.isascii() or not token.isdigit():
+            raise BadInput(f"logit_bias: {token[:40]!r} is no token id; expected numbers, as /tokenize gives them.")
+        bias[int(token)] = value
+    for token in (*bias, *(body.stop_token_ids or ())):
+        if not 0 <= token < v:
+            raise BadInput(f"There is no token {token}; the vocabulary has {v}.")
+    reported: int | None = None
+    if isinstance(body, CompletionBody):
+        reported = body.logprobs
+    elif isinstance(body, ChatBody) and body.logprobs:
+        reported = body.top_logprobs or 0
+    return Sampling(
+        temperature=body.temperature or 0.0,
+        top_p=1.0 if body.top_p is None else body.top_p,
+        seed=body.seed,
+        logprobs=reported,
+        presence_penalty=body.presence_penalty or 0.0,
+        frequency_penalty=body.frequency_penalty or 0.0,
+        bias=bias,
+        stop_tokens=frozenset(body.stop_token_ids or ()),
+        min_tokens=body.min_tokens,
+        grammar=grammar,
+    )
+
+
+def grammar_of(body: SamplingBody, choices: Sequence[str]) -> str | None:
+    """Read what the answer must be; None: anything. `choices` are the prompt's own."""
+    format, given = body.response_format, body.structured_outputs
+    if given is not None:
+        named = [name for name in ("json_", "regex", "choice", "grammar") if getattr(given, name) is not None]
+        if len(named) != 1 or (format is not None and format.type != "text"):
+            raise BadInput("structured_outputs takes one of json, regex, choice and grammar, without response_format.")
+        if given.json_ is not None:
+            return json_grammar(given.json_)
+        if given.regex is not None:
+            return regex_grammar(given.regex)
+        return given.grammar if given.choice is None else choice_grammar(given.choice)
+    match None if format is None else format.type:
+        case "json_object":
+            return json_grammar(JSON_OBJECT)
+        case "json_schema":
+            if format is None or format.json_schema is None:
+                raise BadInput("response_format: the type json_schema needs json_schema, with its schema.")
+            return json_grammar(format.json_schema.schema_)
+        case "choice":
+            if not choices:
+                raise BadInput("response_format: this prompt has no choices; give structured_outputs with choice.")
+            return choice_grammar(choices)
+    return None
 
 
 def rank_requests(inputs: Sequence[PreparedInput], owner: str = "") -> list[Rank]:
@@ -75,45 +147,45 @@ def cancel(requests: Sequence[AnyRequest]) -> None:
         request.cancelled = True
 
 
-class Writer:
-    """Write the response to one completion request.
+class Writer(Generic[T]):
+    """Write the response to one request for answers.
 
     Args:
         engine: It has the requests already.
         body: What the client sent.
         inputs: Its texts.
-        requests: The engine's request for each text.
+        requests: The engine's requests: as many for each text as the client wants answers.
     """
 
     def __init__(
-        self, engine: Engine, body: CompletionBody, inputs: Sequence[PreparedInput], requests: Sequence[Generate]
+        self, engine: Engine, body: SamplingBody, inputs: Sequence[PreparedInput], requests: Sequence[Generate]
     ) -> None:
         self.engine, self.body, self.inputs, self.requests = engine, body, inputs, requests
-        self.id, self.created = f"cmpl-{uuid.uuid4().hex}", int(time.time())
-        self._offsets = [0] * len(inputs)
-        self._tokens = [0] * len(inputs)
+        self.created = int(time.time())
+        self.each = len(requests) // len(inputs)
+        self._tokens = [0] * len(requests)
 
-    async def whole(self) -> Completion:
+    async def whole(self) -> T:
         """Collect all answers in one body."""
         try:
-            choices = await asyncio.gather(*(self._collect(i) for i in range(len(self.inputs))))
+            answers = await asyncio.gather(*(self._collect(i) for i in range(len(self.requests))))
         finally:
-            cancel(self.requests)
-        return self._body(choices, self._usage())
+            self._cancel()
+        return self._body(answers, self._usage())
 
     async def stream(self) -> AsyncIterator[str]:
-        """Yield server-sent events, the texts' pieces as they come; an error ends them with its body."""
-        news: asyncio.Queue[CompletionChoice | Exception | None] = asyncio.Queue()
+        """Yield server-sent events, the answers' pieces as they come; an error ends them with its body."""
+        news: asyncio.Queue[tuple[int, Piece] | Exception | None] = asyncio.Queue()
 
         async def follow(i: int) -> None:
             try:
-                async for choice in self._choices(i):
-                    news.put_nowait(choice)
+                async for piece in self._pieces(i):
+                    news.put_nowait((i, piece))
                 news.put_nowait(None)
             except Exception as error:  # noqa: BLE001  # it is sent to the client below
                 news.put_nowait(error)
 
-        tasks = [asyncio.ensure_future(follow(i)) for i in range(len(self.inputs))]
+        tasks = [asyncio.ensure_future(follow(i)) for i in range(len(self.requests))]
         try:
             left = len(tasks)
             while left:
@@ -123,41 +195,105 @@ class Writer:
                     break
                 left -= item is None
                 if item is not None:
-                    yield self._chunk(self._body([item]))
+                    yield self._chunk(*item)
             else:
-                if self.body.stream_options and self.body.stream_options.include_usage:
-                    yield self._chunk(self._body([], self._usage()))
+                options = self.body.stream_options
+                if options and options.include_usage:
+                    yield self._last_chunk(self._usage())
             yield DONE
         finally:
-            cancel(self.requests)
+            self._cancel()
             for task in tasks:
                 task.cancel()
 
-    async def _collect(self, i: int) -> CompletionChoice:
-        """Join all pieces of text i's answer."""
-        choices = [choice async for choice in self._choices(i)]
-        logprobs = None
-        if self.body.logprobs is not None:
-            parts = [choice.logprobs for choice in choices if choice.logprobs]
-            logprobs = Logprobs(
-                tokens=[token for part in parts for token in part.tokens],
-                token_logprobs=[value for part in parts for value in part.token_logprobs],
-                top_logprobs=[top for part in parts for top in part.top_logprobs or ()] if self.body.logprobs else None,
-                text_offset=[at for part in parts for at in part.text_offset],
-            )
-        text = "".join(choice.text for choice in choices)
-        return choices[-1].model_copy(update={"text": text, "logprobs": logprobs})
+    def _cancel(self) -> None:
+        cancel(self.requests)
 
-    async def _choices(self, i: int) -> AsyncIterator[CompletionChoice]:
+    async def _collect(self, i: int) -> tuple[int, Piece]:
+        """Join all pieces of answer i."""
+        pieces = [piece async for piece in self._pieces(i)]
+        sampled = tuple(one for piece in pieces for one in piece.sampled)
+        return i, pieces[-1]._replace(text="".join(piece.text for piece in pieces), sampled=sampled)
+
+    async def _pieces(self, i: int) -> AsyncIterator[Piece]:
         async with aclosing(self.engine.generate(self.requests[i])) as pieces:
             async for piece in pieces:
                 self._tokens[i] = piece.tokens
-                yield self._choice(i, piece)
+                yield piece
+
+    def _truncated(self, i: int) -> bool:
+        return self.inputs[i // self.each].truncated
+
+    def _usage(self) -> Usage:
+        return count_usage(_source_tokens(self.inputs), sum(self._tokens))
+
+    def _body(self, answers: Sequence[tuple[int, Piece]], usage: Usage) -> T:
+        """Make the whole body."""
+        raise NotImplementedError
+
+    def _chunk(self, i: int, piece: Piece) -> str:
+        """Make the event of a piece of answer i. A chunk has no usage."""
+        raise NotImplementedError
+
+    def _last_chunk(self, usage: Usage) -> str:
+        """Make the event that only says what was used."""
+        raise NotImplementedError
+
+
+class CompletionWriter(Writer[Completion]):
+    """Write OpenAI's completions. With `echoes`, each answer begins with its source."""
+
+    def __init__(
+        self, engine: Engine, body: CompletionBody, inputs: Sequence[PreparedInput], requests: Sequence[Generate],
+        echoes: Sequence[Echo] = (),
+    ) -> None:  # fmt: skip
+        super().__init__(engine, body, inputs, requests)
+        self.id, self.echoes, self.reports = f"cmpl-{uuid.uuid4().hex}", echoes, body.logprobs
+        self.echo, self.most = bool(body.echo), requests[0].max_tokens
+        first = requests[0].sampling
+        # The likeliest token to follow comes with the source's own.
+        self.next_known = bool(echoes) and self.most == 1 and first.temperature == 0 and not first.changes
+        self._offsets = [0] * len(requests)
+
+    def _cancel(self) -> None:
+        super()._cancel()
+        cancel(self.echoes)
+
+    def needed(self) -> Sequence[Generate]:
+        """Return the requests whose answers are not known from the source's own tokens."""
+        return () if self.most == 0 or self.next_known else self.requests
+
+    async def _pieces(self, i: int) -> AsyncIterator[Piece]:
+        if self.echo:
+            source = self.inputs[i // self.each].question.source
+            found = await self.engine.rank(self.echoes[i]) if self.echoes else []
+            ended: Finish | None = None if self.most else "length"
+            yield Piece(self.engine.decode(source), tuple(found[: len(source)]), ended)
+            if self.next_known:
+                self._tokens[i] = 1
+                ends = found[-1].token in self.engine.ends
+                text = "" if ends else self.engine.spell(found[-1].token)
+                yield Piece(text, (found[-1],), "stop" if ends else "length", 1)
+        if self.needed():
+            async for piece in super()._pieces(i):
+                yield piece
+
+    def _body(self, answers: Sequence[tuple[int, Piece]], usage: Usage) -> Completion:
+        return self._completion([self._choice(*answer) for answer in answers], usage)
+
+    def _chunk(self, i: int, piece: Piece) -> str:
+        return _event(self._completion([self._choice(i, piece)]).model_dump(exclude={"usage"}))
+
+    def _last_chunk(self, usage: Usage) -> str:
+        return _event(self._completion([], usage).model_dump())
+
+    def _completion(self, choices: list[CompletionChoice], usage: Usage | None = None) -> Completion:
+        return Completion(id=self.id, created=self.created, model=self.body.model, choices=choices, usage=usage)
 
     def _choice(self, i: int, piece: Piece) -> CompletionChoice:
         return CompletionChoice(
-            index=i, text=piece.text, finish_reason=piece.finish, truncated=self.inputs[i].truncated,
-            logprobs=None if self.body.logprobs is None else self._logprobs(i, piece.sampled),
+            index=i, text=piece.text, finish_reason=piece.finish, truncated=self._truncated(i),
+            logprobs=None if self.reports is None else self._logprobs(i, piece.sampled),
         )  # fmt: skip
 
     def _logprobs(self, i: int, sampled: Sequence[SampledToken]) -> Logprobs:
@@ -169,28 +305,89 @@ class Writer:
             self._offsets[i] += len(spelled[-1])
         return Logprobs(
             tokens=spelled,
-            token_logprobs=[float(one.logprob or 0.0) for one in sampled],
-            top_logprobs=[self._top(one) for one in sampled] if self.body.logprobs else None,
+            token_logprobs=[None if one.logprob is None else _finite(one.logprob) for one in sampled],
+            top_logprobs=[self._top(one) for one in sampled] if self.reports else None,
             text_offset=offsets,
         )
 
-    def _top(self, sampled: SampledToken) -> dict[str, float]:
+    def _top(self, sampled: SampledToken) -> dict[str, float] | None:
         """Report the likeliest tokens by their text; of several with one text, the likeliest."""
-        return {self.engine.spell(token): value for token, value in reversed(sampled.top)}
+        if sampled.logprob is None:
+            return None
+        return {self.engine.spell(token): _finite(value) for token, value in reversed(sampled.top)}
 
-    def _body(self, choices: Sequence[CompletionChoice], usage: Usage | None = None) -> Completion:
-        return Completion(id=self.id, created=self.created, model=self.body.model, choices=list(choices), usage=usage)
 
-    def _usage(self) -> Usage:
-        return count_usage(_source_tokens(self.inputs), sum(self._tokens))
+class TokenFields(TypedDict):
+    """What is said of one token."""
 
-    def _chunk(self, body: Completion) -> str:
-        """Write one event. A chunk has no usage, but the last one where it was requested."""
-        return _event(body.model_dump(exclude={"usage"} if body.usage is None else None))
+    token: str
+    logprob: float
+    bytes: list[int]
+
+
+class ChatWriter(Writer[ChatCompletion]):
+    """Write OpenAI's chat completions."""
+
+    def __init__(
+        self, engine: Engine, body: ChatBody, inputs: Sequence[PreparedInput], requests: Sequence[Generate]
+    ) -> None:
+        super().__init__(engine, body, inputs, requests)
+        self.id, self.reports = f"chatcmpl-{uuid.uuid4().hex}", bool(body.logprobs)
+        self._begun: set[int] = set()
+
+    def _body(self, answers: Sequence[tuple[int, Piece]], usage: Usage) -> ChatCompletion:
+        choices = [
+            ChatChoice(
+                index=i, message=ChatText(role="assistant", content=piece.text), finish_reason=piece.finish,
+                logprobs=self._logprobs(piece.sampled), truncated=self._truncated(i),
+            )
+            for i, piece in answers
+        ]  # fmt: skip
+        return ChatCompletion(id=self.id, created=self.created, model=self.body.model, choices=choices, usage=usage)
+
+    def _chunk(self, i: int, piece: Piece) -> str:
+        delta = ChatText(role=None if i in self._begun else "assistant", content=piece.text)
+        self._begun.add(i)
+        part = ChatPart(
+            index=i, delta=delta, finish_reason=piece.finish, logprobs=self._logprobs(piece.sampled),
+            truncated=self._truncated(i),
+        )  # fmt: skip
+        body = self._event_body([part]).model_dump(exclude={"usage"})
+        if delta.role is None:
+            del body["choices"][0]["delta"]["role"]
+        return _event(body)
+
+    def _last_chunk(self, usage: Usage) -> str:
+        return _event(self._event_body([], usage).model_dump())
+
+    def _event_body(self, choices: list[ChatPart], usage: Usage | None = None) -> ChatChunk:
+        return ChatChunk(id=self.id, created=self.created, model=self.body.model, choices=choices, usage=usage)
+
+    def _logprobs(self, sampled: Sequence[SampledToken]) -> ChatLogprobs | None:
+        if not self.reports:
+            return None
+        return ChatLogprobs(
+            content=[
+                TokenLogprob(
+                    **self._token(one.token, one.logprob or 0.0),
+                    top_logprobs=[TopToken(**self._token(*top)) for top in one.top],
+                )
+                for one in sampled
+            ]
+        )
+
+    def _token(self, token: int, logprob: float) -> TokenFields:
+        text = self.engine.spell(token)
+        return {"token": text, "logprob": _finite(logprob), "bytes": list(text.encode("utf-8", "replace"))}
+
+
+def _finite(logprob: float) -> float:
+    """Return a log-probability that JSON can hold: OpenAI's -9999 for what cannot be."""
+    return max(logprob, -9999.0)
 
 
 def _event(body: ErrorBody | dict[str, object]) -> str:
-    return f"data: {json.dumps(body)}\n\n"
+    return f"data: {json.dumps(body, allow_nan=False)}\n\n"
 
 
 def _source_tokens(inputs: Sequence[PreparedInput]) -> int:
