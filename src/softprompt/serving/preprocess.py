@@ -6,9 +6,10 @@ are not made for several.
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypedDict
 
 from softprompt.backbones.chat import read_chat
+from softprompt.backbones.families import BACKBONE_FAMILIES
 from softprompt.backbones.placement import tokens_before
 from softprompt.errors import BadInput
 from softprompt.serving.engine.engine import Engine
@@ -45,6 +46,19 @@ class PreparedInput(NamedTuple):
     def ranking(self) -> Ranking:
         """How the choices are scored."""
         return plan_ranking(self.choice_ids)
+
+
+class BackboneFacts(TypedDict):
+    """What is said of a backbone."""
+
+    backbone: str
+    kind: str
+    dtype: str
+    device: str
+    hidden_size: int
+    vocabulary: int
+    context: int | None
+    parameters: int
 
 
 class Preprocessor:
@@ -136,6 +150,20 @@ class Preprocessor:
         if not said:
             raise BadInput("The messages have none of a user, which is what this prompt reads; add one.")
         return said[-1], False
+
+    def describe_backbone(self) -> BackboneFacts:
+        """Say what the backbone is."""
+        backbone = self.backbone
+        return BackboneFacts(
+            backbone=backbone.name,
+            kind=next(kind for kind, family in BACKBONE_FAMILIES.items() if family is backbone.family),
+            dtype=str(backbone.dtype).removeprefix("torch."),
+            device=str(backbone.device),
+            hidden_size=backbone.d,
+            vocabulary=backbone.v,
+            context=backbone.context,
+            parameters=sum(tensor.numel() for tensor in backbone.model.parameters()),
+        )
 
     def tokenize(self, text: str, *, special: bool) -> list[int]:
         """Turn a text into token ids, with the special tokens around it or without."""

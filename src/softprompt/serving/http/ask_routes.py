@@ -7,7 +7,6 @@ from fastapi import FastAPI
 from fastapi import Request as HTTPRequest
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
-from softprompt.backbones.families import BACKBONE_FAMILIES
 from softprompt.errors import BadInput
 from softprompt.runs.run_folder import versions
 from softprompt.serving.engine.requests import Echo, Generate
@@ -107,20 +106,12 @@ def add_backbone_routes(app: FastAPI, server: Server) -> None:
     @app.get("/info", tags=["backbone"])
     async def info() -> Info:
         """Say what is served, and how much one request may ask."""
-        backbone, limits, batching = server.engine.backbone, server.limits, server.engine.batching
         return Info(
-            backbone=backbone.name,
-            kind=next(kind for kind, family in BACKBONE_FAMILIES.items() if family is backbone.family),
-            dtype=str(backbone.dtype).removeprefix("torch."),
-            device=str(backbone.device),
-            hidden_size=backbone.d,
-            vocabulary=backbone.v,
-            context=backbone.context,
-            parameters=sum(tensor.numel() for tensor in backbone.model.parameters()),
+            **server.preprocessor.describe_backbone(),
             fingerprint=server.store.fingerprint.short(),
             prompts=len(server.store),
-            limits={name: float(value) for name, value in vars(limits).items()},
-            batching={name: float(value) for name, value in vars(batching).items()},
+            limits={name: float(value) for name, value in vars(server.limits).items()},
+            batching={name: float(value) for name, value in vars(server.engine.batching).items()},
             versions=versions(),
         )
 
