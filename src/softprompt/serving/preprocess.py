@@ -48,7 +48,7 @@ class PreparedInput(NamedTuple):
         return plan_ranking(self.choice_ids)
 
 
-class BackboneFacts(TypedDict):
+class BackboneInfo(TypedDict):
     """What is said of a backbone."""
 
     backbone: str
@@ -151,10 +151,10 @@ class Preprocessor:
             raise BadInput("The messages have none of a user, which is what this prompt reads; add one.")
         return said[-1], False
 
-    def describe_backbone(self) -> BackboneFacts:
+    def describe_backbone(self) -> BackboneInfo:
         """Say what the backbone is."""
         backbone = self.backbone
-        return BackboneFacts(
+        return BackboneInfo(
             backbone=backbone.name,
             kind=next(kind for kind, family in BACKBONE_FAMILIES.items() if family is backbone.family),
             dtype=str(backbone.dtype).removeprefix("torch."),

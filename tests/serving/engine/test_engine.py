@@ -16,16 +16,17 @@ from softprompt.methods.prompts.free import Free
 from softprompt.methods.soft_prompt import SoftPrompt
 from softprompt.serving.engine.batching import Batching
 from softprompt.serving.engine.causal import CausalBatch
-from softprompt.serving.engine.engine import Closing, Engine, QueueFull
+from softprompt.serving.engine.engine import Engine
 from softprompt.serving.engine.prefix_cache import PromptCache
 from softprompt.serving.engine.ranking import finish, plan_ranking
+from softprompt.serving.engine.refusals import Closing, QueueFull
 from softprompt.serving.engine.requests import Generate, Rank
 from softprompt.serving.engine.running_batch import make_running_batch
 from softprompt.serving.engine.sampler import Sampling
 from softprompt.serving.engine.seq2seq import Seq2SeqBatch, Seq2SeqCohorts
 from softprompt.serving.engine.sequence import Question
 from softprompt.serving.engine.uncached import UncachedBatch
-from softprompt.serving.http.responses import rank_requests
+from softprompt.serving.http.requests import rank_requests
 from softprompt.serving.limits import Limits
 from softprompt.serving.preprocess import Preprocessor
 from softprompt.serving.prompt_store import PromptStore

@@ -190,7 +190,7 @@ def test_templates_of_several_columns_and_raw_texts(tmp_path: Path) -> None:
         ({"n": 100, "prompt": [TEXT, TEXT]}, "200 answers in one request; at most 128"),
         ({"best_of": 3}, "best_of=3 is not supported"),
         ({"logit_bias": {"5": 101}}, "logit_bias"),
-        ({"logit_bias": {"good": 1}}, "'good' is no token id"),
+        ({"logit_bias": {"good": 1}}, "'good' is not a token id"),
         ({"logit_bias": {"64": 1}}, "There is no token 64; the vocabulary has 64"),
         ({"stop_token_ids": [-1]}, "There is no token -1"),
         ({"response_format": {"type": "json_schema"}}, "needs json_schema"),

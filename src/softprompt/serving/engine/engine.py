@@ -11,21 +11,22 @@ import threading
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Generator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple, TypeVar
 
 import torch
 
 from softprompt.backbones import Backbone
-from softprompt.errors import BadInput, NotFinite, RunFailed
+from softprompt.errors import BadInput, NotFinite
 from softprompt.serving.engine.batching import Batching
 from softprompt.serving.engine.causal import OVERGROWN, CausalBatch
 from softprompt.serving.engine.constraint import Constraints
 from softprompt.serving.engine.detokenizer import TextStream
 from softprompt.serving.engine.fair_queue import FairQueue
+from softprompt.serving.engine.generation import Generation, end_tokens
 from softprompt.serving.engine.prefix_cache import PromptCache
-from softprompt.serving.engine.requests import AnyRequest, Echo, Finish, Generate, Piece, Rank, Request
+from softprompt.serving.engine.refusals import Closing, QueueFull
+from softprompt.serving.engine.requests import AnyRequest, Echo, Generate, Piece, Rank, Request
 from softprompt.serving.engine.running_batch import make_running_batch
 from softprompt.serving.engine.sampler import SampledToken, Sampler, Sampling, sample
 from softprompt.serving.memory import out_of_memory
@@ -37,18 +38,6 @@ FOR_OTHERS = 8
 """One place in so many of the queue is kept for other owners."""
 TOGETHER = 8
 """Groups of rankings that take turns, a pass each, so that a long one delays no short one."""
-
-
-class QueueFull(RunFailed):
-    """The queue holds as many requests as it may; `retry_after` is in seconds."""
-
-    def __init__(self, waiting: int, retry_after: int) -> None:
-        self.retry_after = retry_after
-        super().__init__(f"{waiting} requests are waiting already; ask again in {retry_after} s.")
-
-
-class Closing(RunFailed):
-    """The server is ending; it finishes what it has begun and takes no new requests."""
 
 
 class Watch:
@@ -65,38 +54,6 @@ class Watch:
 
     def on_leave_queue(self, seconds: float) -> None:
         """Note how long a request has waited."""
-
-
-@dataclass(eq=False)
-class _Running:
-    """A generation in the running batch."""
-
-    request: Generate
-    sampler: Sampler
-    stream: TextStream
-    tokens: int = 0
-    last: int = -1
-    finish: Finish | None = None
-
-    def take(self, sampled: SampledToken, ends: frozenset[int]) -> None:
-        """Take the next token, and deliver what it adds."""
-        self.tokens, self.last = self.tokens + 1, sampled.token
-        text = ""
-        reported: tuple[SampledToken, ...] = () if sampled.logprob is None else (sampled,)
-        constraint = self.sampler.constraint
-        if sampled.token in ends:
-            self.finish, reported = "stop", ()
-        else:
-            text = self.stream.add(sampled.token)
-            self.finish = "length" if self.tokens >= self.request.max_tokens else None
-            if constraint is not None and constraint.ended:
-                self.finish = "stop"
-        if self.finish:
-            text += self.stream.end()
-        if self.stream.stopped:
-            self.finish = "stop"
-        if text or reported or self.finish:
-            self.request.deliver(Piece(text, reported, self.finish, self.tokens))
 
 
 class _Ranking(NamedTuple):
@@ -125,7 +82,7 @@ class Engine:
         self._tokenizer = copy.deepcopy(backbone.tokenizer)  # the other one tokenizes in another thread
         self._ranks: FairQueue[Rank | Echo] = FairQueue()
         self._joins: FairQueue[Generate] = FairQueue()
-        self._running: list[_Running] = []
+        self._running: list[Generation] = []
         self._rankings: deque[_Ranking] = deque()
         self._news = threading.Condition()
         self._closing = self._aborted = False
@@ -373,7 +330,7 @@ class Engine:
             return
         self.watch.on_join(len(requests))
         new = [
-            _Running(one, self._sampler(one.sampling), TextStream(self._tokenizer, one.stops, strip=one.strip))
+            Generation(one, self._sampler(one.sampling), TextStream(self._tokenizer, one.stops, strip=one.strip))
             for one in requests
         ]
         self._running += new
@@ -404,7 +361,7 @@ class Engine:
         self.watch.on_step(len(self._running))
         self._sample(self._running, logits)
 
-    def _sample(self, ones: Sequence[_Running], logits: torch.Tensor) -> None:
+    def _sample(self, ones: Sequence[Generation], logits: torch.Tensor) -> None:
         """Sample the next token of `ones`, and remove from the batch those that are finished, or have no logits."""
         numbers = logits.amax(-1).isfinite().tolist()
         for one, number in zip(ones, numbers, strict=True):
@@ -438,9 +395,3 @@ def _are_numbers(found: Sequence[float | SampledToken]) -> bool:
 def _public(error: Exception) -> Exception:
     """Turn torch's out-of-memory error into the package's own."""
     return out_of_memory(error) if isinstance(error, torch.OutOfMemoryError) else error
-
-
-def end_tokens(backbone: Backbone) -> frozenset[int]:
-    """List the ids that end a generated text, as transformers' generate reads them."""
-    ids = getattr(getattr(backbone.model, "generation_config", None), "eos_token_id", None)
-    return frozenset([ids] if isinstance(ids, int) else ids or [])

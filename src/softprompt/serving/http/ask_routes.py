@@ -12,16 +12,13 @@ from softprompt.runs.run_folder import versions
 from softprompt.serving.engine.requests import Echo, Generate
 from softprompt.serving.http.context import Server
 from softprompt.serving.http.middleware import caller_of
+from softprompt.serving.http.requests import completion_requests, grammar_of, rank_requests, sampling_of
 from softprompt.serving.http.responses import (
     ChatWriter,
     ClientGone,
     CompletionWriter,
     Writer,
     classify_inputs,
-    completion_requests,
-    grammar_of,
-    rank_requests,
-    sampling_of,
     while_connected,
 )
 from softprompt.serving.http.schema import (

@@ -9,7 +9,8 @@ from typing import TypeVar
 
 from fastapi import FastAPI
 
-from softprompt.serving.engine.engine import Closing, Engine
+from softprompt.serving.engine.engine import Engine
+from softprompt.serving.engine.refusals import Closing
 from softprompt.serving.limits import Limits
 from softprompt.serving.preprocess import Preprocessor
 from softprompt.serving.prompt_store import LoadedPrompt, PromptStore

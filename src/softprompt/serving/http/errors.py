@@ -24,7 +24,7 @@ from softprompt.errors import (
     SoftPromptError,
     UnknownName,
 )
-from softprompt.serving.engine.engine import Closing, QueueFull
+from softprompt.serving.engine.refusals import Closing, QueueFull
 from softprompt.serving.http.schema import ChatBody, ClassifyBody, CompletionBody, ProblemBody, Unsupported
 from softprompt.serving.store_folder import FolderUnreadable, UnknownPrompt
 
