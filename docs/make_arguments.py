@@ -8,6 +8,7 @@ from pydantic.fields import FieldInfo
 from softprompt.experiments.arguments import CompareArguments, ManyRuns, ReproduceArguments, SweepArguments
 from softprompt.recipes.recipe import Recipe
 from softprompt.runtime.arguments import flag_of
+from softprompt.serving.arguments import ServeArguments
 from softprompt.training.arguments import CommonArguments, ConsoleArgument, RunArguments, TrainingArguments
 
 FILE = Path(__file__).with_name("arguments.md")
@@ -27,6 +28,7 @@ SECTIONS: list[tuple[str, type[BaseModel], tuple[type[BaseModel], ...]]] = [
     ("sweep", SweepArguments, (RunArguments, ManyRuns)),
     ("compare", CompareArguments, (CommonArguments, ManyRuns)),
     ("reproduce", ReproduceArguments, (ManyRuns,)),
+    ("serve (a config file may hold them: `--config serve.yaml`)", ServeArguments, ()),
 ]
 
 

@@ -17,6 +17,7 @@ NOT_MIRRORED = {
     "test_extension.py": "what is added from outside the package",
     "runs/test_written_by_0_1_0.py": "folders that version 0.1.0 wrote, of every kind",
     "runs/test_sources.py": "runs whose prompts another run mixes: all verbs, from start_from.py to predict.py",
+    "serving/http/test_observing.py": "access_log.py, metrics.py and traces.py, and how app.py stands to the outside",
     "runs/formats/test_peft.py": "peft_export.py and peft_import.py, each read by the other and by PEFT",
 }
 """Test files, by path or by name, that are not named after one module, and what they test instead."""

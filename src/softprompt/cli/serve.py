@@ -8,70 +8,22 @@ from typing import Annotated
 import typer
 
 from softprompt.cli.app import app, err
-from softprompt.cli.flags import BackboneName, Device, Dtype, Ray, Spread
+from softprompt.cli.flags import Ray, Spread
+from softprompt.cli.training_flags import Given, with_flags
 from softprompt.errors import BadInput, MissingPackage
+from softprompt.runtime.arguments import parse_model
+from softprompt.runtime.config_file import read_mapping
+from softprompt.serving.arguments import LOOPBACK, ServeArguments
 
 SURVEYED, SHOWN = 1000, 10
 """Cards that are read before the server starts; prompts that cannot be served and are named there."""
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 @app.command(cls=Spread)
+@with_flags(ServeArguments)
 def serve(
-    backbone: BackboneName,
-    prompts: Annotated[
-        Path, typer.Option(help="Folder of run folders, or of one run; a run folder's name is its prompt's.")
-    ],
-    host: Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0: all of this machine's.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen at; 0: any free one.")] = 8000,
-    api_key: Annotated[
-        list[str] | None,
-        typer.Option(
-            envvar="SOFTPROMPT_API_KEY", help="Key that clients must send; repeat it, or divide keys by commas."
-        ),
-    ] = None,
-    admin_key: Annotated[
-        list[str] | None,
-        typer.Option(
-            envvar="SOFTPROMPT_ADMIN_KEY",
-            help="Key that may also upload and delete prompts; without one, no client may.",
-        ),
-    ] = None,
-    trusted_host: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Name or address that requests may be for (the Host header), repeatable; default: any, but this "
-            "machine's own where it listens at those alone."
-        ),
-    ] = None,
-    dtype: Dtype = "auto",
-    device: Device = None,
-    max_input_tokens: Annotated[int, typer.Option(min=1, help="Maximum tokens per input text.")] = 4096,
-    max_output_tokens: Annotated[int, typer.Option(min=1, help="Maximum tokens per answer.")] = 1024,
-    max_body_kb: Annotated[int, typer.Option(min=1, help="Maximum request body in kB.")] = 1000,
-    max_prompt_mb: Annotated[int, typer.Option(min=1, help="Maximum uploaded prompt in MB.")] = 64,
-    max_concurrent: Annotated[
-        int, typer.Option(min=1, help="Requests in progress per key or, without keys, per address; more wait.")
-    ] = 64,
-    read_timeout: Annotated[
-        float, typer.Option(min=0.1, help="Seconds within which headers, and then the body, must arrive.")
-    ] = 30.0,
-    queue: Annotated[int, typer.Option(min=1, help="Maximum texts that wait; more are refused (429).")] = 1024,
-    batch_rows: Annotated[
-        int | None, typer.Option(min=1, help="Maximum generations in a batch: 32 on a CPU, else 128.")
-    ] = None,
-    batch_tokens: Annotated[
-        int | None,
-        typer.Option(min=64, help="Maximum tokens of the generations in a batch: 8192 on a CPU, else 131072."),
-    ] = None,
-    pass_tokens: Annotated[
-        int | None, typer.Option(min=64, help="Maximum tokens read in one pass: 2048 on a CPU, else 32768.")
-    ] = None,
-    wait_ms: Annotated[
-        float, typer.Option(min=0, help="Milliseconds that the first request of a batch waits for others.")
-    ] = 4.0,
-    cache_mb: Annotated[int, typer.Option(min=0, help="Memory for the prompts' keys and values, in MB.")] = 1000,
-    memory_mb: Annotated[int, typer.Option(min=1, help="Memory for the prompts' tensors, in MB.")] = 1000,
+    given: Given,
+    config: Annotated[Path | None, typer.Option(help="YAML file of these arguments; flags go before it.")] = None,
     ray: Ray = None,
     replicas: Annotated[
         int | None,
@@ -79,51 +31,49 @@ def serve(
             min=1, help="Number of servers on the Ray cluster; default: one for each GPU or, without any, machine."
         ),
     ] = None,
-    grace: Annotated[float, typer.Option(min=0, help="Seconds to finish what runs at SIGTERM or Ctrl-C.")] = 30.0,
 ) -> None:
     """Serve the prompts of a folder over HTTP, many of them in one batch (docs/serving.md)."""
     if replicas is not None and ray is None:
         raise BadInput(
             f"--replicas {replicas}: expected --ray beside it; without --ray, this process is the only server."
         )
-    _check_packages(ray=ray is not None)
-    from softprompt.serving.http.auth import Keys
-    from softprompt.serving.limits import Limits
-    from softprompt.serving.server import ServerSettings, build
+    arguments = parse_model(ServeArguments, _read_config(config) | given.parse())
+    arguments.check_tls()
+    _check_packages(ray=ray is not None, otel=arguments.otel)
+    from softprompt.serving.server import build, settings_of
     from softprompt.serving.server import serve as run_server
 
-    keys = Keys.of(api_key or [], admin_key or [])
-    limits = Limits(
-        body=max_body_kb * 1000, prompt_body=max_prompt_mb * 1_000_000, input_tokens=max_input_tokens,
-        output_tokens=max_output_tokens, concurrent=max_concurrent, waiting=queue, arrival=read_timeout,
-    )  # fmt: skip
-    settings = ServerSettings(
-        backbone, prompts, dtype=dtype, device=device, keys=keys, limits=limits, memory=memory_mb * 1_000_000,
-        grace=grace, hosts=tuple(trusted_host or (LOOPBACK if host in LOOPBACK else ())),
-        batching={
-            "rows": batch_rows, "tokens": batch_tokens, "pass_tokens": pass_tokens, "wait": wait_ms / 1000,
-            "queue": queue, "cache": cache_mb * 1_000_000,
-        },
-    )  # fmt: skip
-    if not keys.use and host not in LOOPBACK:
+    settings = settings_of(arguments)
+    if not settings.keys.use and arguments.host not in LOOPBACK:
         err.print(
-            f"note: anybody who reaches {host}:{port} may send requests; give --api-key to change that", markup=False
-        )
+            f"note: anybody who reaches {arguments.host}:{arguments.port} may send requests; give --api-key to change "
+            "that", markup=False,
+        )  # fmt: skip
 
     def ready(address: str, servers: int | None = None) -> None:
         on = "" if servers is None else f" by {servers} replicas" if servers > 1 else " by 1 replica"
-        line = f"serving {backbone} with the prompts of {prompts} at {address}{on} (docs at {address}/docs)"
-        err.print(line, soft_wrap=True)
+        what = f"{arguments.backbone} with the prompts of {arguments.prompts}"
+        err.print(f"serving {what} at {address}{on} (docs at {address}/docs)", soft_wrap=True)
 
     if ray is None:
         built = build(settings)
         for line in _describe(*built.state.store.survey(SURVEYED)):
             err.print(line, soft_wrap=True, markup=False)
-        run_server(built, host, port, grace=grace, arrival=read_timeout, ready=ready)
+        run_server(built, arguments, ready=ready)
     else:
+        if arguments.tls_cert is not None:
+            raise BadInput("--tls-cert: Ray's proxy serves no https; put a proxy in front, or leave --ray out.")
         from softprompt.serving.replicas import serve_replicas
 
-        serve_replicas(ray, replicas, settings, host, port, ready=ready)
+        serve_replicas(ray, replicas, settings, arguments.host, arguments.port, ready=ready)
+
+
+def _read_config(path: Path | None) -> dict[str, object]:
+    """Read the arguments in a file; dashes and underscores are the same."""
+    if path is None:
+        return {}
+    found = read_mapping(path, "a YAML file of the arguments of serve", "backbone, prompts, host")
+    return {name.replace("-", "_"): value for name, value in found.items()}
 
 
 def _describe(served: int, wrong: Mapping[str, str]) -> Iterator[str]:
@@ -135,14 +85,17 @@ def _describe(served: int, wrong: Mapping[str, str]) -> Iterator[str]:
         yield f"  and {len(wrong) - SHOWN} more (GET /v1/prompts)"
 
 
-def _check_packages(*, ray: bool) -> None:
+def _check_packages(*, ray: bool, otel: bool) -> None:
     """Import the server. Raises MissingPackage for an extra that is not installed."""
+    wanted = ["serve", *["ray"] * ray, *["otel"] * otel]
     try:
         import_module("softprompt.serving.server")
         if ray:
             import_module("softprompt.serving.replicas")
+        if otel:
+            import_module("softprompt.serving.http.traces")
     except ModuleNotFoundError as error:
         raise MissingPackage(
-            str(error.name), f"`softprompt serve{' --ray' if ray else ''}` needs it.",
-            f"pip install 'softprompt[serve{',ray' if ray else ''}]'",
+            str(error.name), f"`softprompt serve{' --ray' * ray}{' --otel' * otel}` needs it.",
+            f"pip install 'softprompt[{','.join(wanted)}]'",
         ) from None  # fmt: skip

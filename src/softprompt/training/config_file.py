@@ -7,13 +7,9 @@ A config file is YAML or JSON in the schema of `softprompt.recipes.Plan`; what `
     recipe: {method: dept, options: {length: 20, rank: 60}, steps: 500, rates: {prompt: 0.1}}
 """
 
-import json
-import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
-
-import yaml
 
 from softprompt.errors import BadArtefact, BadInput, UnknownName
 from softprompt.methods.registry import get_method
@@ -22,6 +18,7 @@ from softprompt.recipes.registry import get_recipe
 from softprompt.recipes.setting import parse_setting
 from softprompt.runs.run_card import read_run_card
 from softprompt.runs.start_from import StartFrom, read_predecessor
+from softprompt.runtime.config_file import read_mapping
 from softprompt.runtime.files import JsonObject
 from softprompt.tasks.published.spec import TaskSpec, parse_spec
 from softprompt.tasks.registry import task_again
@@ -33,19 +30,6 @@ DATA = ("data", "dev", "test", "template", "chat", "label", "words", "split_seed
 """Arguments about your own files."""
 ROWS = (*DATA, "task", "data_dir", "limit", "protocol", "compat", "shots", "draw")
 """Arguments about examples: where other data is given, those of a file are left out."""
-
-
-class _Loader(yaml.SafeLoader):  # type: ignore[misc]
-    """Reads YAML 1.2's numbers and booleans: in YAML 1.1, which PyYAML reads, 1e-4 is text and the word no is false."""
-
-
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in found if not tag.endswith(":bool") or first in "tTfF"]
-    for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
-)
 
 
 def plan_arguments(path: str | Path | None = None, recipe: str | None = None) -> JsonObject:
@@ -64,7 +48,7 @@ def plan_arguments(path: str | Path | None = None, recipe: str | None = None) ->
         if not (path / "run.json").is_file():
             raise BadInput(f"{path} is a folder without a run.json; expected a config file, a run.json or a run.")
         path = path / "run.json"
-    value = _read(path)
+    value = read_mapping(path, "a config file (YAML or JSON) or a run.json", "task, setting, recipe")
     if "format" in value or "versions" in value:
         return _run_arguments(path)
     for key in value:
@@ -149,36 +133,12 @@ def _own_data(path: Path, given: object) -> JsonObject:
     return {**own, "words": {str(label): str(word) for label, word in words.items()}}
 
 
-def _read(path: Path) -> JsonObject:
-    try:
-        text = path.read_text(encoding="utf-8")
-        # JSON may be indented with tabs, YAML may not.
-        value = json.loads(text) if text.lstrip().startswith("{") and path.suffix == ".json" else _load_yaml(text)
-    except json.JSONDecodeError as error:
-        raise BadInput(f"{path}, line {error.lineno}: is not valid JSON ({error.msg}).") from None
-    except FileNotFoundError:
-        raise BadInput(f"{path}: there is no such file; expected a config file (YAML or JSON) or a run.json.") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(f"{path} cannot be read: {error}.") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark else ""
-        raise BadInput(f"{path}{line}: is neither YAML nor JSON ({getattr(error, 'problem', error)}).") from None
-    if not isinstance(value, dict):
-        raise BadInput(f"{path}: expected keys like task, setting, recipe; found {type(value).__name__}.")
-    return value
-
-
 def _mapping(path: Path, key: str, value: object) -> JsonObject:
     if value is None:
         return {}
     if not isinstance(value, Mapping):
         raise BadInput(f"{path}: {key} is {value!r}; expected names and values.")
     return {str(name): item for name, item in value.items()}
-
-
-def _load_yaml(text: str) -> object:
-    return yaml.load(text, Loader=_Loader)  # a SafeLoader
 
 
 def _parse_part(path: Path, key: str, value: object, parse: Callable[[JsonObject], Parsed]) -> Parsed:

@@ -23,6 +23,7 @@ from softprompt.errors import BadInput
 from softprompt.evaluation.nearest_words import nearest_words
 from softprompt.runs.prompt import load_prompt
 from softprompt.serving.engine.batching import Batching
+from softprompt.serving.http.app import Front
 from softprompt.serving.http.auth import Keys
 from softprompt.serving.http.connections import PatientServer
 from softprompt.serving.limits import Limits
@@ -502,7 +503,7 @@ def test_methods_and_hosts(tmp_path: Path) -> None:
                 await client.get("/healthz", headers={"Host": host}), 400
             )
 
-    with_client(tmp_path, ask, hosts=("server", "::1"))
+    with_client(tmp_path, ask, front=Front(hosts=("server", "::1")))
 
 
 def test_limits_on_bodies_and_on_requests_at_once(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ from softprompt.serving.engine.refusals import Closing, QueueFull
 from softprompt.serving.engine.requests import AnyRequest, Echo, Generate, Piece, Rank, Request
 from softprompt.serving.engine.running_batch import make_running_batch
 from softprompt.serving.engine.sampler import SampledToken, Sampler, Sampling, sample
+from softprompt.serving.engine.sequence import Question
 from softprompt.serving.memory import out_of_memory
 
 R = TypeVar("R", Rank | Echo, Generate)
@@ -52,8 +53,14 @@ class Watch:
     def on_step(self, rows: int) -> None:
         """Note that a step gave so many generations a token."""
 
-    def on_leave_queue(self, seconds: float) -> None:
+    def on_leave_queue(self, question: Question, seconds: float) -> None:
         """Note how long a request has waited."""
+
+    def on_first_token(self, question: Question, seconds: float) -> None:
+        """Note how long a request has waited for its first token."""
+
+    def on_end(self, question: Question, tokens: int, seconds: float) -> None:
+        """Note that an answer has so many tokens, and how long those after the first took."""
 
 
 class _Ranking(NamedTuple):
@@ -242,7 +249,7 @@ class Engine:
         now = time.monotonic()
         requests: list[AnyRequest] = [*ranks, *joins]
         for request in requests:
-            self.watch.on_leave_queue(now - request.born)
+            self.watch.on_leave_queue(request.question, now - request.born)
         return ranks, joins
 
     def _take_joins(self) -> list[Generate]:
@@ -335,6 +342,10 @@ class Engine:
         ]
         self._running += new
         self._sample(new, logits)
+        now = time.monotonic()
+        for one in new:
+            one.began = now
+            self.watch.on_first_token(one.request.question, now - one.request.born)
 
     def _sampler(self, sampling: Sampling) -> Sampler:
         constraint = None if sampling.grammar is None else self.constraints.make(sampling.grammar)
@@ -373,7 +384,10 @@ class Engine:
         for i, token in zip(good, sampled, strict=True):
             ones[i].take(token, ones[i].sampler.ends)
         gone = [i for i, one in enumerate(self._running) if one.finish is not None or one.request.cancelled]
+        now = time.monotonic()
         for i in reversed(gone):
+            one = self._running[i]
+            self.watch.on_end(one.request.question, one.tokens, max(now - one.began, 0.0))
             self.batch.leave(i)
             self._running[i] = self._running[-1]
             self._running.pop()

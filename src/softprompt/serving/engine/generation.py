@@ -1,6 +1,7 @@
 """One answer while it is generated: its tokens become text, until something ends it."""
 
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
 
 from softprompt.backbones import Backbone
 from softprompt.serving.engine.detokenizer import TextStream
@@ -17,6 +18,8 @@ class Generation:
     stream: TextStream
     tokens: int = 0
     last: int = -1
+    began: float = field(default_factory=time.monotonic)
+    """When it had its first token."""
     finish: Finish | None = None
 
     def take(self, sampled: SampledToken, ends: frozenset[int]) -> None:

@@ -1,21 +1,23 @@
 """The server's application: thin routes over the engine and the prompt store; all of them are described at /docs."""
 
-from collections.abc import Collection
+from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
 from fastapi import Depends, FastAPI
 from fastapi.security import HTTPBearer
 from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 
 from softprompt.serving.engine.engine import Engine
+from softprompt.serving.http.access_log import HEADER, AccessLog
 from softprompt.serving.http.ask_routes import add_ask_routes, add_backbone_routes
 from softprompt.serving.http.auth import Keys
 from softprompt.serving.http.context import READY_PATIENCE, Server
 from softprompt.serving.http.errors import DOCUMENTED, handle_errors, problem
 from softprompt.serving.http.metrics import Metrics, Timing
-from softprompt.serving.http.middleware import OPEN, Guard, Heads, Hosts
+from softprompt.serving.http.middleware import OPEN, Guard, Heads, Hosts, UnderPath
 from softprompt.serving.http.page import add_docs, add_page
 from softprompt.serving.http.prompt_routes import add_change_routes, add_model_routes, add_prompt_routes
 from softprompt.serving.http.schema import Health
@@ -23,9 +25,21 @@ from softprompt.serving.limits import Limits
 from softprompt.serving.prompt_store import PromptStore
 
 
+@dataclass(frozen=True)
+class Front:
+    """How a server stands to the outside."""
+
+    hosts: tuple[str, ...] = ()
+    """Names and addresses by which it may be asked for (the Host header); none: any."""
+    origins: tuple[str, ...] = ()
+    """Origins whose pages may ask (CORS)."""
+    root_path: str = ""
+    """Path under which a proxy serves it, whether the proxy strips it or not."""
+
+
 def make_app(
     engine: Engine, store: PromptStore, *, keys: Keys | None = None, limits: Limits | None = None,
-    metrics: Metrics | None = None, grace: float = 30.0, hosts: Collection[str] = (),
+    metrics: Metrics | None = None, grace: float = 30.0, front: Front | None = None, log: AccessLog | None = None,
 ) -> FastAPI:  # fmt: skip
     """Make the application, which starts the engine when it starts and ends it when it ends.
 
@@ -36,9 +50,10 @@ def make_app(
         limits: Bounds of each request.
         metrics: What the engine watches already; None: only the routes are counted.
         grace: Seconds to finish what runs when it ends.
-        hosts: Names and addresses by which it may be asked for (the Host header); none: any.
+        front: How it stands to the outside.
+        log: Gets a line a request.
     """
-    limits, keys, metrics = limits or Limits(), keys or Keys(), metrics or Metrics()
+    limits, keys, metrics, front = limits or Limits(), keys or Keys(), metrics or Metrics(), front or Front()
     server = Server(engine, store, limits, grace)
     app = FastAPI(
         title="softprompt",
@@ -62,9 +77,15 @@ def make_app(
     add_page(app)
     add_docs(app)
     app.add_middleware(Guard, keys=keys, limits=limits, retry_after=engine.retry_after)
-    app.add_middleware(Timing, metrics=metrics)
-    app.add_middleware(Hosts, hosts=hosts)
+    if front.origins:
+        app.add_middleware(
+            CORSMiddleware, allow_origins=front.origins, allow_methods=["*"], allow_headers=["*"],
+            expose_headers=["Retry-After", HEADER],
+        )  # fmt: skip
+    app.add_middleware(Timing, metrics=metrics, log=log)
+    app.add_middleware(Hosts, hosts=front.hosts)
     app.add_middleware(Heads)
+    app.add_middleware(UnderPath, root=front.root_path)
     _correct_openapi(app)
     return app
 

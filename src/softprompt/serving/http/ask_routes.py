@@ -10,6 +10,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from softprompt.errors import BadInput
 from softprompt.runs.run_folder import versions
 from softprompt.serving.engine.requests import Echo, Generate
+from softprompt.serving.http.access_log import note
 from softprompt.serving.http.context import Server
 from softprompt.serving.http.middleware import caller_of
 from softprompt.serving.http.requests import completion_requests, grammar_of, rank_requests, sampling_of
@@ -83,6 +84,7 @@ def add_ask_routes(app: FastAPI, server: Server) -> None:
         )
         requests = rank_requests(inputs, caller_of(request).id)
         server.engine.submit(*requests)
+        note(request, model=body.model, prompt_tokens=sum(len(one.question.source) for one in inputs))
         return await _unless_gone(request, classify_inputs(server.engine, body.model, inputs, requests))
 
 
@@ -141,6 +143,7 @@ async def _requests(
 
 
 async def _answer(request: HTTPRequest, body: SamplingBody, writer: Writer[T]) -> T | Response:
+    writer.on_end = lambda usage: note(request, model=body.model, **usage.model_dump(exclude={"total_tokens"}))
     if body.stream:
         return StreamingResponse(writer.stream(), media_type="text/event-stream")
     return await _unless_gone(request, writer.whole())

@@ -6,6 +6,7 @@ import math
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -66,11 +67,14 @@ class PatientServer(uvicorn.Server):
         grace: Seconds to finish what runs.
         arrival: Seconds within which the headers of a request must arrive; uvicorn itself waits for ever.
         ready: Called with the address when requests are taken.
+        certificate: PEM file of a certificate chain, for https.
+        key: PEM file of its private key.
     """
 
     def __init__(
-        self, app: FastAPI, host: str, port: int, *, grace: float, arrival: float, ready: Callable[[str], None]
-    ) -> None:
+        self, app: FastAPI, host: str, port: int, *, grace: float, arrival: float, ready: Callable[[str], None],
+        certificate: Path | None = None, key: Path | None = None,
+    ) -> None:  # fmt: skip
         super().__init__(
             uvicorn.Config(
                 app,
@@ -82,6 +86,8 @@ class PatientServer(uvicorn.Server):
                 timeout_graceful_shutdown=math.ceil(grace) + LAST_WORDS,
                 timeout_keep_alive=KEEP_ALIVE,
                 http=patient_protocol(arrival),
+                ssl_certfile=certificate,
+                ssl_keyfile=key,
             )
         )
         self.engine, self.grace, self.ready = app.state.engine, grace, ready
@@ -103,4 +109,5 @@ class PatientServer(uvicorn.Server):
         await super().startup(sockets)
         for server in self.servers if self.started else ():
             host, port = server.sockets[0].getsockname()[:2]
-            self.ready(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
+            scheme = "https" if self.config.is_ssl else "http"
+            self.ready(f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}")

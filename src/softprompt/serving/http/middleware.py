@@ -122,6 +122,20 @@ class Heads:
         await self.app({**scope, "method": "GET"} if head else scope, receive, send)
 
 
+class UnderPath:
+    """Serve under a path of a proxy, as ASGI's root_path says: links begin with it, routes do not."""
+
+    def __init__(self, app: ASGIApp, root: str = "") -> None:
+        self.app, self.root = app, f"/{root.strip('/')}" if root.strip("/") else ""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self.root and scope["type"] == "http":
+            inside = scope["path"] == self.root or scope["path"].startswith(f"{self.root}/")
+            path = scope["path"].removeprefix(self.root) or "/" if inside else scope["path"]
+            scope = {**scope, "root_path": self.root, "path": path}
+        await self.app(scope, receive, send)
+
+
 class Refused(Exception):
     """A request that is answered before the routes see it."""
 

@@ -5,7 +5,7 @@ import json
 import math
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing, suppress
 from typing import Generic, TypedDict, TypeVar
 
@@ -89,6 +89,8 @@ class Writer(Generic[T]):
         self.created = int(time.time())
         self.each = len(requests) // len(inputs)
         self._tokens = [0] * len(requests)
+        self.on_end: Callable[[Usage], None] = lambda usage: None
+        """Called with what was used, however it ended."""
 
     async def whole(self) -> T:
         """Collect all answers in one body."""
@@ -133,6 +135,7 @@ class Writer(Generic[T]):
 
     def _cancel(self) -> None:
         cancel(self.requests)
+        self.on_end(self._usage())
 
     async def _collect(self, i: int) -> tuple[int, Piece]:
         """Join all pieces of answer i."""
