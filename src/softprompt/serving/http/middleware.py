@@ -30,7 +30,8 @@ class Guard:
         self.places = Places(limits)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in OPEN or scope["path"].startswith(ASSETS):
+        path = scope["path"].removeprefix(scope.get("root_path", ""))
+        if scope["type"] != "http" or path in OPEN or path.startswith(ASSETS):
             await self.app(scope, receive, send)
             return
         headers = {name.lower(): value for name, value in scope["headers"]}
@@ -130,9 +131,9 @@ class UnderPath:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self.root and scope["type"] == "http":
-            inside = scope["path"] == self.root or scope["path"].startswith(f"{self.root}/")
-            path = scope["path"].removeprefix(self.root) or "/" if inside else scope["path"]
-            scope = {**scope, "root_path": self.root, "path": path}
+            path = scope["path"]
+            inside = path == self.root or path.startswith(f"{self.root}/")
+            scope = {**scope, "root_path": self.root, "path": path if inside else self.root + path}
         await self.app(scope, receive, send)
 
 
