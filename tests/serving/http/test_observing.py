@@ -67,7 +67,10 @@ def test_tokens_and_times_are_counted_and_prompts_by_name_up_to_a_number(tmp_pat
         for name in ("free", "base", "bare", "free"):
             made = await client.post("/v1/completions", json={"model": name, "prompt": TEXT, "max_tokens": 5})
             assert made.status_code == 200
-        text = (await client.get("/metrics")).text
+        while 'softprompt_completion_tokens_total{prompt="free"} 10.0' not in (
+            text := (await client.get("/metrics")).text
+        ):
+            await asyncio.sleep(0.01)  # an answer is counted after it is given
         for name, tokens in (("free", 10.0), ("base", 5.0), (OTHER, 5.0)):
             assert f'softprompt_completion_tokens_total{{prompt="{name}"}} {tokens}' in text
             assert f'softprompt_first_token_seconds_count{{prompt="{name}"}} {tokens / 5}' in text

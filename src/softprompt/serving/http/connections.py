@@ -85,6 +85,7 @@ class PatientServer(uvicorn.Server):
                 server_header=False,
                 timeout_graceful_shutdown=math.ceil(grace) + LAST_WORDS,
                 timeout_keep_alive=KEEP_ALIVE,
+                lifespan="on",
                 http=patient_protocol(arrival),
                 ssl_certfile=certificate,
                 ssl_keyfile=key,

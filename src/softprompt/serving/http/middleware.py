@@ -30,8 +30,7 @@ class Guard:
         self.places = Places(limits)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        path = scope["path"].removeprefix(scope.get("root_path", ""))
-        if scope["type"] != "http" or path in OPEN or path.startswith(ASSETS):
+        if scope["type"] != "http" or is_open(scope):
             await self.app(scope, receive, send)
             return
         headers = {name.lower(): value for name, value in scope["headers"]}
@@ -145,6 +144,12 @@ class Refused(Exception):
     ) -> None:
         self.status, self.code, self.headers = status, code, headers
         super().__init__(message)
+
+
+def is_open(scope: Scope) -> bool:
+    """Return whether a path needs no key."""
+    path = scope["path"].removeprefix(scope.get("root_path", ""))
+    return path in OPEN or path.startswith(ASSETS)
 
 
 def caller_of(request: HTTPRequest) -> Caller:
