@@ -1,7 +1,12 @@
 """The page at `/`, in a real browser on a real server of a tiny backbone: what a person clicks, types and sees."""
 
+import ast
 import json
+import os
+import re
 import shutil
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -20,7 +25,7 @@ from tests.served import TEAMS, tiny_app, write_all_kinds, write_prompt
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
          "--disable-sync", "--no-first-run"]  # fmt: skip
-TEXT, KEY = "the parcel is late", "right"
+TEXT, KEY, ADMIN = "the parcel is late", "right", "boss"
 MARKUP = "<img src=x onerror=alert(1)> {text} {{team}}"
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: apt-get install chromium")
 
@@ -38,7 +43,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
                                        "zero_shot": {"metrics": {"accuracy": 0.5}, "n": 8}})  # fmt: skip
     write_prompt(folder / "damaged", backbone)
     (folder / "damaged" / "prompt.json").write_text("{}")
-    app = tiny_app(folder, keys=Keys.of([KEY], []), limits=Limits(body=2000))
+    app = tiny_app(folder, keys=Keys.of([KEY], [ADMIN]), limits=Limits(body=2000))
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error"))
     thread = threading.Thread(target=server.run)
     thread.start()
@@ -171,6 +176,87 @@ def test_free_text_is_streamed(page: Page, address: str) -> None:
     expect(result(page).locator(".said")).to_have_text(whole["text"])
 
 
+def test_free_text_is_offered_only_beside_choices(page: Page) -> None:
+    offer = page.get_by_label("Answer in free text")
+    choose(page, "free")
+    expect(offer).to_be_hidden()
+    choose(page, "teams")
+    expect(offer).to_be_visible()
+    choose(page, "free")
+    page.get_by_text("More", exact=True).click()
+    page.get_by_label("Choices, one a line").fill("yes\nno")
+    expect(offer).to_be_visible()
+
+
+def test_a_request_is_shown_as_curl_and_as_python(page: Page, address: str, tmp_path: Path) -> None:
+    choose(page, "teams")
+    ask(page, 'it\'s "late" $HOME')
+    expected = bars(page)
+    for title, run in (("As curl", ["bash", "-c"]), ("As Python", [sys.executable, "-c"])):
+        result(page).get_by_text(title).click()
+        text = result(page).locator("details", has_text=title).locator("pre").text_content() or ""
+        if title == "As Python":
+            text = f"KEY = {KEY!r}\n" + text.replace("import requests", "import httpx2 as requests")
+        told = subprocess.run([*run, text], env={**os.environ, "KEY": KEY}, capture_output=True, text=True, check=True)
+        body = ast.literal_eval(told.stdout) if title == "As Python" else json.loads(told.stdout)
+        assert percent(body) == expected
+
+
+def test_the_address_keeps_prompts_and_texts(page: Page, browser: Browser, address: str) -> None:
+    choose(page, "pair")
+    page.get_by_label("a", exact=True).fill("good & bad")
+    page.get_by_label("b", exact=True).fill("yes")
+    page.keyboard.press("Enter")
+    expect(result(page).locator(".best")).to_be_attached()
+    page.get_by_role("button", name="Compare with another prompt").click()
+    expect(picker(page, "Compared with")).to_have_value("base")
+    page.reload()
+    expect(picker(page)).to_have_value("pair")
+    expect(picker(page, "Compared with")).to_have_value("base")
+    expect(page.get_by_label("a", exact=True)).to_have_value("good & bad")
+    expect(page.get_by_label("b", exact=True)).to_have_value("yes")
+
+
+def test_tokens_are_counted_against_what_the_prompt_reads(page: Page, address: str) -> None:
+    choose(page, "free")
+    page.get_by_label("Text", exact=True).fill("the parcel is late")
+    counted = page.locator("#count")
+    expect(counted).to_have_text("4 of at most 8 tokens")
+    page.get_by_label("Text", exact=True).fill("late " * 12)
+    expect(counted).to_have_text("12 of at most 8 tokens")
+    expect(counted).to_have_class(re.compile("over"))
+    choose(page, "teams")
+    expect(counted).to_have_text("16 of at most 256 tokens")
+
+
+def test_all_prompts_stand_in_a_table_and_come_and_go(page: Page, tmp_path: Path) -> None:
+    page.get_by_text("All prompts").click()
+    rows = page.locator("#all tbody tr")
+    expect(rows).to_have_count(13)
+    expect(rows.filter(has_text="scored")).to_contain_text("0.750")
+    expect(rows.filter(has_text="damaged")).to_contain_text("not a valid prompt.json")
+    rows.filter(has_text="scored").get_by_role("button").click()
+    expect(picker(page)).to_have_value("scored")
+    new = write_prompt(tmp_path / "new", tiny.backbone("llama"), choices=TEAMS)
+    page.get_by_text("Add or remove a prompt").click()
+    page.get_by_label("Name", exact=True).fill("uploaded")
+    page.get_by_label("prompt.json").set_input_files(new / "prompt.json")
+    page.get_by_label("prompt.safetensors").set_input_files(new / "prompt.safetensors")
+    page.get_by_role("button", name="Upload").click()
+    expect(page.locator("#changed")).to_contain_text("This key may not do that")
+    page.get_by_role("button", name="Key").click()
+    page.get_by_label("Key of this server").fill(ADMIN)
+    page.keyboard.press("Enter")
+    page.get_by_role("button", name="Upload").click()
+    expect(page.locator("#changed")).to_contain_text("uploaded is served from now on.")
+    expect(picker(page)).to_have_value("uploaded")
+    expect(rows).to_have_count(14)
+    page.once("dialog", lambda dialog: dialog.accept())
+    page.get_by_role("button", name="Remove the prompt").click()
+    expect(page.locator("#changed")).to_contain_text("uploaded is no longer served.")
+    expect(rows).to_have_count(13)
+
+
 def test_two_prompts_side_by_side(page: Page, address: str) -> None:
     choose(page, "teams")
     page.get_by_role("button", name="Compare with another prompt").click()
@@ -209,7 +295,7 @@ def test_cards_are_text_and_scores_stand_beside_floors(page: Page) -> None:
     choose(page, "scored")
     expect(page.locator(".card tbody tr")).to_have_text(["test0.7508", "no prompt0.5008"])
     ask(page)
-    expect(result(page).locator("summary")).to_have_text("2 more")
+    expect(result(page).locator("summary").first).to_have_text("2 more")
     shares = [float(share.split()[0]) for share in bars(page).values()]
     assert len(shares) == 12
     assert shares == sorted(shares, reverse=True)
@@ -270,6 +356,8 @@ def test_a_phone_scrolls_down_only(page: Page) -> None:
     page.get_by_text("Scores and floors").click()
     page.get_by_role("button", name="Compare with another prompt").click()
     page.get_by_role("button", name="Key").click()
+    for closed in ("All prompts", "Add or remove a prompt"):
+        page.get_by_text(closed).click()
     ask(page, "good" * 60)
     expect(result(page, 1).locator(".best")).to_be_attached()
     assert page.evaluate("[document.documentElement.scrollWidth, innerWidth]") == [360, 360]

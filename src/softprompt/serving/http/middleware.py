@@ -16,6 +16,8 @@ OPEN = frozenset({"/", "/healthz", "/readyz", "/metrics", "/docs", "/openapi.jso
 ASSETS = "/docs/assets/"
 
 
+CHANGES = frozenset({"PUT", "DELETE"})
+MAY_NOT_CHANGE = "This key may not change prompts; start the server with --admin-key and give that one."
 WITHOUT_BODY = frozenset({"GET", "HEAD", "OPTIONS", "DELETE"})
 
 
@@ -43,6 +45,8 @@ class Guard:
                     401, "Give a key: the header 'Authorization: Bearer KEY'.", "invalid_api_key",
                     {"WWW-Authenticate": "Bearer"},
                 )  # fmt: skip
+            if scope["method"] in CHANGES and not caller.may_change:
+                raise Refused(403, MAY_NOT_CHANGE)  # before what it sends is read, or found too large
             body = await self._read(scope, receive, headers, caller)
             if self.places.full(caller.id):
                 raise Refused(
@@ -161,9 +165,7 @@ def caller_of(request: HTTPRequest) -> Caller:
 def may_change(request: HTTPRequest) -> None:
     """Refuse a request whose key may not change prompts; a dependency of the routes that do."""
     if not caller_of(request).may_change:
-        raise HTTPException(
-            403, "This key may not change prompts; start the server with --admin-key and give that one."
-        )
+        raise HTTPException(403, MAY_NOT_CHANGE)
 
 
 def _replayed(body: bytes, receive: Receive) -> Receive:
