@@ -70,16 +70,18 @@ def fuzz_in_sequences(app: FastAPI, seed: int = 0, steps: int = 6) -> Counter[in
     statuses: Counter[int] = Counter()
     machine: Any = schemathesis.openapi.from_asgi("/openapi.json", app).as_state_machine()
 
+    # What it draws with is added to, and so no longer what it says that it is.
+    checks = [check for check in ALL if check.__name__ != "negative_data_rejection"]
+
     class Asked(machine):  # type: ignore[misc]
         def get_call_kwargs(self, case: Any) -> dict[str, Any]:
             return {"headers": KEY}
 
         def validate_response(self, response: Any, case: Any, **kwargs: Any) -> None:
             statuses[response.status_code] += 1
-            case.validate_response(response, checks=ALL)
+            case.validate_response(response, checks=checks)
 
-    Asked.TestCase.settings = settings(**BOUNDED, stateful_step_count=steps)
-    run = Asked.TestCase("runTest")
-    hypothesis.seed(seed)(type(run).runTest)
-    run.runTest()
+    Asked.__name__ = Asked.__qualname__ = f"Asked{seed}"  # of which the sequence depends
+    Asked.TestCase.settings = settings(**BOUNDED, derandomize=True, stateful_step_count=steps)
+    Asked.TestCase("runTest").runTest()
     return statuses
