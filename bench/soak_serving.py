@@ -7,7 +7,8 @@ the other: its right answer. Then clients that wait for their answers measure th
 at twice that rate, whatever comes back, while four of the prompts are put, replaced and removed. Every answer must be
 the one that the same question got alone (of a prompt that changes meanwhile: with a version that was served between
 question and answer), every request answered once, and every refusal a 429 that says when to ask again; memory must
-not grow. Exits with 1 when something of it does not hold.
+not grow. Meanwhile other clients misbehave, and the folder of prompts breaks and is mended (misbehave.py). Exits with 1
+when something of it does not hold.
 """
 
 import argparse
@@ -34,6 +35,7 @@ import httpx2
 import numpy as np
 import torch
 from bench_serving import T5_SHAPE, texts
+from misbehave import Misbehaving
 from servers import name_of, write_prompts
 from t5 import t5_folder
 
@@ -243,12 +245,13 @@ async def soak(address: str, pid: int, asked: list[str], folder: Path, minutes: 
         capacity = await one.capacity(max(minutes * 6, 10), clients)
         print(f"capacity: {capacity:.1f} answers/s", file=sys.stderr, flush=True)
         seen: list[tuple[float, float]] = []
-        beside = [asyncio.ensure_future(work) for work in (one.change(), watched(pid, seen))]
+        bad = Misbehaving(address, folder, name_of(0))
+        beside = [asyncio.ensure_future(work) for work in (one.change(), watched(pid, seen), bad.run())]
         found = await one.flood(2 * capacity, minutes * 60)
         for task in beside:
             changed = task.done() and task.exception()
             if changed:
-                found.lost.append(f"a change of a prompt: {changed}")
+                found.lost.append(f"what is done beside the clients: {type(changed).__name__} {changed}")
             task.cancel()
             with suppress(asyncio.CancelledError, Exception):
                 await task
@@ -260,7 +263,8 @@ async def soak(address: str, pid: int, asked: list[str], folder: Path, minutes: 
         "p50_seconds": round(statistics.median(waited), 3),
         "p99_seconds": round(waited[int(len(waited) * 0.99)], 3),
         "changes": dict(one.served.changes),
-        "wrong": found.wrong,
+        "misbehaved": dict(sorted(bad.statuses.items())),
+        "wrong": found.wrong + bad.wrong,
         "lost": found.lost,
         "duplicated": [name for name, times in found.ids.items() if times > 1],
         "bad_refusals": found.bad_refusals,
@@ -296,9 +300,12 @@ def main() -> None:
         folder, log = Path(scratch) / "prompts", Path(scratch) / "log"
         write_prompts(folder, frozen, STEADY, 20, choices)
         del frozen
-        with server(name, folder, log, ["--queue", str(given.queue)]) as (address, process):
+        with server(name, folder, log, ["--queue", str(given.queue), "--read-timeout", "3", "--dtype", "float32"]) as (
+            address,
+            process,
+        ):
             found = asyncio.run(soak(address, process.pid, asked, folder, given.minutes, given.clients))
-        told = [line for line in log.read_text().splitlines() if line][1:]  # the first: where it serves
+        told = [line for line in log.read_text().splitlines() if line][2:]  # the first: what it serves, and where
     failures = [what for what in ("wrong", "lost", "duplicated", "bad_refusals") if found[what]]
     failures += ["memory"] if found["memory"]["growth"] > GROWTH else []
     failures += ["exit"] if process.returncode else []

@@ -68,6 +68,8 @@ class _Ranking(NamedTuple):
 
     requests: Sequence[Rank | Echo]
     work: Work
+    begun: bool = False
+    """Whether it has had a pass."""
 
     @property
     def wanted(self) -> bool:
@@ -240,7 +242,9 @@ class Engine:
                 self._news.wait(self._patience())
             ranks: list[Rank | Echo] = []
             size = 0
-            while self._ranks and len(self._rankings) < TOGETHER:
+            # What has begun has its first pass before more begins: one that fits into a pass is done with it.
+            fresh = all(one.begun for one in self._rankings) and len(self._rankings) < TOGETHER
+            while self._ranks and fresh:
                 size += self._ranks.first().size
                 if ranks and size > self.batching.pass_tokens:
                     break
@@ -301,7 +305,7 @@ class Engine:
 
     def _begin(self, requests: Sequence[Rank | Echo], work: Callable[[], Work]) -> None:
         try:
-            self._rankings.append(_Ranking(requests, work()))
+            self._rankings.appendleft(_Ranking(requests, work()))
         except Exception as error:  # noqa: BLE001
             self._begin_halves(requests, error)
 
@@ -311,7 +315,7 @@ class Engine:
 
     def _rank(self, ranking: _Ranking) -> None:
         """Take a ranking a pass further; it goes on after the others, if somebody still waits for it."""
-        requests, work = ranking
+        requests, work = ranking.requests, ranking.work
         if not ranking.wanted:
             work.close()
             return
@@ -325,7 +329,7 @@ class Engine:
         except Exception as error:  # noqa: BLE001  # one bad request, or too little memory, must not fail the others
             self._begin_halves(requests, error)
         else:
-            self._rankings.append(ranking)
+            self._rankings.append(ranking._replace(begun=True))
 
     def _join(self, requests: Sequence[Generate]) -> None:
         requests = sorted(requests, key=lambda one: len(one.question.source))  # similar lengths are read together
