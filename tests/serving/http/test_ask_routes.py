@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+import string
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -44,11 +45,15 @@ async def made(client: httpx2.AsyncClient, **body: Any) -> list[dict[str, Any]]:
     return choices
 
 
-def readable(folder: Path) -> Any:
-    """A server whose tokenizer has every byte, as those have that answers can be held to a format with."""
-    alphabet = {letter: i + 3 for i, letter in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
-    words = Tokenizer(models.BPE({"<pad>": 0, "</s>": 1, "<unk>": 2, **alphabet}, []))
-    words.pre_tokenizer, words.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+def readable(folder: Path, kind: str) -> Any:
+    """A server whose tokenizer has every byte, or every letter, so that answers can be held to a format."""
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet()) if kind == "bytes" else ["\u2581", *string.printable.strip()]
+    alphabet = {letter: i + 3 for i, letter in enumerate(letters)}
+    words = Tokenizer(models.BPE({"<pad>": 0, "</s>": 1, "<unk>": 2, **alphabet}, [], unk_token="<unk>"))
+    if kind == "bytes":
+        words.pre_tokenizer, words.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    else:
+        words.pre_tokenizer, words.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, eos_token="</s>", pad_token="<pad>", unk_token="<unk>")
     model = tiny.model("llama")
     model.resize_token_embeddings(len(tokenizer))  # type: ignore[operator]
@@ -158,7 +163,8 @@ def test_several_answers_penalties_biases_and_ends(tmp_path: Path) -> None:
     with_client(app, ask)
 
 
-def test_an_answer_is_held_to_a_format(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["bytes", "pieces"])
+def test_an_answer_is_held_to_a_format(tmp_path: Path, kind: str) -> None:
     schema = {
         "type": "object", "properties": {"team": {"enum": ["red", "blue"]}, "sure": {"type": "boolean"}},
         "required": ["team", "sure"], "additionalProperties": False, "x-guidance": {"whitespace_flexible": False},
@@ -186,7 +192,7 @@ def test_an_answer_is_held_to_a_format(tmp_path: Path) -> None:
             assert "The grammar of the answer cannot be followed" in answer.json()["error"]["message"], wrong
             assert answer.status_code == 400
 
-    with_client(readable(tmp_path), ask)
+    with_client(readable(tmp_path, kind), ask)
 
 
 # What harnesses ask
