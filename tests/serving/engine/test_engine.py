@@ -375,3 +375,28 @@ def test_owners_take_turns_and_one_alone_does_not_fill_the_queue() -> None:
         return order
 
     assert asyncio.run(ask()).index("modest") <= 2
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.parametrize("fails", ["on_rank", "on_join", "on_step"])
+def test_whatever_stops_the_engine_leaves_no_request_without_an_answer(
+    fails: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = Engine(tiny.backbone("llama"), SMALL)
+
+    def fail(rows: int) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(engine.watch, fails, fail)
+
+    async def ask() -> list[Any]:
+        async with running(engine):
+            requests = [Rank(Question((5, i)), plan_ranking([[5], [6, 7]])) for i in range(4)]
+            made = [Generate(Question((5, i)), 9) for i in range(4)]
+            engine.submit(*requests, *made)
+            waiting = [*map(engine.rank, requests), *(generated(engine, one) for one in made)]
+            return await asyncio.wait_for(asyncio.gather(*waiting, return_exceptions=True), 10)
+
+    found = asyncio.run(ask())
+    assert not engine.alive
+    assert any(isinstance(one, Closing) for one in found)

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import shutil
 import ssl
 import subprocess
 from collections.abc import Awaitable, Callable
@@ -123,6 +124,7 @@ def test_under_a_path_of_a_proxy_the_docs_find_their_parts(tmp_path: Path) -> No
     with_client(tiny_app(tmp_path, front=Front(root_path="/nlp")), ask)
 
 
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl here, which makes the certificate")
 def test_https_is_served_with_a_certificate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"

@@ -29,7 +29,7 @@ from softprompt.serving.engine.refusals import Closing, QueueFull
 from softprompt.serving.engine.requests import AnyRequest, Echo, Generate, Piece, Rank, Request
 from softprompt.serving.engine.running_batch import make_running_batch
 from softprompt.serving.engine.sampler import SampledToken, Sampler, Sampling, sample
-from softprompt.serving.engine.sequence import Question
+from softprompt.serving.engine.watch import Watch
 from softprompt.serving.memory import out_of_memory
 
 R = TypeVar("R", Rank | Echo, Generate)
@@ -39,28 +39,6 @@ FOR_OTHERS = 8
 """One place in so many of the queue is kept for other owners."""
 TOGETHER = 8
 """Groups of rankings that take turns, a pass each, so that a long one delays no short one."""
-
-
-class Watch:
-    """Listen to the engine's work; this one ignores it."""
-
-    def on_rank(self, rows: int) -> None:
-        """Note that a pass ranked the choices of so many questions."""
-
-    def on_join(self, rows: int) -> None:
-        """Note that so many generations joined the running batch."""
-
-    def on_step(self, rows: int) -> None:
-        """Note that a step gave so many generations a token."""
-
-    def on_leave_queue(self, question: Question, seconds: float) -> None:
-        """Note how long a request has waited."""
-
-    def on_first_token(self, question: Question, seconds: float) -> None:
-        """Note how long a request has waited for its first token."""
-
-    def on_end(self, question: Question, tokens: int, seconds: float) -> None:
-        """Note that an answer has so many tokens, and how long those after the first took."""
 
 
 class _Ranking(NamedTuple):
@@ -93,6 +71,7 @@ class Engine:
         self._joins: FairQueue[Generate] = FairQueue()
         self._running: list[Generation] = []
         self._rankings: deque[_Ranking] = deque()
+        self._in_hand: list[AnyRequest] = []  # of the turn that is taken: whatever happens in it, they get an answer
         self._news = threading.Condition()
         self._closing = self._aborted = False
         self._thread = threading.Thread(target=self._work, name="softprompt-engine", daemon=True)
@@ -208,9 +187,11 @@ class Engine:
         try:
             while (turn := self._next_turn()) is not None:
                 ranks, joins = turn
+                self._in_hand = [*ranks, *joins]
                 if ranks:
                     self._begin_ranking(ranks)
                 if self._rankings:
+                    self._in_hand += self._rankings[0].requests
                     self._rank(self._rankings.popleft())
                 if joins:
                     self._join(joins)
@@ -221,12 +202,13 @@ class Engine:
             with self._news:
                 self._closing = True
                 begun = [request for one in self._rankings for request in one.requests]
-                left: list[AnyRequest] = [*begun, *self._ranks, *self._joins, *(one.request for one in self._running)]
+                left: list[AnyRequest] = [*self._in_hand, *begun, *self._ranks, *self._joins]
+                left += [one.request for one in self._running]
                 self._ranks.clear()
                 self._joins.clear()
                 self._running.clear()
                 self._rankings.clear()
-            for request in left:
+            for request in dict.fromkeys(left):
                 request.deliver(error)
 
     def _next_turn(self) -> tuple[list[Rank | Echo], list[Generate]] | None:

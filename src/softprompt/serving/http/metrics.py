@@ -9,8 +9,9 @@ from prometheus_client.registry import Collector
 from starlette.routing import Match, Mount
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from softprompt.serving.engine.engine import Engine, Watch
+from softprompt.serving.engine.engine import Engine
 from softprompt.serving.engine.sequence import Question
+from softprompt.serving.engine.watch import Watch
 from softprompt.serving.http.access_log import HEADER, AccessLog, request_id
 from softprompt.serving.prompt_store import PromptStore
 from softprompt.serving.store_folder import BASE
