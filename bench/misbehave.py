@@ -115,7 +115,11 @@ class Misbehaving:
             self._note("folder", "broken and mended")
 
     async def _post(self, client: httpx2.AsyncClient, kind: str, route: str, **body: Any) -> None:
-        answer = await client.post(f"/v1/{route}", json={"model": self.model, **body})
+        try:
+            answer = await client.post(f"/v1/{route}", json={"model": self.model, **body})
+        except httpx2.ReadTimeout:
+            self.wrong.append(f"{kind}: no answer within {PATIENCE:g} s")
+            return
         self._note(kind, str(answer.status_code))
         text = answer.text
         if "NaN" in text or "Infinity" in text:

@@ -76,7 +76,7 @@ class Served:
 
     def done(self, name: str) -> None:
         self.history[name][-2][1] = time.monotonic()
-        self.history[name] = self.history[name][-50:]
+        self.history[name] = self.history[name][-500:]
 
     def between(self, name: str, began: float, ended: float) -> set[int | None]:
         return {rows for since, stop_at_step, rows in self.history[name] if since <= ended and stop_at_step >= began}

@@ -37,8 +37,8 @@ T = TypeVar("T")
 Work = Generator[None, None, Sequence[list[float] | list[SampledToken]]]
 FOR_OTHERS = 8
 """One place in so many of the queue is kept for other owners."""
-TOGETHER = 8
-"""Groups of rankings that take turns, a pass each, so that a long one delays no short one."""
+TOGETHER = 3
+"""Groups of rankings that take turns, a pass each, so that a long one delays no short one for long."""
 
 
 class _Ranking(NamedTuple):
@@ -287,7 +287,7 @@ class Engine:
 
     def _begin(self, requests: Sequence[Rank | Echo], work: Callable[[], Work]) -> None:
         try:
-            self._rankings.appendleft(_Ranking(requests, work()))
+            self._rankings.append(_Ranking(requests, work()))
         except Exception as error:  # noqa: BLE001
             self._begin_halves(requests, error)
 

@@ -22,6 +22,9 @@ from softprompt.serving.engine.kv_slots import Slots
 from softprompt.serving.engine.ranking import LOGITS, ChoiceScores, Ranking, Scoring, in_runs
 from softprompt.serving.engine.sequence import Question, lay
 
+STATES = 16
+"""Encoder states that a pass of the decoder may look at, for each token that it may read: they are copied for a row."""
+
 
 class Seq2SeqBatch:
     """Run sequences of an encoder-decoder whose positions are relative."""
@@ -122,8 +125,9 @@ class Seq2SeqBatch:
             states = backbone.encoder_states(batch)
         rows = [(i, row, target) for i, one in enumerate(rankings) for row, target in enumerate(one.targets)]
         rows.sort(key=lambda row: len(row[2]))
-        sizes = [(states.shape[1] + len(target), len(target)) for _, _, target in rows]
-        for run in in_runs(sizes, (self.batching.pass_tokens, LOGITS / backbone.v)):
+        sizes = [(len(target), len(target), states.shape[1]) for _, _, target in rows]
+        most = self.batching.pass_tokens
+        for run in in_runs(sizes, (most, LOGITS / backbone.v, STATES * most)):
             if run.start:
                 yield
             group = rows[run]
