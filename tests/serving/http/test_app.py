@@ -163,56 +163,56 @@ def test_templates_of_several_columns_and_raw_texts(tmp_path: Path) -> None:
     with_client(tmp_path, ask, batching=Batching(rows=4, tokens=400, pass_tokens=400))
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"prompt": []}, "at least 1 item"),
-        ({"prompt": [1, 200]}, "There is no token 200; tiny-llama has 64"),
-        ({"prompt": [1] * 200}, "The input has 200 tokens; beside the answer there is room for 76"),
-        ({"prompt": [1, True]}, "prompt"),
-        ({"prompt": [-1]}, "prompt"),
-        ({"prompt": None}, "prompt"),
-        ({"prompt": ""}, "no tokens"),
-        ({"prompt": "\ud800"}, "prompt"),
-        ({"promt": TEXT}, "Unknown parameter 'promt'. Did you mean 'prompt'?"),
-        ({"max_tokens": -1}, "max_tokens: Input should be greater than or equal to 0."),
-        ({"max_tokens": "5"}, "max_tokens"),
-        ({"max_tokens": 5000}, "at most 1024"),
-        ({"max_tokens": 93}, "has room for 3. Shorten it or lower max_tokens"),
-        ({"max_tokens": 96}, "leave none for the source"),
-        ({"prompt": "good " * 5000}, "at most 4096"),
-        ({"temperature": 3}, "temperature"),
-        ({"temperature": float("nan")}, "temperature"),
-        ({"top_p": 0}, "top_p"),
-        ({"stop": [""]}, "stop"),
-        ({"stop": ["a"] * 9}, "9 stop strings; this server takes at most 8"),
-        ({"prompt": "good" * 20_000}, "80000 characters; this server reads at most 65536"),
-        ({"n": 0}, "n: Input should be greater than or equal to 1."),
-        ({"n": 100, "prompt": [TEXT, TEXT]}, "200 answers in one request; at most 128"),
-        ({"best_of": 3}, "best_of=3 is not supported"),
-        ({"logit_bias": {"5": 101}}, "logit_bias"),
-        ({"logit_bias": {"good": 1}}, "'good' is not a token id"),
-        ({"logit_bias": {"64": 1}}, "There is no token 64; the vocabulary has 64"),
-        ({"stop_token_ids": [-1]}, "There is no token -1"),
-        ({"response_format": {"type": "json_schema"}}, "needs json_schema"),
-        ({"response_format": {"type": "choice"}}, "has no choices"),
-        ({"response_format": {"type": "yaml"}}, "response_format"),
-        ({"structured_outputs": {"regex": "a", "choice": ["a"]}}, "takes one of json, regex, choice and grammar"),
-        (
-            {"structured_outputs": {"choice": ["a"]}},
-            "cannot be held to a format: what it needs of a tokenizer is missing",
-        ),
-        ({"seed": 2**70}, "seed"),
-        ({"model": ""}, "model"),
-        ({"prompt": ["good"] * 200}, "at most 128"),
-        ({"stream_options": {"include_usage": True}}, "only for stream=true"),
-    ],
-)
-def test_a_malformed_request_gets_an_error_that_says_why(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+MALFORMED: list[tuple[dict[str, Any], str]] = [
+    ({"prompt": []}, "at least 1 item"),
+    ({"prompt": [1, 200]}, "There is no token 200; tiny-llama has 64"),
+    ({"prompt": [1] * 200}, "The input has 200 tokens; beside the answer there is room for 76"),
+    ({"prompt": [1, True]}, "prompt"),
+    ({"prompt": [-1]}, "prompt"),
+    ({"prompt": None}, "prompt"),
+    ({"prompt": ""}, "no tokens"),
+    ({"prompt": "\ud800"}, "prompt"),
+    ({"promt": TEXT}, "Unknown parameter 'promt'. Did you mean 'prompt'?"),
+    ({"max_tokens": -1}, "max_tokens: Input should be greater than or equal to 0."),
+    ({"max_tokens": "5"}, "max_tokens"),
+    ({"max_tokens": 5000}, "at most 1024"),
+    ({"max_tokens": 93}, "has room for 3. Shorten it or lower max_tokens"),
+    ({"max_tokens": 96}, "leave none for the source"),
+    ({"prompt": "good " * 5000}, "at most 4096"),
+    ({"temperature": 3}, "temperature"),
+    ({"temperature": float("nan")}, "temperature"),
+    ({"top_p": 0}, "top_p"),
+    ({"stop": [""]}, "stop"),
+    ({"stop": ["a"] * 9}, "9 stop strings; this server takes at most 8"),
+    ({"prompt": "good" * 20_000}, "80000 characters; this server reads at most 65536"),
+    ({"n": 0}, "n: Input should be greater than or equal to 1."),
+    ({"n": 100, "prompt": [TEXT, TEXT]}, "200 answers in one request; at most 128"),
+    ({"best_of": 3}, "best_of=3 is not supported"),
+    ({"logit_bias": {"5": 101}}, "logit_bias"),
+    ({"logit_bias": {"good": 1}}, "'good' is not a token id"),
+    ({"logit_bias": {"64": 1}}, "There is no token 64; the vocabulary has 64"),
+    ({"stop_token_ids": [-1]}, "There is no token -1"),
+    ({"response_format": {"type": "json_schema"}}, "needs json_schema"),
+    ({"response_format": {"type": "choice"}}, "has no choices"),
+    ({"response_format": {"type": "yaml"}}, "response_format"),
+    ({"structured_outputs": {"regex": "a", "choice": ["a"]}}, "takes one of json, regex, choice and grammar"),
+    (
+        {"structured_outputs": {"choice": ["a"]}},
+        "cannot be held to a format: what it needs of a tokenizer is missing",
+    ),
+    ({"seed": 2**70}, "seed"),
+    ({"model": ""}, "model"),
+    ({"prompt": ["good"] * 200}, "at most 128"),
+    ({"stream_options": {"include_usage": True}}, "only for stream=true"),
+]
+
+
+def test_a_malformed_request_gets_an_error_that_says_why(tmp_path: Path) -> None:
     async def ask(client: httpx2.AsyncClient) -> None:
-        body = json.dumps({"model": "base", "prompt": TEXT} | change)
-        answer = await client.post("/v1/completions", content=body, headers={"Content-Type": "application/json"})
-        assert message in error(answer, 400)
+        for change, message in MALFORMED:
+            body = json.dumps({"model": "base", "prompt": TEXT} | change)
+            answer = await client.post("/v1/completions", content=body, headers={"Content-Type": "application/json"})
+            assert message in error(answer, 400), change
 
     with_client(tmp_path, ask)
 
