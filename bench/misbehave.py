@@ -121,9 +121,7 @@ class Misbehaving:
             self.wrong.append(f"{kind}: no answer within {PATIENCE:g} s")
             return
         self._note(kind, str(answer.status_code))
-        text = answer.text
-        if "NaN" in text or "Infinity" in text:
-            self.wrong.append(f"{kind}: the body holds what is not a number: {text[:200]}")
+        json.loads(answer.text, parse_constant=lambda word: self.wrong.append(f"{kind}: the body holds {word}"))
 
     def _note(self, kind: str, status: str) -> None:
         self.statuses[f"{kind} {status}"] += 1
