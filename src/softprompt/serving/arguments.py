@@ -133,4 +133,4 @@ class ServeArguments(Reached, Limited, Batched, Reported):
             raise BadInput("--tls-cert and --tls-key go together; give both.")
         for flag, path in (("--tls-cert", self.tls_cert), ("--tls-key", self.tls_key)):
             if path is not None and not path.is_file():
-                raise BadInput(f"{flag} {path}: there is no such file.")
+                raise BadInput(f"{flag} {path} is not a file; expected one in PEM form.")

@@ -6,7 +6,8 @@ are not made for several.
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple, TypedDict
+from dataclasses import dataclass
+from typing import NamedTuple
 
 from softprompt.backbones.chat import read_chat
 from softprompt.backbones.families import BACKBONE_FAMILIES
@@ -48,10 +49,11 @@ class PreparedInput(NamedTuple):
         return plan_ranking(self.choice_ids)
 
 
-class BackboneInfo(TypedDict):
+@dataclass(frozen=True)
+class BackboneInfo:
     """What is said of a backbone."""
 
-    backbone: str
+    name: str
     kind: str
     dtype: str
     device: str
@@ -155,7 +157,7 @@ class Preprocessor:
         """Say what the backbone is."""
         backbone = self.backbone
         return BackboneInfo(
-            backbone=backbone.name,
+            name=backbone.name,
             kind=next(kind for kind, family in BACKBONE_FAMILIES.items() if family is backbone.family),
             dtype=str(backbone.dtype).removeprefix("torch."),
             device=str(backbone.device),
@@ -177,7 +179,9 @@ class Preprocessor:
 
     def _check_ids(self, ids: Sequence[int]) -> None:
         if (largest := max(ids)) >= self.backbone.v:
-            raise BadInput(f"There is no token {largest}; {self.backbone.name} has {self.backbone.v}.")
+            raise BadInput(
+                f"The token {largest} is past the vocabulary of {self.backbone.name}, which has {self.backbone.v}."
+            )
 
     def _chat(self) -> Chat:
         try:

@@ -165,7 +165,7 @@ def test_templates_of_several_columns_and_raw_texts(tmp_path: Path) -> None:
 
 MALFORMED: list[tuple[dict[str, Any], str]] = [
     ({"prompt": []}, "at least 1 item"),
-    ({"prompt": [1, 200]}, "There is no token 200; tiny-llama has 64"),
+    ({"prompt": [1, 200]}, "The token 200 is past the vocabulary of tiny-llama, which has 64"),
     ({"prompt": [1] * 200}, "The input has 200 tokens; beside the answer there is room for 76"),
     ({"prompt": [1, True]}, "prompt"),
     ({"prompt": [-1]}, "prompt"),
@@ -190,8 +190,8 @@ MALFORMED: list[tuple[dict[str, Any], str]] = [
     ({"best_of": 3}, "best_of=3 is not supported"),
     ({"logit_bias": {"5": 101}}, "logit_bias"),
     ({"logit_bias": {"good": 1}}, "'good' is not a token id"),
-    ({"logit_bias": {"64": 1}}, "There is no token 64; the vocabulary has 64"),
-    ({"stop_token_ids": [-1]}, "There is no token -1"),
+    ({"logit_bias": {"64": 1}}, "The token 64 is past the vocabulary, which has 64"),
+    ({"stop_token_ids": [-1]}, "The token -1 is past the vocabulary"),
     ({"response_format": {"type": "json_schema"}}, "needs json_schema"),
     ({"response_format": {"type": "choice"}}, "has no choices"),
     ({"response_format": {"type": "yaml"}}, "response_format"),

@@ -256,7 +256,9 @@ def test_texts_become_ids_and_ids_texts_and_the_server_says_what_it_is(tmp_path:
         assert (await client.post("/detokenize", json={"tokens": found["tokens"]})).json() == {"prompt": TEXT}
         assert (await client.post("/detokenize", json={"tokens": [64]})).status_code == 400
         info = (await client.get("/info")).json()
-        assert (info["kind"], info["dtype"], info["context"], info["prompts"]) == ("causal", "float32", 96, 9)
+        backbone = info["backbone"]
+        assert (backbone["kind"], backbone["dtype"], backbone["context"]) == ("causal", "float32", 96)
+        assert info["prompts"] == 9
         assert info["limits"]["texts"] == 128
 
     with_client(tiny_app(tmp_path), ask)
@@ -270,7 +272,7 @@ def test_a_server_at_a_path_of_this_machine_does_not_say_where(tmp_path: Path) -
     app = build(ServerSettings(model, tmp_path / "prompts"))
 
     async def ask(client: httpx2.AsyncClient) -> None:
-        assert (await client.get("/info")).json()["backbone"] == "secret"
+        assert (await client.get("/info")).json()["backbone"]["name"] == "secret"
         answer = await client.post("/v1/chat/completions", json={"model": "base", "messages": USER})
         assert str(tmp_path) not in answer.text
 

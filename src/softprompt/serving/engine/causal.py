@@ -178,15 +178,20 @@ class CausalBatch:
         places = [i if i < before else i + question.length for i in range(len(source))]
         known = [(place - 1, token) for place, token in zip(places, source, strict=True) if place]
         found = [SampledToken(source[0])] if len(known) < len(source) else []
-        piece = max(LOGITS // self.backbone.v, 1)
-        for at in range(0, len(known) + 1, piece):
-            some: list[tuple[int, int | None]] = [*known, (len(states) - 1, None)][at : at + piece]
-            with exact_head(self.backbone.model):
-                logits = self.backbone.logits(states[[place for place, _ in some]]).float().cpu()
-            reporter = Sampler(Sampling(logprobs=top))
-            for (_, token), row in zip(some, logits, strict=True):
+        asked: list[tuple[int, int | None]] = [*known, (len(states) - 1, None)]
+        reporter = Sampler(Sampling(logprobs=top))
+        for at, logits in self._logits(states[[place for place, _ in asked]]):
+            for (_, token), row in zip(asked[at:], logits.cpu(), strict=False):
                 found.append(reporter.report(int(row.argmax()) if token is None else token, row))
         return found
+
+    def _logits(self, states: Tensor) -> Iterator[tuple[int, Tensor]]:
+        """Compute logits (m, v) of states in float32, m at a time so that they fit; with the index of the first."""
+        piece = max(LOGITS // self.backbone.v, 1)
+        for at in range(0, len(states), piece):
+            with exact_head(self.backbone.model):
+                logits = self.backbone.logits(states[at : at + piece]).float()
+            yield at, logits
 
     def _read_picks(
         self, ranked: Sequence[_Ranked], scores: ChoiceScores, sources: dict[int, Tensor]
@@ -207,11 +212,9 @@ class CausalBatch:
                 for one, stop in zip(group, ends, strict=True)
                 for at, picks in zip(range(stop - len(one.picks), stop), one.picks, strict=True)
             ]
-            piece = max(LOGITS // self.backbone.v, 1)
-            for some in (places[at : at + piece] for at in range(0, len(places), piece)):
-                with exact_head(self.backbone.model):
-                    logits = self.backbone.logits(states[[at for at, _ in some]])
-                scores.add([owner for _, owner in some], torch.log_softmax(logits.float(), -1))
+            for first, logits in self._logits(states[[at for at, _ in places]]):
+                own = [owner for _, owner in places[first : first + len(logits)]]
+                scores.add(own, torch.log_softmax(logits, -1))
 
     def _groups(self, rows: Sequence[_Row]) -> Iterator[tuple[int, int]]:
         """Find the runs of neighbors (begin, end) that go through the network together."""
@@ -227,7 +230,7 @@ class CausalBatch:
         """Read rows into slots from `first` on; return the states of all their tokens (sum of tokens, d)."""
         device, t = self.backbone.device, max(row.tokens for row in rows)
         width = max(row.start for row in rows) + t
-        slots.reserve(first + len(rows), width)
+        slots.reserve(first + len(rows), max([width, *(self._lengths if first else ())]))
         for slot, row in enumerate(rows, first):
             if row.front is not None:
                 slots.put(slot, row.front)

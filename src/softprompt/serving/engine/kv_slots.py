@@ -72,17 +72,22 @@ class Slots:
             layer.keys = layer.values = None
 
     def reserve(self, slots: int, columns: int) -> None:
-        """Provide at least so many slots and columns; what stands there stays, if it is to last."""
+        """Provide at least so many slots and columns; what stands in them stays, if it is to last, and nothing beyond.
+
+        A block never has many slots because there were many once, and many columns because one is long now.
+        """
         old = self.data
         had = (0, 0) if old is None else (old.shape[2], old.shape[4])
         if slots <= had[0] and columns <= had[1]:
             return
-        self._wanted = (max(slots, had[0]), max(columns, had[1])) if self.lasting else (slots, columns)
+        grown = max(slots, had[0]), max(columns, had[1])
+        self._wanted = grown if self.lasting and grown[0] * grown[1] <= 2 * slots * columns else (slots, columns)
         if old is None:
             return  # the shape is known when the model writes for the first time
         self.data = self._block(old.shape[3], old.shape[5], old)
         if self.lasting:
-            self.data[:, :, : had[0], :, : had[1]] = old
+            kept = min(self.data.shape[2], had[0]), min(self.data.shape[4], had[1])
+            self.data[:, :, : kept[0], :, : kept[1]] = old[:, :, : kept[0], :, : kept[1]]
 
     def put(self, slot: int, tensor: Tensor) -> None:
         """Write `tensor` (layers, 2, key heads, l, head size) at the front of a slot."""

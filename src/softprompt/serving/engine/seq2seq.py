@@ -62,8 +62,10 @@ class Seq2SeqBatch:
             decoder_input_ids=torch.full((len(questions), 1), self.backbone.decoder_start, device=self.backbone.device),
         )  # fmt: skip
         at = max(self._column - 1, 0)
-        _store(self.cross, cache.cross_attention_cache, first, 0, max(lengths))
-        _store(self.own, cache.self_attention_cache, first, at, 1)
+        self.cross.reserve(first + len(lengths), max(self._sources + lengths))
+        _store(self.cross, cache.cross_attention_cache, first, 0)
+        self.own.reserve(first + len(lengths), at + 1)
+        _store(self.own, cache.self_attention_cache, first, at)
         self._column = at + 1
         self._begins += [at] * len(questions)
         self._sources += lengths
@@ -189,8 +191,7 @@ class Seq2SeqCohorts:
         return Seq2SeqBatch(self.backbone, self.batching).score(questions, rankings)
 
 
-def _store(slots: Slots, cache: DynamicCache, first: int, column: int, columns: int) -> None:
+def _store(slots: Slots, cache: DynamicCache, first: int, column: int) -> None:
     """Copy the keys and values of a separate call into slots from `first` on, at `column`."""
-    slots.reserve(first + len(cache.layers[0].keys), column + columns)
     for i, layer in enumerate(cache.layers):
         slots.fill(i, first, column, layer.keys, layer.values)

@@ -106,7 +106,7 @@ def add_backbone_routes(app: FastAPI, server: Server) -> None:
     async def info() -> Info:
         """Say what is served, and how much one request may ask."""
         return Info(
-            **server.preprocessor.describe_backbone(),
+            backbone=server.preprocessor.describe_backbone(),
             fingerprint=server.store.fingerprint.short(),
             prompts=len(server.store),
             limits={name: float(value) for name, value in vars(server.limits).items()},

@@ -40,7 +40,7 @@ def sampling_of(body: SamplingBody, v: int, grammar: str | None) -> Sampling:
         bias[int(token)] = value
     for token in (*bias, *(body.stop_token_ids or ())):
         if not 0 <= token < v:
-            raise BadInput(f"There is no token {token}; the vocabulary has {v}.")
+            raise BadInput(f"The token {token} is past the vocabulary, which has {v}.")
     reported: int | None = None
     if isinstance(body, CompletionBody):
         reported = body.logprobs

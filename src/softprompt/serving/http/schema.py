@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 from softprompt.errors import BadInput
+from softprompt.serving.preprocess import BackboneInfo
 
 Text = Annotated[str, StringConstraints(max_length=10_000_000)]
 Columns = dict[str, str | int | float | bool]
@@ -241,21 +242,20 @@ class ChatText(BaseModel):
     content: str | None = None
 
 
-class ChatChoice(BaseModel):
+class ChatAnswer(BaseModel):
     index: int
-    message: ChatText
     logprobs: ChatLogprobs | None = None
     finish_reason: Literal["stop", "length"] | None = None
     truncated: bool = False
     """Whether the input lost tokens to the prompt's own limit."""
 
 
-class ChatPart(BaseModel):
-    index: int
+class ChatChoice(ChatAnswer):
+    message: ChatText
+
+
+class ChatPart(ChatAnswer):
     delta: ChatText
-    logprobs: ChatLogprobs | None = None
-    finish_reason: Literal["stop", "length"] | None = None
-    truncated: bool = False
 
 
 class ChatCompletion(BaseModel):
@@ -298,15 +298,7 @@ class Detokenized(BaseModel):
 class Info(BaseModel):
     """What is served, and how much one request may ask."""
 
-    backbone: str
-    kind: str
-    dtype: str
-    device: str
-    hidden_size: int
-    vocabulary: int
-    context: int | None
-    """Positions; None: no limit."""
-    parameters: int
+    backbone: BackboneInfo
     fingerprint: str
     prompts: int
     limits: dict[str, float]
